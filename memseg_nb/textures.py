@@ -164,11 +164,11 @@ def hexagons(size, generator) -> Tensor:
     edge = .5 - torch.maximum(du, .5 * du + .8660254 * dv)
     return (edge / _uniform(generator, .04, .2)).clamp(max=1) * (.4 + .6 * _tones(2 * cu, 2 * cv, generator))
 
-# %% ../nbs/05_textures.ipynb #132eb5fc
+# %% ../nbs/05_textures.ipynb #0abf3e1b
 def speckle(size, generator) -> Tensor:
     "Stone chips of several sizes, as in granite"
     u, v = _grid(size, generator, _uniform(generator, 15, 40))
-    wander = .3 * _noise(size, generator, low=8, slope=1)
+    wander = .25 * _noise(size, generator, low=8, slope=2)
     _, _, coarse = _worley(u + wander, v - wander, generator)
     return coarse**_uniform(generator, .5, 3) + .2 * _noise(size, generator, low=30, slope=.2)
 
@@ -252,33 +252,39 @@ class TextureSource(Protocol):
         "Random textures"
         ...
 
-# %% ../nbs/05_textures.ipynb #13fc96a7
-_MARGIN = 1.5  # a sheet that views are cut from has this many times the size of the view
+# %% ../nbs/05_textures.ipynb #4be070fd
+_MARGIN = 1.5  # sheets that windows are cut from have this many times the size of the images
 
-def _views(
-    sheets: Tensor,          # (B, 3, S, S), 0..1, larger than the views
-    size: tuple[int, int],   # (height, width) of the views
-    draws: Tensor,           # (B, 5) uniform numbers: zoom, turn, two offsets, mirror
-    turn: float,             # the largest turn, degrees
-) -> Tensor:                 # (B, 3, H, W)
-    "A random window of each sheet: enlarged, turned, shifted and mirrored in one go"
-    zoom, angle, dx, dy, mirror = draws.unbind(1)
-    angle = (2 * angle - 1) * math.radians(turn)
-    scale = (.6 + .4 * zoom)[:, None] * torch.tensor([size[1], size[0]], device=draws.device) / max(size)
-    cos, sin, flip = angle.cos(), angle.sin(), 2 * (mirror < .5).float() - 1
-    free = (1 - scale).clamp(min=0)
-    theta = torch.stack([cos * scale[:, 0] * flip, -sin * scale[:, 1], (2 * dx - 1) * free[:, 0],
-                         sin * scale[:, 0] * flip, cos * scale[:, 1], (2 * dy - 1) * free[:, 1]], 1).view(-1, 2, 3)
-    grid = F.affine_grid(theta, (len(sheets), 3, *size), align_corners=False)
-    return F.grid_sample(sheets, grid, padding_mode="reflection", align_corners=False)
+def _window(
+    sheet: Tensor,           # (3, h, w), uint8
+    size: tuple[int, int],   # (height, width) of the result, pixels
+    draws: list[float],      # uniform numbers: zoom, two offsets, mirror, turn
+    turns: int=4,            # quarter turns to choose from
+) -> Tensor:                 # (3, height, width), uint8
+    "A random part of a sheet, enlarged or shrunk to `size`, mirrored and turned"
+    zoom, down, right, mirror, turn = draws
+    quarter = int(turn * turns)
+    height, width = size[::-1] if quarter % 2 else size
+    room = min(sheet.shape[1] / height, sheet.shape[2] / width)
+    zoom = min(.5 * 3**zoom, room)
+    rows, columns = max(1, int(height * zoom)), max(1, int(width * zoom))
+    top, left = int(down * (sheet.shape[1] - rows + 1)), int(right * (sheet.shape[2] - columns + 1))
+    window = sheet[None, :, top:top + rows, left:left + columns]
+    window = F.interpolate(window, size=(height, width), mode="bilinear", antialias=True)[0]
+    if mirror < .5: window = window.flip(2)
+    return window.rot90(quarter, (1, 2))
 
-def _recolour(images: Tensor, draws: Tensor) -> Tensor:
-    "Mix the channels of each image (B, 3, H, W) with a random matrix from `draws` (B, 3, 3)"
-    matrix = .2 + draws + torch.eye(3, device=images.device)
-    matrix = matrix / matrix.sum(2, keepdim=True)
-    return (matrix @ images.flatten(2)).view_as(images)
+def _recolour(
+    images: Tensor,  # (B, 3, H, W), 0..1
+    draws: Tensor,   # (B, 4), uniform: hue, and the strength of each channel
+) -> Tensor:         # (B, 3, H, W), 0..1
+    "Turn the hue and weigh the channels, differently for each image"
+    angle = 6.2832 * (draws[:, :1, None] + torch.tensor([0., 1 / 3, 2 / 3], device=draws.device))
+    row = (1 + 2 * angle.cos()) / 3  # turning by an angle about the grey axis is a circulant matrix
+    matrix = torch.cat([row, row.roll(1, 2), row.roll(2, 2)], 1) * (.6 + .6 * draws[:, 1:, None])
+    return (matrix @ images.flatten(2)).clamp_(0, 1).view_as(images)
 
-# %% ../nbs/05_textures.ipynb #4f3ca825
+# %% ../nbs/05_textures.ipynb #5e7ea476
 class ProceduralTextures:
     "A bank of rendered textures, rendered when first asked for; samples are random windows of them, recoloured"
     def __init__(
@@ -289,41 +295,42 @@ class ProceduralTextures:
     ):
         if bank < 1: raise MemSegError(f"a bank of {bank} textures: needs at least one")
         self.bank, self.size, self.seed = bank, size, seed
-        self._sheets, self._fitted = None, {}
+        self._sheets, self._fitted = None, None
 
     def __repr__(self): return f"ProceduralTextures(bank={self.bank}, size={self.size}, seed={self.seed})"
-    def __getstate__(self): return {**self.__dict__, "_sheets": None, "_fitted": {}}
+    def __getstate__(self): return {**self.__dict__, "_sheets": None, "_fitted": None}
 
     @property
     def sheets(self) -> Tensor:  # (bank, 3, S, S), uint8
         "The bank"
         if self._sheets is None:
-            side, names = math.ceil(_MARGIN * self.size), list(FAMILIES)
-            self._sheets = torch.empty(self.bank, 3, side, side, dtype=torch.uint8)
-            for k in range(self.bank):
-                generator = torch.Generator().manual_seed(1_000_003 * self.seed + k)
-                pattern = FAMILIES[names[k % len(names)]]((side, side), generator)
-                self._sheets[k] = (colour(pattern, generator) * 255).round().byte()
+            side = math.ceil(_MARGIN * self.size)
+            self._sheets = torch.stack([self._render(k, side) for k in range(self.bank)])
         return self._sheets
 
-    def _fit(self, size, device) -> Tensor:
-        "The bank scaled for views of `size`, on `device`; the last one used is kept"
-        key = (max(size), str(device))
-        if key not in self._fitted:
-            side, sheets = math.ceil(_MARGIN * max(size)), self.sheets
-            if side != sheets.shape[-1]:
-                sheets = torch.cat([F.interpolate(s[None], size=(side, side), mode="bilinear", antialias=True) for s in sheets])
-            self._fitted = {key: sheets.to(device)}
-        return self._fitted[key]
+    def _render(self, k: int, side: int) -> Tensor:
+        "Texture `k` of the bank, (3, side, side), uint8: the families take turns"
+        generator = torch.Generator().manual_seed(1_000_003 * self.seed + k)
+        family = list(FAMILIES.values())[k % len(FAMILIES)]
+        return (colour(family((side, side), generator), generator) * 255).round().byte()
+
+    def _fit(self, side: int) -> Tensor:
+        "The bank at `side` pixels; the last size asked for is kept"
+        if side == self.sheets.shape[-1]: return self.sheets
+        if self._fitted is None or self._fitted.shape[-1] != side:
+            scaled = [F.interpolate(sheet[None], (side, side), mode="bilinear", antialias=True) for sheet in self.sheets]
+            self._fitted = torch.cat(scaled)
+        return self._fitted
 
     def sample(self, count, size, generator, device="cpu") -> Tensor:
         "`count` random textures, (B, 3, H, W), 0..1"
-        which = torch.randint(self.bank, (count,), generator=generator, device=generator.device).to(device)
-        draws = torch.rand(count, 14, generator=generator, device=generator.device).to(device)
-        sheets = self._fit(size, device)[which].float() / 255
-        return _recolour(_views(sheets, size, draws[:, :5], 180.), draws[:, 5:].view(-1, 3, 3))
+        draws = torch.rand(count, 10, generator=generator, device=generator.device)
+        sheets = self._fit(math.ceil(_MARGIN * max(size)))
+        windows = [_window(sheets[int(which * self.bank)], size, place) for which, *place in draws[:, :6].tolist()]
+        images = torch.stack(windows).to(device).float().div_(255) if windows else torch.zeros(0, 3, *size, device=device)
+        return _recolour(images, draws[:, 6:].to(device))
 
-# %% ../nbs/05_textures.ipynb #1afa6e50
+# %% ../nbs/05_textures.ipynb #86812450
 class FolderTextures:
     "Random windows of the images in a folder and the folders in it"
     def __init__(
@@ -361,15 +368,11 @@ class FolderTextures:
 
     def sample(self, count, size, generator, device="cpu") -> Tensor:
         "`count` random windows of random images, (B, 3, H, W), 0..1"
-        which = torch.randint(len(self), (count,), generator=generator, device=generator.device).tolist()
         draws = torch.rand(count, 6, generator=generator, device=generator.device)
-        side, squares = math.ceil(_MARGIN * max(size)), []
-        for index, place in zip(which, draws[:, 5].tolist()):
-            sheet = self._sheet(index, side)
-            top, left = int(place * (sheet.shape[1] - side)), int(place * (sheet.shape[2] - side))
-            squares.append(sheet[:, top:top + side, left:left + side])
-        sheets = torch.stack(squares).to(device).float() / 255 if squares else torch.zeros(0, 3, side, side, device=device)
-        return _views(sheets, size, draws[:, :5].to(device), 0.)
+        side = math.ceil(_MARGIN * max(size))
+        windows = [_window(self._sheet(int(which * len(self)), side), size, place, turns=1)
+                   for which, *place in draws.tolist()]
+        return torch.stack(windows).to(device).float().div_(255) if windows else torch.zeros(0, 3, *size, device=device)
 
 # %% ../nbs/05_textures.ipynb #dc08741e
 def download_dtd(
