@@ -89,15 +89,22 @@ def otsu(
     "Otsu's threshold of each image"
     return split(grey).threshold
 
-# %% ../nbs/04_foreground.ipynb #6e5b7c64
+# %% ../nbs/04_foreground.ipynb #e4bb46c9
 def _dilate(
-    mask: Tensor,  # (B, H, W), float 0 or 1
+    mask: Tensor,  # bool, (B, H, W)
     radius: int,   # the square has 2 radius + 1 pixels a side
-) -> Tensor:       # the same shape
-    "Grow a mask by a square: largest value along rows, then along columns"
+) -> Tensor:       # bool, (B, H, W)
+    "Grow a mask by a square: shifted copies of itself, or-ed together"
     side = 2 * radius + 1
-    mask = F.max_pool2d(mask, (1, side), stride=1, padding=(0, radius))
-    return F.max_pool2d(mask, (side, 1), stride=1, padding=(radius, 0))
+    mask = F.pad(mask, (radius,) * 4)
+    for axis in (2, 1):
+        reach = 1
+        while reach < side:
+            shift = min(reach, side - reach)
+            length = mask.shape[axis] - shift
+            mask = mask.narrow(axis, 0, length) | mask.narrow(axis, shift, length)
+            reach += shift
+    return mask
 
 
 def open_close(
@@ -106,9 +113,9 @@ def open_close(
     closing: int,  # radius of the closing, pixels: gaps thinner than 2 radius + 1 fill
 ) -> Tensor:       # bool, (B, H, W)
     "Remove specks, then close gaps"
-    mask = 1 - _dilate(1 - mask.float(), opening)
+    mask = ~_dilate(~mask, opening)
     mask = _dilate(mask, opening + closing)
-    return (1 - _dilate(1 - mask, closing)) > .5
+    return ~_dilate(~mask, closing)
 
 # %% ../nbs/04_foreground.ipynb #f77a4bee
 def foreground(

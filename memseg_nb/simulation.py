@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['vary_light', 'shuffle_grid', 'structure', 'blend', 'Simulation', 'Simulator']
 
-# %% ../nbs/06_simulation.ipynb #4f8730d7
+# %% ../nbs/06_simulation.ipynb #014638a8
 from dataclasses import dataclass
 
 import math
@@ -13,8 +13,8 @@ import math
 import torch
 from torch import Tensor
 
-from .foreground import foreground, grey
-from .perlin import uniform, binarise, perlin_noise, rotate
+from .foreground import foreground
+from .perlin import binarise, perlin_noise, resample, rotation, uniform
 from .recipe import MemSegError, PerlinRecipe, SimulationRecipe
 from .textures import TextureSource
 
@@ -39,7 +39,7 @@ def vary_light(
     exponent = (1 + gamma) ** draw[:, 3]
     return (images * light[:, None]).clamp(0, 1) ** exponent[:, None, None, None]
 
-# %% ../nbs/06_simulation.ipynb #15b38992
+# %% ../nbs/06_simulation.ipynb #5501054f
 def shuffle_grid(
     images: Tensor,              # (B, C, H, W)
     generator: torch.Generator,  # every draw comes from it
@@ -52,11 +52,12 @@ def shuffle_grid(
         raise MemSegError(f"grid of {rows} x {columns} cells: does not divide an image of {height} x {width} pixels; "
                           "choose numbers of rows and columns that do, e.g. 4 and 8")
     order = torch.rand(batch, rows * columns, generator=generator, device=generator.device).argsort(1)
+    order = order.to(images.device).view(batch, rows, 1, columns, 1)
     tall, wide = height // rows, width // columns
-    cells = images.view(batch, channels, rows, tall, columns, wide).permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
-    sample = torch.arange(batch, device=images.device)[:, None]
-    cells = cells[sample, order.to(images.device)]
-    return cells.view(batch, rows, columns, channels, tall, wide).permute(0, 3, 1, 4, 2, 5).reshape(images.shape)
+    y = order // columns * tall + torch.arange(tall, device=images.device).view(1, 1, tall, 1, 1)
+    x = order % columns * wide + torch.arange(wide, device=images.device)
+    pixel = (y * width + x).view(batch, 1, height * width).expand(-1, channels, -1)
+    return images.flatten(2).gather(2, pixel).view_as(images)
 
 # %% ../nbs/06_simulation.ipynb #4e28a459
 def _recolour(
@@ -71,7 +72,7 @@ def _recolour(
     turn = angle.cos() * (torch.eye(3, device=hue.device) - mean) + angle.sin() * cross
     return brightness[:, None, None] * (mean + saturation[:, None, None] * turn)
 
-# %% ../nbs/06_simulation.ipynb #1417cd6b
+# %% ../nbs/06_simulation.ipynb #51ad4de1
 def structure(
     images: Tensor,              # (B, 3, H, W), 0..1
     generator: torch.Generator,  # every draw comes from it
@@ -79,17 +80,16 @@ def structure(
 ) -> Tensor:                     # I_n, (B, 3, H, W), 0..1
     "The structural source: the image itself, mirrored, turned, recoloured and cut into pieces that are shuffled"
     batch, device = len(images), images.device
-    flips = uniform((batch, 2), 0, 1, generator, device) < recipe.mirror
-    images = torch.where(flips[:, 0, None, None, None], images.flip(3), images)
-    images = torch.where(flips[:, 1, None, None, None], images.flip(2), images)
-    images = rotate(images, uniform((batch,), -recipe.rotation, recipe.rotation, generator, device))
+    turns = rotation(uniform((batch,), -recipe.rotation, recipe.rotation, generator, device))
+    mirrored = uniform((batch, 1, 2), 0, 1, generator, device) < recipe.mirror
+    images = resample(images, turns * (1 - 2 * mirrored.float()))
     change = uniform((batch, 3), -1, 1, generator, device)
     matrix = _recolour(1 + recipe.brightness * change[:, 0], 1 + recipe.saturation * change[:, 1],
                        recipe.hue * change[:, 2])
     images = (matrix @ images.flatten(2)).clamp(0, 1).view_as(images)
     return shuffle_grid(images, generator, recipe.grid_rows, recipe.grid_columns)
 
-# %% ../nbs/06_simulation.ipynb #491dfb55
+# %% ../nbs/06_simulation.ipynb #7fa6dc1c
 def blend(
     images: Tensor,   # I, (B, 3, H, W), 0..1
     source: Tensor,   # I_n, (B, 3, H, W), 0..1
@@ -97,7 +97,7 @@ def blend(
     opacity: Tensor,  # delta, (B,), 0..1
 ) -> Tensor:          # I_A, (B, 3, H, W), 0..1
     "The source shines through the mask; outside it the image stays as it is, to the bit"
-    return torch.where(mask[:, None], torch.lerp(images, source, opacity[:, None, None, None]), images)
+    return torch.lerp(images, source, (mask * opacity[:, None, None])[:, None])
 
 # %% ../nbs/06_simulation.ipynb #7cb50e1c
 @dataclass(frozen=True)
