@@ -19,10 +19,10 @@ def up(
     "Maps of twice the size, bilinear between pixel centres"
     return F.interpolate(maps, scale_factor=2, mode="bilinear", align_corners=False)
 
-# %% ../nbs/09_attention.ipynb #73cae8f9
+# %% ../nbs/09_attention.ipynb #f223b8fe
 def attention_maps(
     difference: Sequence[Tensor],            # DI* of layers 1 to 3: (B, C, h, w), (B, 2C, h/2, w/2), (B, 4C, h/4, w/4)
-    spread: Sequence[Tensor] | None=None,    # what a channel is divided by first, (C,) or a scalar a layer; None: by 1
+    spread: Sequence[Tensor] | None=None,    # what a channel is divided by first, (C, 1, 1) a layer; None: by 1
 ) -> tuple[Tensor, Tensor, Tensor]:          # M1, M2, M3: (B, 1, h, w) and the same at a half and a quarter
     "Channel means of the difference, each multiplied by the map of the layer above (MemSeg, section 3.4)"
     means = [_channel_mean(maps, None if spread is None else spread[k]) for k, maps in enumerate(difference)]
@@ -37,8 +37,7 @@ def _channel_mean(maps, spread):
     channels = maps.shape[1]
     if spread is None:
         return maps.mean(1, keepdim=True)
-    weights = (1 / spread.to(maps)).reshape(-1).expand(channels) / channels
-    return F.conv2d(maps, weights.reshape(1, channels, 1, 1))
+    return F.conv2d(maps, 1 / (channels * spread.unsqueeze(0)))
 
 # %% ../nbs/09_attention.ipynb #7b547317
 class CoordinateAttention(nn.Module):

@@ -65,7 +65,7 @@ class LevelFusion(nn.Module):
         attended = self.mix(concatenated) * weights
         return weights, attended, self.halve(attended)
 
-# %% ../nbs/10_fusion.ipynb #35a2e4f5
+# %% ../nbs/10_fusion.ipynb #2f1a4611
 class Fused(NamedTuple):
     "What the fusion hands on (`fused`) and what led there; each a tuple of layers 1 to 3"
     concatenated: tuple  # CI: features and difference, normalised, (B, 2C, h, w)
@@ -96,31 +96,28 @@ class FeatureFusion(nn.Module):
         self,
         features: Sequence[Tensor],            # of layers 1 to 3 (II), (B, C, h, w)
         difference: Sequence[Tensor],          # to the memory (DI*), the same shapes
-        spread: Sequence[Tensor] | None=None,  # of the memory's features, (C,) or a scalar a layer; for `memory` only
-    ) -> tuple[Tensor, Tensor, Tensor]:        # CI, (B, 2C, h, w)
+        spread: Sequence[Tensor] | None=None,  # of the memory's features, (C, 1, 1) a layer; for `memory` only
+        difference_spread: Sequence[Tensor] | None=None,  # for the difference, if it has another unit; None: spread
+    ) -> tuple[Tensor, ...]:                   # CI of layers 1 to 3, (B, 2C, h, w)
         "Features and difference side by side, at a scale that convolutions are made for"
-        if self.normalise == "memory" and spread is None:
-            raise MemSegError("normalise='memory' needs the spread of the memory's features: pass memory.spread()")
-        both = []
-        for k, pair in enumerate(zip(features, difference)):
-            maps = torch.cat(pair, 1)
-            if self.normalise == "memory":
-                factor = (1 / spread[k].to(maps)).reshape(-1).expand(pair[0].shape[1])
-                maps = maps * factor.repeat(2).reshape(1, -1, 1, 1)
-            elif self.normalise == "fixed":
-                maps = maps * self.scale
-            both.append(maps)
-        return tuple(both)
+        if self.normalise == "memory":
+            if spread is None:
+                raise MemSegError("normalise='memory' but no spread: pass memory.spread()")
+            factors = [torch.cat([1 / a, 1 / b]) for a, b in zip(spread, difference_spread or spread)]
+        else:
+            factors = [self.scale if self.normalise == "fixed" else 1.] * len(CHANNELS)
+        return tuple(torch.cat(pair, 1) * factor for *pair, factor in zip(features, difference, factors))
 
     def forward(
         self,
         features: Sequence[Tensor],            # of layers 1 to 3 (II), (B, C, h, w)
         difference: Sequence[Tensor],          # to the memory (DI*), the same shapes
         maps: Sequence[Tensor],                # M1..M3, (B, 1, h, w)
-        spread: Sequence[Tensor] | None=None,  # of the memory's features; for normalise="memory" only
+        spread: Sequence[Tensor] | None=None,  # of the memory's features, (C, 1, 1) a layer; for `memory` only
+        difference_spread: Sequence[Tensor] | None=None,  # for the difference, if it has another unit; None: spread
     ) -> Fused:                                # its `fused` go on into the decoder
         "Each layer's features and difference fused, handed down, and multiplied with the attention maps"
-        concatenated = self.concatenate(features, difference, spread)
+        concatenated = self.concatenate(features, difference, spread, difference_spread)
         results = [level(information) for level, information in zip(self.levels, concatenated)]
         weights, attended, (merged1, merged2, merged3) = zip(*results)
         merged2 = merged2 + self.align3(up(merged3))

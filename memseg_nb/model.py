@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Decoder', 'Explained', 'probability', 'MemSeg', 'build_model']
 
-# %% ../nbs/11_model.ipynb #2a42a7d2
+# %% ../nbs/11_model.ipynb #de20fc89
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from .attention import attention_maps, up
 from .encoder import Encoder, Features
 from .fusion import FeatureFusion, Fused, conv_block, initialise
-from .images import check_size
 from .memory import Match, Memory
 from .recipe import Recipe
 
@@ -84,7 +83,7 @@ def probability(
     "Softmax's probability of anomalous"
     return logits.float().softmax(1)[:, 1]
 
-# %% ../nbs/11_model.ipynb #7f3baf7f
+# %% ../nbs/11_model.ipynb #86f6d667
 class MemSeg(nn.Module):
     "The network: a frozen encoder, a memory of good images, and trained layers that judge the difference"
     def __init__(
@@ -111,16 +110,23 @@ class MemSeg(nn.Module):
         index: Tensor | None=None,   # memory samples to compare with, (B,) or for each layer (B, 3); None: the nearest
     ) -> Explained:                  # with gradients, if they are on
         "The logits and everything that led there"
-        check_size(tuple(images.shape[-2:]))
         with torch.no_grad():
             features = self.encoder(images)
             match = self.memory(features, index)
-            spread = self.memory.spread() if self.fusion.normalise == "memory" else None
-            maps = attention_maps(match.difference, spread)
-        fused = self.fusion(features[1:], match.difference, maps, spread)
+            spread, difference_spread = self._spreads()
+            maps = attention_maps(match.difference, difference_spread)
+        fused = self.fusion(features[1:], match.difference, maps, spread, difference_spread)
         deepest = self.encoder.layer4(features.layer3)
         stages, logits = self.decoder(deepest, fused.fused, features.stem)
         return Explained(features, match, maps, fused, deepest, stages, logits)
+
+    def _spreads(self):
+        "What features and differences are divided by; a squared difference by the square"
+        if self.fusion.normalise != "memory":
+            return None, None
+        spread = self.memory.spread()
+        squared = self.memory.difference_kind == "squared"
+        return spread, [level.square() for level in spread] if squared else spread
 
     def forward(
         self,
