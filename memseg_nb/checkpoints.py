@@ -136,7 +136,7 @@ def _open(
     run.record, run.recipe  # readable, or an error now
     return run
 
-# %% ../nbs/13_checkpoints.ipynb #5f13c257
+# %% ../nbs/13_checkpoints.ipynb #b9ff1cbc
 class Run:
     "A folder that holds one training: its recipe, its record, its weights and what was measured with them"
     create, open = staticmethod(_create), staticmethod(_open)
@@ -147,6 +147,7 @@ class Run:
         self.checkpoint_file = self.folder/"checkpoint.safetensors" # to go on from
         self.model_file = self.folder/"model.safetensors"           # the result
         self.losses_file = self.folder/"losses.csv"
+        self.losses_figure = self.folder/"losses.png"
         self.metrics_file = self.folder/"metrics.json"
         self.figures = self.folder/"figures"
 
@@ -158,6 +159,10 @@ class Run:
     def recipe(self) -> Recipe: return load_recipe(self.recipe_file)
     @property
     def finished(self) -> bool: return self.record.get("status") == "done"
+    def discard(self):
+        "Remove a run that never began"
+        for path in (self.recipe_file, self.record_file): path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError): self.folder.rmdir()
     def update(self, **entries):
         "Add `entries` to run.json, or change them"
         save_json(self.record_file, {**(self.record if self.record_file.exists() else {}), **entries})
