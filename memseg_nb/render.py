@@ -16,7 +16,7 @@ from scipy.ndimage import gaussian_filter, uniform_filter
 
 from .shapes import grid, noise, smoothstep, turn
 
-# %% ../nbs/02a_rendering.ipynb #9ff7efad
+# %% ../nbs/02a_rendering.ipynb #9810e17f
 @dataclass
 class Surface:
     "What lies under the camera, pixel by pixel; drawing changes its arrays in place"
@@ -28,6 +28,7 @@ class Surface:
     gloss: np.ndarray    # 0 chalk .. 1 mirror, (H, W)
     metal: np.ndarray    # 0 paint, plastic, stone .. 1 bare metal, (H, W)
     brushed: np.ndarray  # direction of fine grooves (x, y) times their strength 0..1, (H, W, 2)
+    body: np.ndarray     # how much of the pixel is the product, not what it lies on, (H, W), 0..1
 
     def at(self, x: float, y: float, radius: float) -> "Surface":
         "The part within `radius` of a place, as views: drawing there is drawing here, and fast"
@@ -40,7 +41,7 @@ class Surface:
     def copy(self) -> "Surface":
         "An independent copy"
         return replace(self, **{name: getattr(self, name).copy()
-                                for name in ("albedo", "height", "gloss", "metal", "brushed")})
+                                for name in ("albedo", "height", "gloss", "metal", "brushed", "body")})
 
     def cover(self, distance: np.ndarray, soft: float = 0.) -> np.ndarray:
         "How much of each pixel lies inside (distance < 0), 0..1, the edge `soft` units wide, at least a pixel"
@@ -58,7 +59,11 @@ class Surface:
         "Raise the pixels by `height` units (below 0: sink them), by `cover` 0..1"
         self.height += cover * (np.asarray(height, np.float32) * np.float32(self.pixels))
 
-# %% ../nbs/02a_rendering.ipynb #1de03f2d
+    def level(self, cover: np.ndarray, height: float | np.ndarray) -> None:
+        "Put something there whose top lies at `height` units above the table, by `cover` 0..1"
+        self.height += cover * (np.asarray(height, np.float32) * np.float32(self.pixels) - self.height)
+
+# %% ../nbs/02a_rendering.ipynb #5ccaa67e
 def blank(
     size: tuple[int, int],            # (height, width)
     albedo: tuple = (.5, .5, .5),     # linear RGB, 0..1
@@ -66,22 +71,23 @@ def blank(
     metal: float = 0.,                # 0..1
     degrees: float = 0.,              # the object is turned so far
     centre: tuple = (0., 0.),         # and its middle lies here, (x, y)
+    body: float = 0.,                 # 1 when the product fills the picture
 ) -> Surface:
     "A flat surface of one material"
     x, y = turn(*grid(size), degrees, centre)
     full = lambda value, *more: np.full((*size, *more), value, np.float32)  # noqa: E731
-    return Surface(x, y, float(min(size)), full(albedo, 3), full(0), full(gloss), full(metal), full(0, 2))
+    return Surface(x, y, float(min(size)), full(albedo, 3), full(0), full(gloss), full(metal), full(0, 2), full(body))
 
-# %% ../nbs/02a_rendering.ipynb #db2471aa
+# %% ../nbs/02a_rendering.ipynb #4ecf8df9
 @dataclass(frozen=True)
 class Light:
-    "Lamps around the object: a key light, a weak fill from the other side, the room, a ring at the lens"
+    "Lamps around the object: a key light, a weak fill from the other side, a small lamp overhead, the room"
     azimuth: float = 225.       # direction the key light comes from, degrees, clockwise from the right; 225: top left
     elevation: float = 50.      # above the table, degrees
     key: float = 1.             # strength
     fill: float = .25
     ambient: float = .35
-    ring: float = .5
+    overhead: float = .4
     width: float = .22          # size of the lamps: larger means softer highlights and shadows
     colour: tuple = (1., 1., 1.)  # white balance, RGB
     uneven: tuple = (0., 0.)    # brightness gained per unit to the right, downwards
@@ -96,16 +102,25 @@ def draw_light(
     warm = normal(.012)
     return replace(base, azimuth=base.azimuth + normal(6), elevation=base.elevation + normal(3),
                    key=base.key * (1 + normal(.07)), fill=base.fill * (1 + normal(.1)),
-                   ambient=base.ambient * (1 + normal(.07)), ring=base.ring * (1 + normal(.07)),
+                   ambient=base.ambient * (1 + normal(.07)), overhead=base.overhead * (1 + normal(.07)),
                    colour=(base.colour[0] * (1 + warm), base.colour[1] * (1 + normal(.005)), base.colour[2] * (1 - warm)),
                    uneven=(base.uneven[0] + normal(.08), base.uneven[1] + normal(.08)))
 
-# %% ../nbs/02a_rendering.ipynb #d68082d3
+# %% ../nbs/02a_rendering.ipynb #c6ef8228
+def _slope(height: np.ndarray, axis: int, cliff: float = 2.) -> np.ndarray:
+    "Rise a pixel along an axis; at a cliff, that of the side without it: we look down on it, not at its wall"
+    rise = np.diff(height, axis=axis)
+    edge = [(0, 0), (0, 0)]
+    before, after = (np.pad(rise, edge[:axis] + [pad] + edge[axis + 1:], mode="edge") for pad in ((1, 0), (0, 1)))
+    steep = np.maximum(np.abs(before), np.abs(after)) > cliff
+    gentle = np.where(np.abs(before) < np.abs(after), before, after)
+    return np.where(steep, np.clip(gentle, -cliff, cliff), (before + after) / 2)
+
 def normals(
     height: np.ndarray,  # (H, W), pixels
 ) -> np.ndarray:         # unit vectors (3, H, W): x, y, towards the camera
     "The direction in which each pixel of a height map faces"
-    down, right = np.gradient(height)
+    down, right = _slope(height, 0), _slope(height, 1)
     length = 1 / np.sqrt(right * right + down * down + 1)
     return np.stack([-right * length, -down * length, length])
 
@@ -145,7 +160,7 @@ def occlusion(
     around = uniform_filter(uniform_filter(height, int(reach) | 1, mode="nearest"), int(reach) | 1, mode="nearest")
     return 1 / (1 + np.maximum(around - height, 0) * np.float32(2 / reach))
 
-# %% ../nbs/02a_rendering.ipynb #9c25f282
+# %% ../nbs/02a_rendering.ipynb #7286bc17
 def _shine(n: np.ndarray, surface: Surface, lamp: np.ndarray, width: float) -> np.ndarray:
     "Brightness (H, W) of a lamp mirrored in the surface: Ward's lobe, widened by the size of the lamp"
     h = lamp + np.array([0, 0, 1], np.float32)
@@ -169,19 +184,19 @@ def shade(
     "The light that a surface sends to the camera above it"
     n = normals(surface.height)
     key, fill = _direction(light.azimuth, light.elevation), _direction(light.azimuth + 170, 35)
-    ring = np.array([0, 0, 1], np.float32)
+    over = _direction(light.azimuth + 50, 74)
     lit = shadow(surface.height, light)
     room = occlusion(surface.height, surface.pixels * .05) * np.float32(light.ambient)
     toward = lambda lamp: np.maximum(lamp[0] * n[0] + lamp[1] * n[1] + lamp[2] * n[2], 0)  # noqa: E731
     diffuse = lit * toward(key) * np.float32(light.key) + toward(fill) * np.float32(light.fill)
-    diffuse += room * (np.float32(.6) + np.float32(.4) * n[2]) + toward(ring) * np.float32(light.ring * .5)
+    diffuse += room * (np.float32(.6) + np.float32(.4) * n[2]) + toward(over) * np.float32(light.overhead * .5)
     shine = lit * _shine(n, surface, key, light.width) * np.float32(light.key * 6)
     shine += _shine(n, surface, fill, light.width * 1.5) * np.float32(light.fill * 6)
-    shine += _shine(n, surface, ring, light.width * 1.5) * np.float32(light.ring)
+    shine += _shine(n, surface, over, light.width * .6) * np.float32(light.overhead * 4)
     mirrored_z = 2 * n[2] * n[2] - 1
     shine += room * (np.float32(.9) + np.float32(.6) * n[1] * n[2] * -1) * smoothstep(-.9, .6, mirrored_z)
     metal = surface.metal[..., None]
-    reflect = np.float32(.04) * (.3 + surface.gloss[..., None]) * (1 - metal) + surface.albedo * metal
+    reflect = np.float32(.05) * (.3 + surface.gloss[..., None]) * (1 - metal) + surface.albedo * metal
     return surface.albedo * (1 - metal) * diffuse[..., None] + reflect * shine[..., None]
 
 # %% ../nbs/02a_rendering.ipynb #7d9fa99d
