@@ -65,7 +65,7 @@ class LevelFusion(nn.Module):
         attended = self.mix(concatenated) * weights
         return weights, attended, self.halve(attended)
 
-# %% ../nbs/10_fusion.ipynb #2f1a4611
+# %% ../nbs/10_fusion.ipynb #db4b349c
 class Fused(NamedTuple):
     "What the fusion hands on (`fused`) and what led there; each a tuple of layers 1 to 3"
     concatenated: tuple  # CI: features and difference, normalised, (B, 2C, h, w)
@@ -79,7 +79,7 @@ class FeatureFusion(nn.Module):
     "Multi-scale feature fusion (MemSeg, section 3.5)"
     def __init__(
         self,
-        normalise: str="memory",  # memory: divide by the spread of the memory's features; fixed: times `scale`; none
+        normalise: str="memory",  # memory: divide by what is usual in the memory; fixed: multiply by `scale`; none
         scale: float=100.,        # the factor of `fixed`
         reduction: int=32,        # of the coordinate attention
         smallest_width: int=8,    # of the coordinate attention
@@ -97,13 +97,13 @@ class FeatureFusion(nn.Module):
         features: Sequence[Tensor],            # of layers 1 to 3 (II), (B, C, h, w)
         difference: Sequence[Tensor],          # to the memory (DI*), the same shapes
         spread: Sequence[Tensor] | None=None,  # of the memory's features, (C, 1, 1) a layer; for `memory` only
-        difference_spread: Sequence[Tensor] | None=None,  # for the difference, if it has another unit; None: spread
+        usual: Sequence[Tensor] | None=None,   # what the difference is divided by, (C, 1, 1) a layer; None: the spread
     ) -> tuple[Tensor, ...]:                   # CI of layers 1 to 3, (B, 2C, h, w)
         "Features and difference side by side, at a scale that convolutions are made for"
         if self.normalise == "memory":
             if spread is None:
                 raise MemSegError("normalise='memory' but no spread: pass memory.spread()")
-            factors = [torch.cat([1 / a, 1 / b]) for a, b in zip(spread, difference_spread or spread)]
+            factors = [torch.cat([1 / a, 1 / b]) for a, b in zip(spread, usual or spread)]
         else:
             factors = [self.scale if self.normalise == "fixed" else 1.] * len(CHANNELS)
         return tuple(torch.cat(pair, 1) * factor for *pair, factor in zip(features, difference, factors))
@@ -114,10 +114,10 @@ class FeatureFusion(nn.Module):
         difference: Sequence[Tensor],          # to the memory (DI*), the same shapes
         maps: Sequence[Tensor],                # M1..M3, (B, 1, h, w)
         spread: Sequence[Tensor] | None=None,  # of the memory's features, (C, 1, 1) a layer; for `memory` only
-        difference_spread: Sequence[Tensor] | None=None,  # for the difference, if it has another unit; None: spread
+        usual: Sequence[Tensor] | None=None,   # what the difference is divided by, (C, 1, 1) a layer; None: the spread
     ) -> Fused:                                # its `fused` go on into the decoder
         "Each layer's features and difference fused, handed down, and multiplied with the attention maps"
-        concatenated = self.concatenate(features, difference, spread, difference_spread)
+        concatenated = self.concatenate(features, difference, spread, usual)
         results = [level(information) for level, information in zip(self.levels, concatenated)]
         weights, attended, (merged1, merged2, merged3) = zip(*results)
         merged2 = merged2 + self.align3(up(merged3))

@@ -5,16 +5,16 @@
 # %% auto #0
 __all__ = ['Decoder', 'Explained', 'probability', 'MemSeg', 'build_model']
 
-# %% ../nbs/11_model.ipynb #de20fc89
+# %% ../nbs/11_model.ipynb #e7ee2f07
 from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from .attention import attention_maps, up
+from .attention import attention_maps, up, usual_difference
 from .encoder import Encoder, Features
-from .fusion import FeatureFusion, Fused, conv_block, initialise
+from .fusion import CHANNELS, FeatureFusion, Fused, conv_block, initialise
 from .memory import Match, Memory
 from .recipe import Recipe
 
@@ -83,7 +83,7 @@ def probability(
     "Softmax's probability of anomalous"
     return logits.float().softmax(1)[:, 1]
 
-# %% ../nbs/11_model.ipynb #86f6d667
+# %% ../nbs/11_model.ipynb #bb638b17
 class MemSeg(nn.Module):
     "The network: a frozen encoder, a memory of good images, and trained layers that judge the difference"
     def __init__(
@@ -95,6 +95,8 @@ class MemSeg(nn.Module):
     ):
         super().__init__()
         self.encoder, self.memory, self.fusion, self.decoder = encoder, memory, fusion, decoder
+        for k, channels in enumerate(CHANNELS, 1):  # set by `remember`, kept in the state_dict
+            self.register_buffer(f"usual{k}", torch.ones(channels, 1, 1))
 
     def remember(
         self,
@@ -103,6 +105,8 @@ class MemSeg(nn.Module):
         "Fills the memory with the features of these images, in place of what it held"
         device = next(self.parameters()).device
         self.memory.fill(self.encoder(batch.to(device)) for batch in images)
+        for buffer, usual in zip((self.usual1, self.usual2, self.usual3), usual_difference(self.memory)):
+            buffer.copy_(usual)
 
     def explain(
         self,
@@ -113,20 +117,14 @@ class MemSeg(nn.Module):
         with torch.no_grad():
             features = self.encoder(images)
             match = self.memory(features, index)
-            spread, difference_spread = self._spreads()
-            maps = attention_maps(match.difference, difference_spread)
-        fused = self.fusion(features[1:], match.difference, maps, spread, difference_spread)
+            by_memory = self.fusion.normalise == "memory"
+            spread = self.memory.spread() if by_memory else None
+            usual = (self.usual1, self.usual2, self.usual3) if by_memory else None
+            maps = attention_maps(match.difference, usual)
+        fused = self.fusion(features[1:], match.difference, maps, spread, usual)
         deepest = self.encoder.layer4(features.layer3)
         stages, logits = self.decoder(deepest, fused.fused, features.stem)
         return Explained(features, match, maps, fused, deepest, stages, logits)
-
-    def _spreads(self):
-        "What features and differences are divided by; a squared difference by the square"
-        if self.fusion.normalise != "memory":
-            return None, None
-        spread = self.memory.spread()
-        squared = self.memory.difference_kind == "squared"
-        return spread, [level.square() for level in spread] if squared else spread
 
     def forward(
         self,
