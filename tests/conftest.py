@@ -1,0 +1,36 @@
+"What several tests share: a tiny data set and a tiny recipe"
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side: one core each
+
+import pytest
+import torch
+
+from memseg_nb.products import write_products
+from memseg_nb.recipe import load_recipe
+
+torch.set_num_threads(1)
+
+TINY = ["image.height=64", "image.width=64", "training.steps=3", "training.workers=0", "training.device=cpu",
+        "training.good=2", "training.simulated=2", "memory.samples=3", "encoder.weights=random"]
+
+
+@pytest.fixture(scope="session")
+def tiny_recipe():
+    "Three steps at 64 x 64 pixels"
+    return load_recipe(overrides=TINY)
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory):
+    "A folder with one product, `hex_nut`; not to be written to"
+    folder = tmp_path_factory.mktemp("data")
+    write_products(folder, "hex_nut", size=(64, 64), train=12, good=4, defective=1, progress=False)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_data, tiny_recipe, tmp_path_factory):
+    "A finished run on it; not to be written to"
+    from memseg_nb.training import train
+    return train(tiny_data, "hex_nut", tmp_path_factory.mktemp("runs") / "run", tiny_recipe, progress=False)

@@ -1,0 +1,231 @@
+"The command line as a newcomer meets it: what it prints, what it writes, which exit code it gives"
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import TINY
+from PIL import Image
+
+from memseg_nb.cli import main
+
+SETTINGS = [word for setting in TINY for word in ("--set", setting)]
+
+
+@pytest.fixture
+def memseg(capfd):
+    "Run the program in this process: exit code, standard output, standard error"
+    def run(*arguments):
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            main([str(a) for a in arguments])
+        out, err = capfd.readouterr()
+        assert "Traceback" not in out + err
+        return stop.value.code, out, err
+    return run
+
+
+def train_arguments(data, out, *more):
+    return ["train", "--data", data, "--category", "hex_nut", "--out", out, *SETTINGS, *more]
+
+
+COMMANDS = ["demo", "products", "simulate", "train", "evaluate", "predict", "benchmark"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_explains_itself(memseg, command):
+    code, out, _ = memseg(command, "--help")
+    assert code == 0 and "Usage: memseg " + command in out
+    assert command in memseg("--help")[1]
+
+
+def test_no_command_and_unknown_ones_are_usage_errors(memseg):
+    assert memseg()[0] == 2
+    assert memseg("tarin")[0] == 2
+    assert memseg("train", "--dtaa", "x")[0] == 2
+    assert memseg("train", "--out", "x")[0] == 2  # no --data
+
+
+def test_products_in_mvtec_layout(memseg, tmp_path):
+    code, out, _ = memseg("products", "--out", tmp_path / "p", "--product", "wood", "--size", "64x96", "--train", 2,
+                          "--good", 1, "--defective", 1)
+    assert code == 0 and str(tmp_path / "p" / "wood") in out
+    assert len(list((tmp_path / "p" / "wood" / "train" / "good").glob("*.png"))) == 2
+    masks = sorted((tmp_path / "p" / "wood" / "ground_truth").rglob("*.png"))
+    assert len(masks) >= 4 and Image.open(masks[0]).size == (96, 64)
+
+
+def test_unknown_product_says_which_there_are(memseg, tmp_path):
+    code, _, err = memseg("products", "--out", tmp_path / "p", "--product", "spoon")
+    assert code == 1 and "spoon" in err and "hex_nut" in err
+    assert not (tmp_path / "p").exists()
+
+
+def test_simulate_writes_anomalies_that_differ_only_under_the_mask(memseg, tiny_data, tmp_path):
+    image = tiny_data / "hex_nut" / "train" / "good" / "000.png"
+    code, _, _ = memseg("simulate", image, "--out", tmp_path / "s", "--count", 3, "--size", 64, "--seed", 5)
+    assert code == 0 and (tmp_path / "s" / "sheet.png").exists()
+    normal = np.asarray(Image.open(image).convert("RGB")).astype(int)
+    for k in range(3):
+        anomaly = np.asarray(Image.open(tmp_path / "s" / f"{k:03}.png")).astype(int)
+        mask = np.asarray(Image.open(tmp_path / "s" / f"{k:03}_mask.png")) > 0
+        assert mask.any() and np.abs(anomaly - normal)[~mask].max() == 0 and np.abs(anomaly - normal)[mask].max() > 0
+
+
+def test_train_evaluate_predict(memseg, tiny_data, tmp_path):
+    run = tmp_path / "my run"
+    code, out, _ = memseg(*train_arguments(tiny_data, run))
+    assert code == 0 and f"memseg evaluate {run}" in out
+    code, out, _ = memseg("evaluate", run, "--device", "cpu")
+    assert code == 0 and "baseline" in out
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert all(0 <= metrics[key] <= 1 for key in ("image_auroc", "pixel_auroc", "aupro"))
+    photos = tmp_path / "photos"
+    shutil.copytree(tiny_data / "hex_nut" / "test" / "good", photos)
+    code, out, _ = memseg("predict", run, photos, "--out", tmp_path / "answers", "--device", "cpu")
+    assert code == 0 and "4 photos" in out
+    rows = list(csv.DictReader((tmp_path / "answers" / "scores.csv").open()))
+    assert [row["file"] for row in rows] == sorted(p.name for p in photos.iterdir())
+    assert np.load(next((tmp_path / "answers").glob("*.npy"))).shape == (64, 64)
+
+
+def test_predict_takes_a_single_photo(memseg, tiny_run, tiny_data, tmp_path):
+    photo = tiny_data / "hex_nut" / "test" / "good" / "001.png"
+    code, out, _ = memseg("predict", tiny_run.folder, photo, "--out", tmp_path / "one", "--device", "cpu")
+    assert code == 0 and "1 photos" in out
+    assert len(list((tmp_path / "one").glob("*.npy"))) == 1
+
+
+def test_predict_goes_on_after_a_broken_photo_and_fails_in_the_end(memseg, tiny_run, tiny_data, tmp_path):
+    photos = tmp_path / "photos"
+    shutil.copytree(tiny_data / "hex_nut" / "test" / "good", photos)
+    (photos / "000.png").write_bytes((photos / "000.png").read_bytes()[:200])
+    code, out, err = memseg("predict", tiny_run.folder, photos, "--out", tmp_path / "a", "--device", "cpu")
+    assert code == 1 and "3 photos" in out and "000.png" in err
+    rows = {row["file"]: row for row in csv.DictReader((tmp_path / "a" / "scores.csv").open())}
+    assert rows["000.png"]["error"] and rows["001.png"]["score"]
+
+
+def test_the_run_keeps_the_effective_recipe(memseg, tiny_data, tmp_path):
+    own = tmp_path / "my.ini"
+    own.write_text("[loss]\ngamma = 2\n[perlin]\nthreshold = 0.4\n")
+    run = tmp_path / "run"
+    code, _, err = memseg(*train_arguments(tiny_data, run, "--recipe", own, "--set", "perlin.threshold=0.3", "--seed", 7,
+                                           "--steps", 1))
+    assert code == 0, err
+    text = (run / "recipe.ini").read_text()
+    for line in ("gamma = 2.0", "threshold = 0.3", "seed = 7", "steps = 1", "height = 64"):
+        assert line in text
+
+
+@pytest.mark.parametrize("more, code, says", [
+    (["--size", "250"], 2, "multiples of 32"),
+    (["--size", "big"], 2, "256"),
+    (["--steps", "5", "--minutes", "1"], 2, "one of them"),
+    (["--steps", "0"], 2, "--steps"),
+    (["--set", "training.stepps=3"], 1, "steps"),
+    (["--set", "training=3"], 1, "section.key=value"),
+    (["--set", "loss.gamma=much"], 1, "a number"),
+    (["--weights", "nowhere.pth"], 1, "nowhere.pth"),
+    (["--textures", "no/such/folder"], 1, "no/such/folder"),
+    (["--recipe", "none.ini"], 1, "none.ini"),
+    (["--device", "gpu"], 1, "gpu"),
+])
+def test_bad_options_leave_no_run_behind(memseg, tiny_data, tmp_path, more, code, says):
+    got, _, err = memseg(*train_arguments(tiny_data, tmp_path / "run", *more))
+    assert got == code and says in err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("data, category, says", [
+    ("nowhere", "hex_nut", "no such folder"),
+    (r"C:\photos\nuts", "hex_nut", r"C:\photos\nuts"),
+    ("", "hexnut", "hex_nut"),
+])
+def test_wrong_data_says_what_there_is(memseg, tiny_data, tmp_path, data, category, says):
+    arguments = ["train", "--data", data or tiny_data, "--category", category, "--out", tmp_path / "run", *SETTINGS]
+    code, _, err = memseg(*arguments)
+    assert code == 1 and says in err and not (tmp_path / "run").exists()
+
+
+def test_a_run_that_exists_is_refused_and_left_alone(memseg, tiny_run, tiny_data):
+    before = {p: p.read_bytes() for p in tiny_run.folder.rglob("*") if p.is_file()}
+    code, _, err = memseg(*train_arguments(tiny_data, tiny_run.folder))
+    assert code == 1 and "--resume" in err
+    assert before == {p: p.read_bytes() for p in tiny_run.folder.rglob("*") if p.is_file()}
+
+
+def test_outputs_that_cannot_be_written(memseg, tiny_run, tiny_data, tmp_path):
+    file = tmp_path / "file"
+    file.write_text("in the way")
+    good = tiny_data / "hex_nut" / "test" / "good"
+    assert memseg(*train_arguments(tiny_data, file / "run"))[0] == 1
+    assert memseg("products", "--out", file / "p", "--product", "wood", "--size", 64)[0] == 1
+    assert memseg("simulate", good / "000.png", "--out", file / "s", "--size", 64)[0] == 1
+    assert memseg("predict", tiny_run.folder, good, "--out", file / "a", "--device", "cpu")[0] == 1
+    assert memseg("benchmark", "--data", tiny_data, "--out", file / "b", *SETTINGS)[0] == 1
+    assert file.read_text() == "in the way"
+
+
+def test_evaluate_and_predict_without_a_run(memseg, tmp_path, tiny_data):
+    code, _, err = memseg("evaluate", tmp_path / "none")
+    assert code == 1 and "no run folder" in err
+    assert memseg("predict", tiny_data, tiny_data, "--out", tmp_path / "a")[0] == 1
+    assert not (tmp_path / "a").exists()
+
+
+def test_evaluate_says_when_the_data_have_moved(memseg, tiny_recipe, tmp_path, tiny_data):
+    data, moved = tmp_path / "data", tmp_path / "moved"
+    shutil.copytree(tiny_data, data)
+    assert memseg(*train_arguments(data, tmp_path / "run"))[0] == 0
+    data.rename(moved)
+    code, _, err = memseg("evaluate", tmp_path / "run", "--device", "cpu")
+    assert code == 1 and "--data" in err
+    assert memseg("evaluate", tmp_path / "run", "--data", moved, "--device", "cpu")[0] == 0
+
+
+def test_demo(memseg, tmp_path):
+    small = ["--size", 64, "--product", "wood", *SETTINGS]
+    code, out, _ = memseg("demo", "--out", tmp_path / "demo", *small)
+    assert code == 0 and "MemSeg" in out and "baseline" in out
+    assert (tmp_path / "demo" / "run" / "figures" / "typical.png").exists()
+    assert memseg("demo", "--out", tmp_path / "demo", *small)[0] == 0  # a second time shows it again
+
+
+def test_traceback_only_when_asked_for(tmp_path):
+    line = [sys.executable, "-m", "memseg_nb.cli"]
+    words = ["evaluate", str(tmp_path / "none")]
+    plain = subprocess.run([*line, *words], capture_output=True, text=True)
+    asked = subprocess.run([*line, "--traceback", *words], capture_output=True, text=True)
+    assert plain.returncode == asked.returncode == 1
+    assert "Traceback" not in plain.stderr and len(plain.stderr.strip().splitlines()) == 1
+    assert "Traceback" in asked.stderr
+
+
+def test_ctrl_c_saves_and_resume_ends_at_the_same_weights(tiny_data, tmp_path):
+    settings = [*SETTINGS, "--set", "training.steps=40", "--set", "training.checkpoint_every=1"]
+    line = [sys.executable, "-m", "memseg_nb.cli", "train", "--data", str(tiny_data), *settings]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    through = subprocess.run([*line, "--out", str(tmp_path / "through")], capture_output=True, text=True, env=environment)
+    assert through.returncode == 0, through.stderr
+    child = subprocess.Popen([*line, "--out", str(tmp_path / "cut")], stderr=subprocess.PIPE, text=True, env=environment)
+    checkpoint = tmp_path / "cut" / "checkpoint.safetensors"
+    while not checkpoint.exists() and child.poll() is None:
+        time.sleep(.02)
+    child.send_signal(signal.SIGINT)
+    _, err = child.communicate(timeout=120)
+    assert child.returncode == 1 and "--resume" in err and "Traceback" not in err
+    assert json.loads((tmp_path / "cut" / "run.json").read_text())["steps_done"] < 40
+    again = subprocess.run([*line[:4], "--out", str(tmp_path / "cut"), "--resume"], capture_output=True, text=True,
+                           env=environment)
+    assert again.returncode == 0, again.stderr
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("through", "cut")]
+    assert weights[0] == weights[1]
+    assert [p.name for p in Path(tmp_path / "cut").glob("*.part")] == []
