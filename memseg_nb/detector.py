@@ -100,20 +100,24 @@ class Answer:
         "The largest connected piece of the mask"
         return self.regions[0] if self.regions else None
 
-# %% ../nbs/17_detector.ipynb #9418a2b7
+# %% ../nbs/17_detector.ipynb #b1fbce28
 class Prediction(Answer):
     "An answer that can be looked at and written to files"
 
     def overlay(self) -> Tensor:  # (3, H, W), 0..1
         "The image with the map laid over it and a line around each region"
-        width = max(1, round(min(self.map.shape) / 200))
-        both = plots.outline(plots.overlay(self.image, self.map), self.mask, width=width)
+        both = plots.outline(plots.overlay(self.image, self.map, top=self.brightest), self.mask)
         return torch.from_numpy(both).permute(2, 0, 1)
+
+    @property
+    def brightest(self) -> float:
+        "The probability with the brightest colour: the pixel threshold lies half-way"
+        return min(1., 2 * self.pixel_threshold)
 
     def show(self) -> None:
         "Image, map and overlay side by side"
         says = f"{'defective' if self.is_defective else 'good'}, score {self.score:.3f}, threshold {self.threshold:.3f}"
-        figure = plots.grid([self.image, self.map, self.overlay()], ["image", "anomaly map", says], limits=(0, 1), size=2.2)
+        figure = plots.grid([self.image, self.map, self.overlay()], ["image", "anomaly map", says], limits=(0, self.brightest), size=2.2)
         plots.show(figure, alt=f"image, anomaly map and overlay: {says}")
 
     def save(self,

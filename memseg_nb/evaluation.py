@@ -183,7 +183,7 @@ def worst(
     wrong = np.where(measured.labels, threshold - measured.scores, measured.scores - threshold)
     return [int(k) for k in np.argsort(-wrong, kind="stable")[:count]]
 
-# %% ../nbs/16_evaluation.ipynb #c137ec93
+# %% ../nbs/16_evaluation.ipynb #d8eab470
 def _sheet(measured, chosen, anomaly_map, size, pixel_threshold):
     "A figure of some test images, read and scored once more instead of kept"
     rows = []
@@ -192,7 +192,7 @@ def _sheet(measured, chosen, anomaly_map, size, pixel_threshold):
         item, mask = batch.items[0], batch.masks[0]
         title = f"{item.defect}/{item.path.stem}: {measured.scores[k]:.3f}"
         rows.append((batch.images[0], mask, anomaly_map(batch.images)[0].cpu(), title))
-    return plots.panel(rows, threshold=pixel_threshold)
+    return plots.panel(rows, threshold=pixel_threshold, size=2.)
 
 
 def write_figures(

@@ -6,16 +6,17 @@
 __all__ = ['GOOD', 'BAD', 'THRESHOLD', 'DPI', 'as_array', 'axes_grid', 'draw', 'grid', 'overlay', 'outline', 'panel', 'triptych',
            'score_histogram', 'lines', 'loss_curve', 'roc_curve', 'pro_curve', 'as_png', 'show', 'save']
 
-# %% ../nbs/20_plots.ipynb #95086145
+# %% ../nbs/20_plots.ipynb #bd26be37
 import io
 import os
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.figure import Figure
-from PIL import Image, ImageShow
+from PIL import Image
 from scipy import ndimage
 
 # %% ../nbs/20_plots.ipynb #6c27a6bb
@@ -38,7 +39,7 @@ def as_array(
         array = array / np.float32(255)
     return array if array.dtype == bool else array.astype(np.float32)
 
-# %% ../nbs/20_plots.ipynb #c66145c7
+# %% ../nbs/20_plots.ipynb #be764f88
 def axes_grid(
     rows: int=1,           # axes below each other
     columns: int=1,        # axes beside each other
@@ -67,13 +68,14 @@ def draw(
     "One picture on one axes"
     array = as_array(picture)
     if array.ndim == 3:
-        shown = axis.imshow(array.clip(0, 1), interpolation="nearest")
+        shown = axis.imshow(array.clip(0, 1))
     elif array.dtype == bool:
-        shown = axis.imshow(array, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        shown = axis.imshow(array, cmap="gray", vmin=0, vmax=1)
     else:
         low, high = limits or (float(array.min()), float(array.max()))
-        shown = axis.imshow(array, cmap=cmap, vmin=low, vmax=high, interpolation="nearest")
-    axis.set_axis_off()
+        shown = axis.imshow(array, cmap=cmap, vmin=low, vmax=high)
+    axis.set(xticks=[], yticks=[])
+    axis.axison = array.dtype == bool  # a mask gets a frame, or white at its border would vanish
     axis.set_title(title, fontsize=9)
     return shown
 
@@ -96,64 +98,66 @@ def grid(
         draw(axes.flat[k], image, titles[k] if titles else "", cmap, limits)
     return figure
 
-# %% ../nbs/20_plots.ipynb #9e073dd8
+# %% ../nbs/20_plots.ipynb #dfd65ee2
 def overlay(
     image,                 # (3, H, W) or (H, W), 0..1
     map,                   # (H, W), anomaly map, 0..1
-    alpha: float=.7,       # opacity where the map is 1
+    alpha: float=.7,       # opacity where the map reaches `top`
     cmap: str="magma",     # colours of the map
+    top: float=1.,         # value of the map with the brightest colour
 ) -> np.ndarray:           # (H, W, 3), float32, 0..1
     "The image with the map laid over it: the surer, the more opaque, so that good surface stays as it is"
-    image, map = as_array(image), as_array(map).astype(np.float32).clip(0, 1)
-    if image.ndim == 2:
-        image = np.repeat(image[:, :, None].astype(np.float32), 3, 2)
+    image, map = _coloured(image), (as_array(map) / np.float32(top)).clip(0, 1)
     colours = colormaps[cmap](.25 + .75 * map)[:, :, :3].astype(np.float32)
     weight = alpha * map[:, :, None]
     return (1 - weight) * image + weight * colours
 
 
-def outline(
-    image,                             # (3, H, W) or (H, W), 0..1
-    mask,                              # bool, (H, W)
-    colour: tuple=(.34, .71, .91),     # RGB, 0..1; sky blue
-    width: int=1,                      # pixels
-) -> np.ndarray:                       # (H, W, 3), float32, 0..1
-    "The image with a line drawn just around each region of the mask"
-    image, mask = as_array(image), as_array(mask) > 0
-    if image.ndim == 2:
-        image = np.repeat(image[:, :, None].astype(np.float32), 3, 2)
-    border = ndimage.binary_dilation(mask, iterations=width) & ~mask
-    return np.where(border[:, :, None], np.float32(colour), image)
+def _coloured(image):
+    "The picture as (H, W, 3), grey or not"
+    image = as_array(image).astype(np.float32)
+    return image if image.ndim == 3 else np.repeat(image[:, :, None], 3, 2)
 
-# %% ../nbs/20_plots.ipynb #03da0a53
+# %% ../nbs/20_plots.ipynb #b2e73aef
+def outline(
+    image,                           # (3, H, W) or (H, W), 0..1
+    mask,                            # bool, (H, W)
+    colour: tuple=(.34, .71, .91),   # RGB, 0..1; sky blue
+    width: int | None=None,          # pixels; None: grows with the picture
+) -> np.ndarray:                     # (H, W, 3), float32, 0..1
+    "The image with a line drawn just around each region of the mask"
+    mask = as_array(mask) > 0
+    width = width or max(1, round(min(mask.shape) / 200))
+    border = ndimage.binary_dilation(mask, iterations=width) & ~mask
+    return np.where(border[:, :, None], np.float32(colour), _coloured(image))
+
+# %% ../nbs/20_plots.ipynb #7351e6af
 def panel(
     rows: Iterable[tuple],         # (image, truth, map) or (image, truth, map, title); truth may be None
-    threshold: float | None=None,  # pixel threshold, drawn as a line around what lies above it
+    threshold: float | None=None,  # of the pixels: drawn as a line, and shown half-way up the colours
     size: float=1.5,               # side of one picture, inches
 ) -> Figure:                       # one row an image: image, truth, heatmap, overlay
     "Images beside their truth, their anomaly map and both together"
     rows = [tuple(row) for row in rows]
     height, width = as_array(rows[0][0]).shape[:2]
     figure, axes = axes_grid(len(rows), 4, size, size * height / width + .2, bare=True)
+    top = 1. if threshold is None else min(1., 2 * threshold)
     for line, (image, truth, map, *title) in zip(axes, rows):
-        map = as_array(map)
-        both = overlay(image, map)
-        if threshold is not None:
-            both = outline(both, map > threshold)
+        both = overlay(image, map, top=top)
         draw(line[0], image, title[0] if title else "image")
         if truth is not None:
             draw(line[1], as_array(truth) > 0, "truth")
-        draw(line[2], map, "anomaly map", limits=(0, 1))
-        draw(line[3], both, "overlay")
+        draw(line[2], map, f"anomaly map, 0..{top:.2g}", limits=(0, top))
+        draw(line[3], both if threshold is None else outline(both, as_array(map) >= threshold), "overlay")
     return figure
 
 
 def triptych(
-    image,         # (3, H, W), 0..1
-    mask,          # bool, (H, W), or None
-    map,           # (H, W), 0..1
+    image,               # (3, H, W), 0..1
+    mask,                # bool, (H, W), or None
+    map,                 # (H, W), 0..1
     title: str="image",  # above the image
-) -> Figure:       # image, truth, heatmap, overlay in one row
+) -> Figure:             # image, truth, heatmap, overlay in one row
     "`panel` for one image"
     return panel([(image, mask, map, title)])
 
@@ -237,7 +241,7 @@ def pro_curve(
     "The PRO curve and its area up to `limit`"
     return _rate_curve(fpr, pro, f"AUPRO {area:.3f}", limit, "per-region overlap")
 
-# %% ../nbs/20_plots.ipynb #721c2a4a
+# %% ../nbs/20_plots.ipynb #aca253e7
 def as_png(
     figure: Figure,     # of matplotlib
     dpi: int=DPI,       # pixels an inch
@@ -267,8 +271,10 @@ def show(
         get_ipython = lambda: None
     if get_ipython() is not None:
         display({"image/png": png, "text/plain": alt}, raw=True, metadata={"image/png": {"alt": alt}})
-    elif not ImageShow.show(Image.open(io.BytesIO(png)), alt):
-        print(f"{alt} (no picture viewer here: write the figure to a file with plots.save)")
+    elif sys.platform in ("darwin", "win32") or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
+        Image.open(io.BytesIO(png)).show(alt)
+    else:
+        print(f"{alt} (no screen to show it on: write the figure to a file with plots.save)")
 
 
 def save(
