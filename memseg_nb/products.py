@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PRODUCTS', 'render_product', 'write_products']
 
-# %% ../nbs/02f_products.ipynb #555c94bd
+# %% ../nbs/02f_products.ipynb #6eb74c8a
 import os
 import shutil
 import tempfile
@@ -19,12 +19,14 @@ from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from .electronics import BOARD
 from .objects import CAP, NUT, TABLET
 from .recipe import MemSegError
 from .render import Product
+from .surfaces import SURFACES
 
-# %% ../nbs/02f_products.ipynb #d14127b3
-PRODUCTS: dict[str, Product] = {product.name: product for product in (NUT, TABLET, CAP)}
+# %% ../nbs/02f_products.ipynb #712e427b
+PRODUCTS: dict[str, Product] = {product.name: product for product in (NUT, TABLET, BOARD, CAP)} | SURFACES
 
 def _check(name: str, defect: str | None, size: tuple[int, int]) -> Product:
     "The product of that name, or what there is instead"
