@@ -57,8 +57,9 @@ def load_json(
     if not isinstance(value, dict): raise MemSegError(f"{path} holds no JSON object: it is not of this program")
     return value
 
-# %% ../nbs/13_checkpoints.ipynb #a79bdab0
+# %% ../nbs/13_checkpoints.ipynb #acf83413
 _KEY = "memseg"  # the entry of the safetensors header that holds our metadata
+os.umask(_UMASK := os.umask(0o077))  # what the user's own programs may not do with new files
 
 def save_state(
     path: str|Path,              # the file to write or to replace
@@ -68,7 +69,9 @@ def save_state(
     "Write tensors and metadata to a safetensors file, all of it or nothing"
     plain = {name: tensor.detach().to("cpu", memory_format=torch.contiguous_format).contiguous()
              for name, tensor in tensors.items()}
-    with replacing(path) as part: save_file(plain, part, {_KEY: json.dumps(metadata, allow_nan=False)})
+    with replacing(path) as part:
+        save_file(plain, part, {_KEY: json.dumps(metadata, allow_nan=False)})
+        part.chmod(0o666 & ~_UMASK)  # safetensors lets the owner only read it
 
 def load_state(
     path: str|Path,  # a file that `save_state` wrote
@@ -181,7 +184,7 @@ def check_same(
         raise MemSegError(f"{run.folder} was made with other settings: {'; '.join(differences)}. "
                           "Go on with the same settings, or train in another folder (--out)")
 
-# %% ../nbs/13_checkpoints.ipynb #113690df
+# %% ../nbs/13_checkpoints.ipynb #68824d5e
 def restore(
     model: MemSeg,               # any state
     tensors: dict[str, Tensor],  # a state_dict of such a model
@@ -208,4 +211,4 @@ def load_model(
         raise MemSegError(f"{run.model_file} was made with other settings than recipe.ini says: train again")
     model = build_model(run.recipe, Encoder())
     restore(model, tensors, run.model_file)
-    return model.to(device).eval()
+    return model.to(device, memory_format=torch.channels_last).eval()

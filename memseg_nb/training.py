@@ -150,7 +150,7 @@ def choose_device(
     if not found: raise MemSegError(f"device {name}: not on this machine; use training.device = auto or cpu")
     return device
 
-# %% ../nbs/14_training.ipynb #2393d04d
+# %% ../nbs/14_training.ipynb #8df5af47
 @dataclass
 class State:
     "Everything that a step changes"
@@ -166,7 +166,7 @@ def new_state(
     device: torch.device,
 ) -> State:
     "A model on its device with a fresh optimiser"
-    training, model = recipe.training, model.to(device)
+    training, model = recipe.training, model.to(device, memory_format=torch.channels_last)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     common = dict(lr=training.learning_rate, weight_decay=training.weight_decay)
     if training.optimizer == "sgd": optimizer = torch.optim.SGD(trained, momentum=training.momentum, **common)
@@ -196,7 +196,7 @@ def save_checkpoint(
 
 _ADVICE_RATE = "the learning rate is too large: try a tenth of it (training.learning_rate)"
 
-# %% ../nbs/14_training.ipynb #25be21a3
+# %% ../nbs/14_training.ipynb #98f724a9
 def load_checkpoint(
     run: Run,
     state: State,  # fresh; changed in place
@@ -208,17 +208,18 @@ def load_checkpoint(
     device = next(state.model.parameters()).device
     part = lambda head: {name.removeprefix(head): value for name, value in tensors.items() if name.startswith(head)}
     restore(state.model, part("model."), run.checkpoint_file)
-    state.model.to(device)
+    state.model.to(device, memory_format=torch.channels_last)
     numbers, entries = {name: number for number, name in enumerate(_names(state))}, {}
     for name, value in part("optimizer.").items():
         name, key = name.rsplit(".", 1)
+        if value.ndim == 4: value = value.contiguous(memory_format=torch.channels_last)
         if name in numbers: entries.setdefault(numbers[name], {})[key] = value
     groups = state.optimizer.state_dict()["param_groups"]
     state.optimizer.load_state_dict(dict(state=entries, param_groups=groups))
     if metadata["scaler"]: state.scaler.load_state_dict(metadata["scaler"])
     state.step, state.seconds = metadata["step"], metadata["seconds"]
 
-# %% ../nbs/14_training.ipynb #7bdacf60
+# %% ../nbs/14_training.ipynb #724ce456
 def train_step(
     state: State,          # changed in place
     batch: Batch,
@@ -228,7 +229,8 @@ def train_step(
     "One step of the optimiser; nothing is changed if the loss or its gradient is not finite"
     training, model = recipe.training, state.model.train()
     device = next(model.parameters()).device
-    images, masks = (part.to(device, non_blocking=True) for part in batch[:2])
+    images = batch.images.to(device, non_blocking=True, memory_format=torch.channels_last)
+    masks = batch.masks.to(device, non_blocking=True)
     kind = getattr(torch, training.precision)
     with torch.autocast(device.type, kind, enabled=kind != torch.float32):
         logits = model(images)
@@ -456,7 +458,7 @@ def _go_on(data, category: str|None, out, recipe: Recipe|None):
     parts = (tuple(by_name[name] for name in names[part]) for part in ("memory", "train", "held_back"))
     return run, recipe, data, Split(*parts, names["shared"], names["note"])
 
-# %% ../nbs/14_training.ipynb #166d1d2b
+# %% ../nbs/14_training.ipynb #eb9bcc82
 def _read(images: ImageSet, progress: bool) -> ImageSet:
     "Decode the images that fit into the cache, so that a broken one is found before the training"
     fit = images.cache_bytes // (3 * images.size[0] * images.size[1])
@@ -475,9 +477,9 @@ def _fresh(run: Run, recipe: Recipe, memory: ImageSet, device: torch.device) -> 
     "A new model whose memory is filled"
     encoder, weights = load_encoder(recipe.encoder.weights, recipe.encoder.timeout, recipe.training.seed)
     run.update(weights=asdict(weights))
-    state = new_state(build_model(recipe, encoder), recipe, device)
-    state.model.remember(memory.batch(range(at, min(at + 8, len(memory)))) for at in range(0, len(memory), 8))
-    return state
+    model = build_model(recipe, encoder).to(device)
+    model.remember(memory.batch(range(at, min(at + 8, len(memory)))) for at in range(0, len(memory), 8))
+    return new_state(model, recipe, device)
 
 # %% ../nbs/14_training.ipynb #b009c38e
 def _finish(run: Run, state: State, held_back: ImageSet, simulator: Simulator, recipe: Recipe):
