@@ -69,13 +69,10 @@ def _he_initialise(network: nn.Module, generator: torch.Generator) -> None:
         elif isinstance(module, nn.BatchNorm2d):
             module.reset_parameters()
 
-# %% ../nbs/07_encoder.ipynb #5a88dda0
+# %% ../nbs/07_encoder.ipynb #6f7f8558
 class Encoder(Backbone):
     "ResNet18 whose stem and layers 1 to 3 are frozen and whose layer 4 trains"
-    def __init__(
-        self,
-        seed: int=0,  # of the weights that it starts with
-    ):
+    def __init__(self, seed: int=0):
         super().__init__(seed)
         for name in FROZEN:
             getattr(self, name).requires_grad_(False)
@@ -90,7 +87,7 @@ class Encoder(Backbone):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Features:
-        "Features of images (B, 3, H, W) in 0..1, without gradients"
+        "Features of images (B, 3, H, W), 0..1"
         if images.ndim != 4 or images.shape[1] != 3:
             raise MemSegError(f"images of shape {tuple(images.shape)}: expected (batch, 3, height, width)")
         check_size(images.shape[2:])
@@ -246,7 +243,7 @@ def imagenet_file(
         partial.unlink(missing_ok=True)
     return path
 
-# %% ../nbs/07_encoder.ipynb #7c53136d
+# %% ../nbs/07_encoder.ipynb #fdcc9f45
 @dataclass(frozen=True)
 class WeightsRecord:
     "Which weights an encoder got, and why"
@@ -256,6 +253,7 @@ class WeightsRecord:
     sha256: str|None  # of the file; None for random weights
     note: str=""      # what one should know about it, such as why auto fell back
 
+# %% ../nbs/07_encoder.ipynb #3211d9c8
 def _find_weights(weights: str, timeout: float, url: str) -> tuple[Path|None, str, str]:
     "File (None: random weights), kind and note"
     if weights == "random":
