@@ -50,7 +50,7 @@ def focal_loss(
     "Mean of -alpha_t (1 - p_t)^gamma log p_t (Lin et al.: Focal loss, ICCV 2017)"
     return _focal(*_log_probabilities(logits, masks), masks, gamma, alpha_normal, alpha_anomalous)
 
-# %% ../nbs/12_losses.ipynb #3867fd67
+# %% ../nbs/12_losses.ipynb #5c36a981
 class Losses(NamedTuple):
     "The loss and its two parts, before they are weighed"
     total: Tensor  # scalar
@@ -63,7 +63,7 @@ def memseg_loss(
     masks: Tensor,       # bool, (B, H, W): True where anomalous
     recipe: LossRecipe,  # the weights l1 and focal; gamma and the alphas
 ) -> Losses:             # call backward on its total
-    "0.6 * L1 + 0.4 * focal, with the recipe's numbers (MemSeg, section 3.7)"
+    "0.6 * L1 + 0.4 * focal, with the recipe's numbers"
     log_true, log_other = _log_probabilities(logits, masks)
     l1 = _l1(log_other)
     focal = _focal(log_true, log_other, masks, recipe.gamma, recipe.alpha_normal, recipe.alpha_anomalous)
