@@ -267,7 +267,7 @@ class _Sections:
         for f in fields(self):
             if f.type is Table: object.__setattr__(self, f.name, _checked_table(f, getattr(self, f.name)))
 
-# %% ../nbs/00_recipe.ipynb #ba3fc580
+# %% ../nbs/00_recipe.ipynb #04806a37
 def flatten(
     recipe: _Sections,  # usually a `Recipe`
 ) -> dict:              # "section.key" -> value
@@ -286,8 +286,9 @@ def _write(path: Path, text: str) -> Path:
         part.write_text(text, encoding="utf-8")
         os.replace(part, path)
     except OSError as error:
-        why = error.strerror or error
-        raise MemSegError(f"{path}: can't be written ({why}): needs a folder that allows it") from None
+        part.unlink(missing_ok=True)
+        why = f"can't be written ({error.strerror or error})"
+        raise MemSegError(f"{path}: {why}: needs a folder that exists and allows it") from None
     return path
 
 # %% ../nbs/00_recipe.ipynb #3fd7172f

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from memseg_nb import recipe as recipe_module
-from memseg_nb.recipe import (ImageRecipe, LossRecipe, MemSegError, MemoryRecipe, Recipe, Table, checked, flatten,
-                              load_recipe, setting, shipped_path)
+from memseg_nb.recipe import (ImageRecipe, LossRecipe, MemSegError, MemoryRecipe, Recipe, Table, checked,
+                              flatten, load_recipe, setting, shipped_path)
 
 
 NAMES = [f"{f.name}.{g.name}" for f in fields(Recipe) if is_dataclass(f.type) for g in fields(f.type)]
@@ -29,8 +29,9 @@ def write(tmp_path, text, name="my.ini", encoding="utf-8"):
 
 def test_shipped_values_of_the_paper(shipped):
     assert shipped.image.size == (256, 256)
-    assert (shipped.training.steps, shipped.training.learning_rate, shipped.training.momentum) == (2700, .04, .9)
-    assert (shipped.training.good, shipped.training.simulated, shipped.training.weight_decay) == (4, 4, 3e-5)
+    training = shipped.training
+    assert (training.steps, training.learning_rate, training.momentum) == (2700, .04, .9)
+    assert (training.good, training.simulated, training.weight_decay) == (4, 4, 3e-5)
     assert (shipped.loss.l1, shipped.loss.focal, shipped.loss.gamma) == (.6, .4, 4)
     assert (shipped.simulation.opacity_min, shipped.simulation.opacity_max) == (.15, 1)
     assert (shipped.simulation.grid_rows, shipped.simulation.grid_columns) == (4, 8)
@@ -93,7 +94,8 @@ def test_every_key_can_be_changed_saved_and_read(name, shipped, tmp_path):
     back = load_recipe(changed.save(tmp_path/"recipe.ini"))
     assert back == changed and flatten(back)[name] == value
     assert any(line.startswith(f"{name}: ") for line in back.differences(shipped))
-    mine = write(tmp_path, "\n".join([f"[{section}]", *(f"{n.split('.')[1]} = {v}" for n, v in both.items())]))
+    lines = [f"[{section}]", *(f"{n.split('.')[1]} = {v}" for n, v in both.items())]
+    mine = write(tmp_path, "\n".join(lines))
     assert load_recipe(mine) == changed
 
 
@@ -102,13 +104,16 @@ def test_every_key_refuses_what_it_does_not_allow(name, shipped, tmp_path):
     section, key = name.split(".")
     g = next(g for g in fields(type(getattr(shipped, section))) if g.name == key)
     if g.type is str:
-        bad = ["nonsense"] if g.metadata["choices"] or g.metadata["pattern"] not in ("", ".+") else ["two\nlines"]
-        bad += [3] + [""]*bool(g.metadata["pattern"] or g.metadata["choices"])
+        strict = g.metadata["choices"] or g.metadata["pattern"] not in ("", ".+")
+        bad = ["nonsense" if strict else "two\nlines", 3]
+        bad += [""]*bool(g.metadata["pattern"] or g.metadata["choices"])
     else:
-        bad = ["many", "", "nan", "inf", "1 2", True, None, [1], g.metadata["high"] + 1, g.metadata["low"] - 1]
-        bad += [1.5, "1.5"]*(g.type is int) + [g.metadata["low"] + 1]*bool(g.metadata["step"])
+        bad = ["many", "", "nan", "inf", "1 2", True, None, [1]]
+        bad += [g.metadata["high"] + 1, g.metadata["low"] - 1] + [1.5, "1.5"]*(g.type is int)
+        bad += [g.metadata["low"] + 1]*bool(g.metadata["step"])
     for value in bad:
-        with pytest.raises(MemSegError, match=rf"\[{section}\] {key} = .*needs"): shipped.replace(**{name: value})
+        with pytest.raises(MemSegError, match=rf"\[{section}\] {key} = .*needs"):
+            shipped.replace(**{name: value})
     if not isinstance(bad[0], str) or "\n" in bad[0]: return
     text = message(write(tmp_path, f"[{section}]\n{key} = {bad[0]}"))
     assert all(part in text for part in ("my.ini", f"[{section}]", key, repr(bad[0]), "needs"))
@@ -163,7 +168,7 @@ def test_text_from_python_is_read_like_a_file(shipped):
 
 
 @pytest.mark.parametrize("text, expected", [
-    ("[training]\nstpes = 1", r"my.ini: \[training\] stpes = '1': no such key in \[training\]: did you mean steps\?"),
+    ("[training]\nstpes = 1", r"my.ini: \[training\] stpes = '1': no such key in \[training\]: .*steps\?"),
     ("[training]\nSteps = 1", r"did you mean steps\?"),
     ("[memory]\nzzz = 1", r"there are samples, match, difference, pooling"),
     ("[trainning]\nsteps = 1", r"my.ini: \[trainning\]: no such section: did you mean training\?"),
@@ -175,7 +180,7 @@ def test_text_from_python_is_read_like_a_file(shipped):
     ("[foreground_table]\npill = >256", r"pill = '>256': needs a rule such as >50"),
     ("[foreground]\nmethod = dark", r"needs auto, table, or a rule"),
     ("[memory_samples]\npill = 0", r"\[memory_samples\] pill = '0': needs a whole number from 1"),
-    ("[simulation]\nopacity_min = 1\nopacity_max = 0.5", r"opacity_min = 1.0: needs at most opacity_max, 0.5"),
+    ("[simulation]\nopacity_min = 1\nopacity_max = 0.5", r"opacity_min = 1.0: needs at most opacity_max"),
     ("[perlin]\nsmallest_exponent = 6", r"smallest_exponent = 6: needs at most largest_exponent, 5"),
     ("[loss]\nl1 = 0\nfocal = 0", r"\[loss\] l1 and focal are both 0"),
     ("steps = 1", r"no section headers.*needs \[section\] lines"),
@@ -202,7 +207,8 @@ def test_override_errors_say_where_they_come_from():
 
 @pytest.mark.parametrize("rule", ["off", "otsu", ">0", ">50", "<=255", "< 7", ">= 100"])
 def test_rules(rule, shipped):
-    assert shipped.replace(**{"foreground.method": rule, "foreground_table.x": rule}).foreground_table["x"] == rule
+    changed = shipped.replace(**{"foreground.method": rule, "foreground_table.x": rule})
+    assert changed.foreground.method == changed.foreground_table["x"] == rule
 
 
 @pytest.mark.parametrize("key", ["", " x", "a=b", "#a", ";a", "[a]", "a\nb"])
