@@ -253,14 +253,14 @@ class WeightsRecord:
     sha256: str|None  # of the file; None for random weights
     note: str=""      # what one should know about it, such as why auto fell back
 
-# %% ../nbs/07_encoder.ipynb #3211d9c8
+# %% ../nbs/07_encoder.ipynb #77e083df
 def _find_weights(weights: str, timeout: float, url: str) -> tuple[Path|None, str, str]:
     "File (None: random weights), kind and note"
     if weights == "random":
         return None, "random", ""
     if weights not in ("auto", "imagenet"):
         if Path(weights).suffix not in SUFFIXES:
-            raise MemSegError(f"weights {weights!r}: expected imagenet, random, auto, or a file {' or '.join(SUFFIXES)}")
+            raise MemSegError(f"weights {weights!r}: expected imagenet, random, auto or a {' or '.join(SUFFIXES)} file")
         return Path(weights), "file", ""
     try:
         return imagenet_file(timeout if weights == "auto" else None, url), "imagenet", ""
@@ -269,7 +269,8 @@ def _find_weights(weights: str, timeout: float, url: str) -> tuple[Path|None, st
             raise MemSegError(f"ImageNet weights: not on disk, and not from {url} ({error}); check the network, or "
                               "give a file") from error
         shipped = next(iter(sorted(SHIPPED.glob("*.safetensors"))), None)
-        return shipped, "shipped" if shipped else "random", f"no ImageNet weights on disk or from the network ({error})"
+        note = f"no ImageNet weights on disk or from the network ({error})"
+        return shipped, "shipped" if shipped else "random", note
 
 # %% ../nbs/07_encoder.ipynb #e667e180
 SHIPPED = Path(str(files("memseg_nb"))) / "weights"
