@@ -41,7 +41,7 @@ def blob(
         outline = outline + lumps / k * rng.standard_normal() * np.cos(k * angle + rng.uniform(0, 6.28))
     return np.hypot(x, y) - np.float32(radius) * outline
 
-# %% ../nbs/02b_damage.ipynb #080e5f8c
+# %% ../nbs/02b_damage.ipynb #6a1b31fd
 def _near(s: Surface, points: list, margin: float) -> Surface:
     "The part of a surface around a line"
     low, high = np.min(points, 0), np.max(points, 0)
@@ -99,7 +99,7 @@ def dent(
     part = s.at(*centre, 3 * radius * aspect)
     u, v = turn(part.x, part.y, degrees, centre)
     t = np.hypot(u / np.float32(aspect), v) / np.float32(radius)
-    part.lift(part.body, depth * (rim * np.exp(-((t - 1.2) / .35)**2) - np.exp(-t**3)))
+    part.lift(part.body, depth * (rim * np.exp(-((t - 1.2) / .35)**2) - np.exp(-1.2 * t * t)))
 
 def cluster(
     s: Surface,

@@ -180,7 +180,7 @@ def _populate(s: Surface, rng: Generator, defect: str | None, damage: Generator 
         _ic(s, name, rng, defect if name == odd else None, damage)
     _others(s, rng)
 
-# %% ../nbs/02e_electronics.ipynb #4ef99b01
+# %% ../nbs/02e_electronics.ipynb #c68fe82e
 def _tin(s: Surface, distance: np.ndarray, height: float, dome: float = .008) -> None:
     "Solder: shiny, bulging, `height` above the board at its edge"
     cover = s.cover(distance)
@@ -193,12 +193,13 @@ def _chip(s: Surface, name: str, place: tuple, off: np.ndarray, tilt: float, rng
     x, y = part.x - np.float32(place[0]), part.y - np.float32(place[1])
     for end in (-.027, .027):
         _tin(part, box(x, y - np.float32(end), .032, .024, .006), .006 if missing else .012, .01)
+    shade = rng.uniform(.92, 1.08)
     if missing:
         return
     u, v = turn(part.x, part.y, 90 + tilt, np.add(place, off))
     body = box(u, v, .062, .033, .004)
     cover = part.cover(body)
-    part.paint(cover, BLACK if name[0] == "R" else np.float32(CERAMIC) * rng.uniform(.92, 1.08), .45, 0, (0, 0))
+    part.paint(cover, BLACK if name[0] == "R" else np.float32(CERAMIC) * shade, .45, 0, (0, 0))
     part.level(cover, .036 + .024 - .006 * smoothstep(-.006, 0, body))
     ends = cover * part.cover(np.float32(.020) - np.abs(u))
     part.paint(ends, TIN, .7, 1)
@@ -226,9 +227,8 @@ def _ic(s: Surface, name: str, rng: Generator, defect: str | None, damage: Gener
         _pin_row(part, pins, u)
         if which >= 0 and defect == "solder_bridge":
             at = (which - (count - 2) / 2) * pitch
-            reach = damage.uniform(.006, .013)
-            _tin(part, np.hypot((u - np.float32(damage.uniform(.018, .032))) / np.float32(reach / .009), v - np.float32(at)) - pitch * .62,
-                 .012, .012)
+            where = np.hypot((u - np.float32(damage.uniform(.016, .03))) / 1.3, v - np.float32(at))
+            _tin(part, where - np.float32(pitch * damage.uniform(.6, .95)), .016, .02)
     _package(part, name, np.add((x, y), off), tilt, rng)
 
 def _pin_row(part: Surface, pins: np.ndarray, u: np.ndarray) -> None:
@@ -263,7 +263,7 @@ def _others(s: Surface, rng: Generator) -> None:
     part.paint(part.cover(d + .016) * stripe, BLACK, .4, 0)
     part = s.at(-.105, .225, .09)
     d = box(part.x + np.float32(.105), part.y - np.float32(.225), .155, .064, .032)
-    part.paint(part.cover(d), (.66, .66, .65), .74, 1, (.5, 0))
+    part.paint(part.cover(d), (.46, .46, .45), .6, 1, (.5, 0))
     part.level(part.cover(d), .085 - .03 * smoothstep(-.012, 0, d) + .0003 * noise(d.shape, rng, .03))
     part.paint(part.cover(lettering(part.x + np.float32(.105), part.y - np.float32(.225), "16.000", .021)), (.12, .12, .13), .3, 0)
     part = s.at(.355, .25, .06)
@@ -285,14 +285,14 @@ def _post(s: Surface, a: float, b: float) -> None:
     part.paint(part.cover(d), GOLD, .75, 1)
     part.level(part.cover(d), .13 - .012 * smoothstep(-.006, 0, d))
 
-# %% ../nbs/02e_electronics.ipynb #ce6aea3f
+# %% ../nbs/02e_electronics.ipynb #3f5fa6c8
 def _board_place(rng: Generator) -> np.ndarray:
     "Somewhere on the board, not at its edge"
     return rng.uniform(-.38, .38, 2)
 
 def _board_scratch(s: Surface, rng: Generator) -> None:
     points = wander(rng, _board_place(rng), rng.uniform(0, 360), rng.uniform(.1, .3), 5)
-    scratch(s, points, rng.uniform(.005, .009), .0015, COPPER if rng.random() < .6 else (.30, .36, .22), .5, .6)
+    scratch(s, points, rng.uniform(.006, .010), .0012, COPPER if rng.random() < .5 else (.42, .46, .32), .4, .2)
 
 def _board_flux(s: Surface, rng: Generator) -> None:
     place = _board_place(rng)

@@ -15,7 +15,7 @@ from .damage import blob, cluster, crack, dent, fibre, scratch, stain, wander
 from .render import Light, Product, Surface, blank, take
 from .shapes import circle, lettering, noise, polygon, rough, smoothstep, wave
 
-# %% ../nbs/02d_objects.ipynb #d79c7823
+# %% ../nbs/02d_objects.ipynb #afe21ed2
 def _felt(s: Surface, size: tuple, rng: Generator) -> None:
     "A dark felt mat: fine fibres, slow changes of shade"
     fine = noise(size, rng, .008, (1.5, 1)) + noise(size, rng, .008, (1, 1.5))
@@ -33,8 +33,8 @@ def _nut(size: tuple, rng: Generator, defect: str | None = None, damage: Generat
     s.body = s.cover(outline)
     marks = wave(r, rng, .006, (0, .6)) + .6 * wave(r, rng, .02, (0, .6))
     plating = rough(size, rng, .12, 4)
-    chamfer = smoothstep(inner * .97, inner * 1.2, r) * .075 + np.maximum(hexagon + .008, 0)
-    sink = np.maximum(np.float32(bore * 1.12) - r, 0) * 1.1
+    chamfer = np.maximum(r - np.float32(inner * .975), 0) * .5 + np.maximum(hexagon + .006, 0) * .8
+    sink = np.maximum(np.float32(bore * 1.12) - r, 0) * .7
     s.level(s.body, .16 - chamfer - sink + .00006 * marks + .00005 * plating)
     flat = smoothstep(inner * 1.01, inner * .98, r) * smoothstep(bore * 1.11, bore * 1.14, r)
     tangent = np.stack([-s.y, s.x], -1) / np.maximum(r, 1e-4)[..., None]
