@@ -203,9 +203,10 @@ def test_rule_is_taken_literally():
 
 def test_choice_of_the_method():
     table = {"hazelnut": ">50", "carpet": "off"}
-    for category, method, chosen in (("hazelnut", "auto", ">50"), ("carpet", "auto", "off"), ("my_part", "auto", "otsu"),
-                                     ("hazelnut", "otsu", "otsu"), ("hazelnut", "off", "off"),
-                                     ("hazelnut", "<7", "<7"), ("hazelnut", "table", ">50")):
+    for category, method, chosen in (("hazelnut", "auto", ">50"), ("carpet", "auto", "off"),
+                                     ("my_part", "auto", "otsu"), ("hazelnut", "otsu", "otsu"),
+                                     ("hazelnut", "off", "off"), ("hazelnut", "<7", "<7"),
+                                     ("hazelnut", "table", ">50")):
         assert choose_method(category, method, table) == chosen
     with pytest.raises(MemSegError, match="no rule for 'my_part'.*carpet, hazelnut"):
         choose_method("my_part", "table", table)
