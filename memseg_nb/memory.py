@@ -79,7 +79,7 @@ class Bank(nn.Module):
             super()._load_from_state_dict(state_dict, prefix, metadata, strict, missing, unexpected, errors)
             _keep(self, [getattr(self, name) for name in LEVELS])
 
-# %% ../nbs/08_memory.ipynb #992041f4
+# %% ../nbs/08_memory.ipynb #eb4144b5
 def _join(features: Features|Iterable[Features]) -> list[Tensor]:
     "The three levels of all batches, float32"
     batches = [features] if isinstance(features, Features) else list(features)
@@ -88,7 +88,8 @@ def _join(features: Features|Iterable[Features]) -> list[Tensor]:
     return [torch.cat([getattr(batch, name).detach().float() for batch in batches]) for name in LEVELS]
 
 def _keep(bank: Bank, maps: list[Tensor]) -> None:
-    "The samples as buffers, and what follows from them"
+    "The samples as buffers, their number, and what follows from them"
+    bank.samples = len(maps[0])
     for name, level in zip(LEVELS, maps):
         if hasattr(bank, name):
             level = level.to(getattr(bank, name).device)
@@ -111,12 +112,12 @@ def _make_room(bank: Bank, maps: list[Tensor|None], errors: list[str]) -> bool:
         bank.register_buffer(name, torch.empty(shape, device=getattr(bank, name).device))
     return True
 
-# %% ../nbs/08_memory.ipynb #47dafa25
+# %% ../nbs/08_memory.ipynb #0e4a3968
 def _spread(maps: Tensor) -> Tensor:
     "Standard deviation of each channel, (C, 1, 1), no smaller than a tenth of their mean"
     spread = maps.std((0, 2, 3), unbiased=False) if maps.numel() else maps.new_empty(0)
-    floor = .1 * spread.mean() if spread.any() else 1.
-    return spread.clamp_min(floor).view(-1, 1, 1)
+    mean = spread.mean()
+    return spread.clamp_min(torch.where(mean > 0, .1 * mean, 1.)).view(-1, 1, 1)
 
 # %% ../nbs/08_memory.ipynb #c3a0965c
 class Match(NamedTuple):
@@ -156,7 +157,7 @@ class Memory(Bank):
             index = sums.argmin(-1) if index is None else _forced(index, sums)
             return Match(index, sums, _differences(ours, theirs, index, self.difference))
 
-# %% ../nbs/08_memory.ipynb #94cd4957
+# %% ../nbs/08_memory.ipynb #fea82cda
 def _check_choices(match: str, difference: str, pooling: int) -> None:
     if match not in ("joint", "level"):
         raise MemSegError(f"memory match={match!r}: expected joint or level")
@@ -166,7 +167,7 @@ def _check_choices(match: str, difference: str, pooling: int) -> None:
         raise MemSegError(f"memory pooling={pooling!r}: expected an odd number of pixels, e.g. 3; 1 is off")
 
 def _check_filled(bank: Bank) -> None:
-    if not len(bank.layer1):
+    if not bank.samples:
         raise MemSegError("memory is empty: fill it with the features of good images first (memory.fill)")
 
 def _check_features(bank: Bank, features: Features) -> None:
