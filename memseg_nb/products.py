@@ -25,10 +25,10 @@ from .recipe import MemSegError
 from .render import Product
 from .surfaces import SURFACES
 
-# %% ../nbs/02f_products.ipynb #712e427b
+# %% ../nbs/02f_products.ipynb #134b313b
 PRODUCTS: dict[str, Product] = {product.name: product for product in (NUT, TABLET, BOARD, CAP)} | SURFACES
 
-def _check(name: str, defect: str | None, size: tuple[int, int]) -> Product:
+def _check(name: str, defect: str | None, size: tuple[int, int], seed: int) -> Product:
     "The product of that name, or what there is instead"
     if name not in PRODUCTS:
         raise MemSegError(f"product {name!r}: unknown, there are {', '.join(PRODUCTS)}")
@@ -36,11 +36,13 @@ def _check(name: str, defect: str | None, size: tuple[int, int]) -> Product:
         raise MemSegError(f"defect {defect!r}: {name} has {', '.join(PRODUCTS[name].defects)}")
     if len(size) != 2 or any(side < 32 or side % 32 for side in size):
         raise MemSegError(f"image size {'x'.join(map(str, size))}: needs multiples of 32, e.g. 256x256")
+    if seed < 0:
+        raise MemSegError(f"seed {seed}: needs a whole number, 0 or above")
     return PRODUCTS[name]
 
 def _photo(name: str, size: tuple[int, int], seed: int, defect: str | None, split: str, index: int) -> tuple:
     "Image (H, W, 3) and mask (H, W), which depend on nothing but the arguments"
-    product = _check(name, defect, size)
+    product = _check(name, defect, size, seed)
     key = [seed, crc32(name.encode()), crc32(split.encode()), crc32((defect or "good").encode()), index]
     return product.render(tuple(size), np.random.default_rng(key), defect)
 
@@ -68,7 +70,7 @@ def _save(folder: Path, array: np.ndarray) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.round(array * 255).astype(np.uint8)).save(folder)
 
-# %% ../nbs/02f_products.ipynb #05582c03
+# %% ../nbs/02f_products.ipynb #e0cc7d35
 def write_products(
     out: str | Path,                     # folder that holds one folder a product
     names: str | Iterable[str] = "all",  # "all", one name or several
@@ -81,7 +83,7 @@ def write_products(
 ) -> list[Path]:                         # the product folders
     "Photograph products and lay them out as MVTec AD does; a folder appears when it is complete"
     names = list(PRODUCTS) if names == "all" else [names] if isinstance(names, str) else list(names)
-    products = [_check(name, None, size) for name in names]
+    products = [_check(name, None, size, seed) for name in names]
     out = Path(out)
     for name in names:
         _refuse_if_used(out / name)
