@@ -91,13 +91,13 @@ class Simulation:
     is_texture: Tensor  # bool, (B,): textural source, else structural
     tries: Tensor       # int, (B,): noise fields drawn for each image
 
-# %% ../nbs/06_simulation.ipynb #485ebe6b
+# %% ../nbs/06_simulation.ipynb #80cb5b0a
 def draw_masks(
     product: Tensor,             # foreground M_I, bool, (B, H, W), not empty
     generator: torch.Generator,  # every draw comes from it
     recipe: PerlinRecipe,        # lattices, threshold and tries
-) -> tuple:                      # noise (B, H, W), its mask M_P, bool (B, H, W), and tries, int (B,)
-    "Draw noise until it meets each product; where the tries run out, its mask is the whole image"
+) -> tuple:                      # masks M, noise P and its mask M_P, each (B, H, W); tries, int (B,)
+    "Draw noise until it meets each product; where the tries run out, M_P is the whole image"
     noise = torch.empty(product.shape, device=product.device)
     noise_mask = torch.ones_like(product)
     tries = torch.zeros(len(product), dtype=torch.long, device=product.device)
@@ -111,7 +111,7 @@ def draw_masks(
         if len(left) == 0:
             break
     noise_mask[left] = True
-    return noise, noise_mask, tries
+    return noise_mask & product, noise, noise_mask, tries
 
 # %% ../nbs/06_simulation.ipynb #fffb2584
 def draw_source(
@@ -130,7 +130,7 @@ def draw_source(
         source[structural] = structure(images[structural], generator, recipe)
     return source
 
-# %% ../nbs/06_simulation.ipynb #1184483e
+# %% ../nbs/06_simulation.ipynb #570327da
 @dataclass(frozen=True)
 class Simulator:
     "Makes anomalous images and their masks out of normal images (MemSeg, section 3.2)"
@@ -149,11 +149,10 @@ class Simulator:
         "Simulate an anomaly in each image"
         recipe, device = self.simulation, images.device
         product = foreground(images, self.foreground_method, self.opening, self.closing)
-        noise, noise_mask, tries = draw_masks(product, generator, self.perlin)
+        masks, noise, noise_mask, tries = draw_masks(product, generator, self.perlin)
         is_texture = uniform((len(images),), 0, 1, generator, device) < recipe.texture_share
         opacity = uniform((len(images),), recipe.opacity_min, recipe.opacity_max, generator, device)
         source = draw_source(images, is_texture, self.textures, generator, recipe)
-        masks = noise_mask & product
         made = blend(images, source, masks, opacity)
         return Simulation(made, masks, noise, noise_mask, product, source, opacity, is_texture, tries)
 

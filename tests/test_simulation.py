@@ -1,4 +1,4 @@
-"""Simulation: masks that are never empty, the blend, the sources, and draws that the generator alone decides"""
+"""Simulation: masks that are never empty, the blend, the sources, and draws that the generator decides"""
 import dataclasses
 import itertools
 
@@ -63,8 +63,8 @@ def test_no_mask_is_empty_in_thousands_of_draws(size):
 def test_no_mask_is_empty_on_the_smallest_of_products(pixels):
     product = torch.zeros(1000, 48, 48, dtype=torch.bool)
     product[torch.arange(1000)[:, None], 7, torch.arange(pixels) + 30] = True
-    noise, noise_mask, tries = draw_masks(product, generator(), RECIPE.perlin)
-    assert (noise_mask & product).flatten(1).any(1).all()
+    masks, _, noise_mask, tries = draw_masks(product, generator(), RECIPE.perlin)
+    assert masks.flatten(1).any(1).all() and torch.equal(masks, noise_mask & product)
     assert tries.min() == 1 and tries.max() == RECIPE.perlin.tries
     fallen_back = noise_mask.all(2).all(1)
     assert (tries[fallen_back] == RECIPE.perlin.tries).all() and fallen_back.any()
@@ -81,9 +81,9 @@ def test_only_the_samples_concerned_are_drawn_again():
     product = torch.zeros(2, 48, 48, dtype=torch.bool)
     product[0], product[1, 5, 5] = True, True
     for seed in range(20):
-        noise, _, tries = draw_masks(product, generator(seed), RECIPE.perlin)
+        _, noise, _, tries = draw_masks(product, generator(seed), RECIPE.perlin)
         if tries[0] == 1 and tries[1] > 1:
-            again, _, _ = draw_masks(product[:1].repeat(2, 1, 1), generator(seed), RECIPE.perlin)
+            _, again, _, _ = draw_masks(product[:1].repeat(2, 1, 1), generator(seed), RECIPE.perlin)
             assert torch.equal(noise[0], again[0])
             return
     raise AssertionError("no case in which only the second sample was drawn again")
