@@ -29,7 +29,7 @@ from .model import MemSeg
 from .recipe import MemSegError, Recipe
 from .training import choose_device
 
-# %% ../nbs/17_detector.ipynb #7bc08075
+# %% ../nbs/17_detector.ipynb #9ab89829
 class Region(NamedTuple):
     "One connected piece of surface that looks anomalous"
     area: int                        # pixels
@@ -46,11 +46,11 @@ def find_regions(
     labels, count = label_regions(map >= threshold)
     areas = np.bincount(labels.ravel(), minlength=count + 1)[1:]
     peaks = ndimage.maximum(map, labels, range(1, count + 1)) if count else []
-    boxes = [(rows.start, columns.start, rows.stop, columns.stop) for rows, columns in ndimage.find_objects(labels)]
+    boxes = [(y.start, x.start, y.stop, x.stop) for y, x in ndimage.find_objects(labels)]
     found = [Region(int(area), box, float(peak)) for area, box, peak in zip(areas, boxes, peaks)]
     return sorted(found, key=lambda region: -region.area)
 
-# %% ../nbs/17_detector.ipynb #82f9b32b
+# %% ../nbs/17_detector.ipynb #5c215e5d
 def as_image(
     image,    # path; PIL image; array (H, W, 3), (H, W, 1) or (H, W); tensor (3, H, W), (1, H, W) or (H, W)
 ) -> Tensor:  # (3, H, W), float32, 0..1
@@ -60,18 +60,19 @@ def as_image(
     if isinstance(image, Image.Image):
         image = _rgb(ImageOps.exif_transpose(image))
     if isinstance(image, Tensor):
-        image = image.detach().cpu().movedim(0, -1).numpy() if image.ndim == 3 else image.detach().cpu().numpy()
+        image = image.detach().cpu()
+        image = (image.movedim(0, -1) if image.ndim == 3 else image).numpy()
     pixels = np.asarray(image)
     if pixels.size == 0 or pixels.ndim != 2 and (pixels.ndim != 3 or pixels.shape[2] not in (1, 3)):
-        raise MemSegError(f"image of shape {pixels.shape}: expected (H, W) or (H, W, 3), or a tensor (3, H, W)")
+        raise MemSegError(f"image of shape {pixels.shape}: expected (H, W) or (H, W, 3); tensors (3, H, W)")
     if pixels.dtype.kind not in "uf":
         raise MemSegError(f"image of type {pixels.dtype}: expected uint8, uint16 or float")
     pixels = pixels / np.float32(np.iinfo(pixels.dtype).max if pixels.dtype.kind == "u" else 1)
     if not (pixels.min() >= 0 and pixels.max() <= 1):
-        raise MemSegError(f"pixels {pixels.min():g}..{pixels.max():g}: expected floats 0..1, or uint8 or uint16")
+        raise MemSegError(f"pixels {pixels.min():g}..{pixels.max():g}: expected floats 0..1, uint8 or uint16")
     pixels = pixels.reshape(*pixels.shape[:2], -1)
     pixels = np.broadcast_to(pixels, (*pixels.shape[:2], 3)).transpose(2, 0, 1)
-    return torch.from_numpy(np.ascontiguousarray(pixels, np.float32))
+    return torch.from_numpy(np.array(pixels, np.float32, order="C"))
 
 # %% ../nbs/17_detector.ipynb #3f901b7e
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ class Answer:
         "The largest connected piece of the mask"
         return self.regions[0] if self.regions else None
 
-# %% ../nbs/17_detector.ipynb #411bee9c
+# %% ../nbs/17_detector.ipynb #9de61f02
 class Prediction(Answer):
     "An answer that can be looked at and written to files"
 
@@ -115,16 +116,17 @@ class Prediction(Answer):
 
     def show(self) -> None:
         "Image, map and overlay side by side"
-        says = f"{'defective' if self.is_defective else 'good'}: {self.score:.3f}, threshold {self.threshold:.3f}"
+        says = "defective" if self.is_defective else "good"
+        says += f": {self.score:.3f}, threshold {self.threshold:.3f}"
         pictures = [self.image, self.map, self.overlay()]
         figure = plots.grid(pictures, ["image", "anomaly map", says], limits=(0, self.brightest), size=2.2)
         plots.show(figure, alt=f"image, anomaly map and overlay; {says}")
 
     def save(self, out: str | Path, stem: str) -> list[Path]:
-        "Writes stem_overlay.png, stem_mask.png and stem_map.npy into the folder `out`, each whole or not at all"
+        "Writes stem_overlay.png, stem_mask.png and stem_map.npy into the folder `out`, each whole or not"
         return save_prediction(self, Path(out), stem)
 
-# %% ../nbs/17_detector.ipynb #351442da
+# %% ../nbs/17_detector.ipynb #fb175651
 def make_folder(
     path: str | Path,
 ) -> Path:  # exists
@@ -133,7 +135,7 @@ def make_folder(
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise MemSegError(f"{path}: can't be made ({error.strerror}): choose a folder that can be written") from None
+        raise MemSegError(f"{path}: can't be made ({error.strerror}): choose another folder") from None
     return path
 
 
@@ -146,7 +148,7 @@ def save_prediction(prediction: Prediction, out: Path, stem: str) -> list[Path]:
         np.save(file, prediction.map.numpy())
     return [overlay, mask, out / f"{stem}_map.npy"]
 
-# %% ../nbs/17_detector.ipynb #370e495f
+# %% ../nbs/17_detector.ipynb #66b02f98
 @dataclass(frozen=True)
 class Detector:
     "A trained network with its thresholds, ready for photos"
@@ -166,8 +168,14 @@ class Detector:
         "Looks at one image: whatever `as_image` takes, of any size"
         return predict_batch(self, [as_image(image)])[0]
 
-    def predict_folder(self, photos: str | Path, out: str | Path, batch: int | None=None, progress: bool=True) -> "Folder":
-        "Looks at every photo of a folder (or at one file) and writes overlays, masks, maps and scores.csv into `out`"
+    def predict_folder(
+        self,
+        photos: str | Path,      # a folder, or one file
+        out: str | Path,         # another folder: overlays, masks, maps and scores.csv go there
+        batch: int | None=None,  # images at once; None: evaluation.batch
+        progress: bool=True,     # a bar
+    ) -> "Folder":
+        "Looks at every photo of a folder"
         return _predict_folder(self, Path(photos), Path(out), batch or self.recipe.evaluation.batch, progress)
 
 # %% ../nbs/17_detector.ipynb #021f466b
@@ -186,7 +194,7 @@ def predict_batch(
     return [Prediction(image, map, score, *thresholds, find_regions(map, detector.pixel_threshold))
             for image, map, score in zip(images, maps, scores)]
 
-# %% ../nbs/17_detector.ipynb #edeba0b9
+# %% ../nbs/17_detector.ipynb #14993485
 class Folder(NamedTuple):
     "What became of a folder of photos"
     table: Path               # scores.csv
@@ -195,7 +203,8 @@ class Folder(NamedTuple):
     failed: dict[Path, str]   # photos that couldn't be read, and why
 
 
-COLUMNS = ("file", "score", "is_defective", "regions", "largest_region", "top", "left", "bottom", "right", "error")
+COLUMNS = ("file", "score", "is_defective", "regions", "largest_region", "top", "left", "bottom", "right",
+           "error")
 
 
 def _row(path, prediction):
@@ -221,7 +230,7 @@ def _stems(paths):
     counts = Counter(path.stem.lower() for path in paths)
     return {path: path.stem if counts[path.stem.lower()] == 1 else path.name for path in paths}
 
-# %% ../nbs/17_detector.ipynb #685728a2
+# %% ../nbs/17_detector.ipynb #f8a305d8
 def _predict_folder(detector, photos, out, batch, progress):
     "Predicts batch by batch; a photo that can't be read is reported, and the others go on"
     paths, failed, defective = [photos] if photos.is_file() else find_images(photos), {}, 0
@@ -234,11 +243,12 @@ def _predict_folder(detector, photos, out, batch, progress):
         rows.writerow(COLUMNS)
         for start in range(0, len(paths), batch):
             images, unread = _read_all(paths[start:start + batch])
+            lines = {path: (path.name, *[""] * (len(COLUMNS) - 2), why) for path, why in unread.items()}
             for path, prediction in zip(images, predict_batch(detector, list(images.values()))):
                 prediction.save(out, stems[path])
-                rows.writerow(_row(path, prediction))
+                lines[path] = _row(path, prediction)
                 defective += prediction.is_defective
-            rows.writerows((path.name, *[""] * (len(COLUMNS) - 2), why) for path, why in unread.items())
+            rows.writerows(lines[path] for path in sorted(lines))
             failed |= unread
-            bar.update(len(images) + len(unread))
+            bar.update(len(lines))
     return Folder(table, len(paths) - len(failed), defective, failed)

@@ -24,7 +24,7 @@ from .metrics import PixelMetrics, best_f1, image_auroc, image_score, merge, rat
 from .recipe import EvaluationRecipe, MemSegError
 from .training import choose_device
 
-# %% ../nbs/16_evaluation.ipynb #de029c0b
+# %% ../nbs/16_evaluation.ipynb #6908e5d7
 def confusion(
     scores: np.ndarray,  # one an image
     labels: np.ndarray,  # bool, True: defective
@@ -32,8 +32,9 @@ def confusion(
 ) -> dict[str, int]:
     "How many decisions are right and wrong"
     called = scores > threshold
-    return {"true_positives": int((called & labels).sum()), "false_positives": int((called & ~labels).sum()),
-            "true_negatives": int((~called & ~labels).sum()), "false_negatives": int((~called & labels).sum())}
+    cells = {"true_positives": called & labels, "false_positives": called & ~labels,
+             "true_negatives": ~called & ~labels, "false_negatives": ~called & labels}
+    return {name: int(cell.sum()) for name, cell in cells.items()}
 
 # %% ../nbs/16_evaluation.ipynb #68daf5f6
 def distance_to_mean(
@@ -165,14 +166,15 @@ def baseline(
     scorer = distance_to_mean(resize(read_image(path), size) for path in paths)
     return results(measure(category.test, scorer, size, recipe, progress, "baseline: test images"))
 
-# %% ../nbs/16_evaluation.ipynb #34bd3d8a
+# %% ../nbs/16_evaluation.ipynb #9803cfff
 def typical(
     measured: Measured,
 ) -> list[int]:  # positions in `measured.items`
     "The image in the middle of each kind's scores, the good ones last"
     kinds = sorted(set(measured.kinds), key=lambda kind: (kind == "good", kind))
-    groups = [np.flatnonzero(measured.kinds == kind) for kind in kinds]
-    return [int(group[np.argsort(measured.scores[group], kind="stable")[len(group) // 2]]) for group in groups]
+    order = np.argsort(measured.scores, kind="stable")
+    groups = [order[measured.kinds[order] == kind] for kind in kinds]
+    return [int(group[len(group) // 2]) for group in groups]
 
 
 def worst(
@@ -202,7 +204,7 @@ def sheet(
         rows.append((batch.images[0], mask, anomaly_map(batch.images)[0].cpu(), title))
     return plots.panel(rows, threshold=pixel_threshold, size=picture)
 
-# %% ../nbs/16_evaluation.ipynb #29c48e30
+# %% ../nbs/16_evaluation.ipynb #878df5a5
 def _test_category(run, data):
     "The category a run was trained on, from where it lay then or from where it lies now"
     record = run.record
@@ -213,7 +215,7 @@ def _test_category(run, data):
         hint = "" if data else f" ({run.folder} was trained on it; moved since? say where it is: --data)"
         raise MemSegError(f"{error}{hint}") from None
     if not category.test:
-        raise MemSegError(f"{category.root / 'test'}: no test images: needs test/good and test/DEFECT with images")
+        raise MemSegError(f"{category.root / 'test'}: no images: needs some in test/good and test/DEFECT")
     return category
 
 
@@ -278,7 +280,7 @@ def _report(category, size, measured, record):
                        "with_mask": defective - len(measured.unknown), "regions": regions}
     return found | {"notes": _notes(measured)}
 
-# %% ../nbs/16_evaluation.ipynb #1303b9fd
+# %% ../nbs/16_evaluation.ipynb #9e24fd32
 def evaluate(
     run: Run | str | Path,         # a finished run
     data: str | Path | None=None,  # where the category lies, if it has moved since the training
@@ -286,7 +288,7 @@ def evaluate(
     progress: bool=True,           # bars
     device: str="auto",            # auto, cpu, cuda, cuda:0, mps
 ) -> dict:                         # what metrics.json holds
-    "Measures a run on its category's test images; writes metrics.json, scores.csv and figures/ into its folder"
+    "Measures a run on its category's test images; metrics.json, scores.csv and figures/ go into its folder"
     run = Run.open(run)
     recipe, record, category = run.recipe, run.record, _test_category(run, data)
     _check_writable(run)
@@ -297,24 +299,27 @@ def evaluate(
     model = load_model(run, chosen)
     detector = lambda images: model.anomaly_map(images.to(chosen))  # noqa: E731
     measured = measure(category.test, detector, size, settings, progress)
-    metrics = _report(category, size, measured, record) | {"baseline": baseline(category, size, settings, progress)}
+    metrics = _report(category, size, measured, record)
+    metrics["baseline"] = baseline(category, size, settings, progress)
     write_figures(run.figures, measured, detector, size, record["threshold"], record["pixel_threshold"])
     _write_scores(run.folder / "scores.csv", measured, record["threshold"])
     save_json(run.metrics_file, metrics)
     return metrics
 
-# %% ../nbs/16_evaluation.ipynb #8e660232
+# %% ../nbs/16_evaluation.ipynb #e474a23f
 def summary(
     metrics: dict,  # of `evaluate`
 ) -> str:           # lines to print
     "The figures as a table: everything together, each kind of defect, and the plain baseline"
-    rows = {"all defects": metrics, **metrics["per_defect"], "baseline: distance to mean": metrics["baseline"]}
+    rows = {"all defects": metrics, **metrics["per_defect"], "baseline (mean image)": metrics["baseline"]}
     width = max(map(len, rows))
     lines = [f"{'':{width}}  image AUROC  pixel AUROC  AUPRO"]
     for name, row in rows.items():
-        values = ["-" if row[key] is None else f"{row[key]:.3f}" for key in ("image_auroc", "pixel_auroc", "aupro")]
+        values = (row[key] for key in ("image_auroc", "pixel_auroc", "aupro"))
+        values = ["-" if value is None else f"{value:.3f}" for value in values]
         lines.append(f"{name:{width}}  {values[0]:>11}  {values[1]:>11}  {values[2]:>5}")
     decisions, counts = metrics["confusion"], metrics["counts"]
-    lines.append(f"at threshold {metrics['threshold']:.3f}: {decisions['true_positives']} of {counts['defective']} defective "
-                 f"images found, {decisions['false_positives']} of {counts['good']} good ones called defective")
+    found, false = decisions["true_positives"], decisions["false_positives"]
+    lines.append(f"at threshold {metrics['threshold']:.3f}: {found} of {counts['defective']} defective images "
+                 f"found, {false} of {counts['good']} good ones called defective")
     return "\n".join(lines + [f"note: {note}" for note in metrics["notes"]])

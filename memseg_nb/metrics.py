@@ -128,13 +128,13 @@ def rates(
     thresholds = np.append(np.inf, rank_score(used))
     return Rates(fp / fp[-1], tp / tp[-1], overlap / counts.regions, f1, thresholds)
 
-# %% ../nbs/15_metrics.ipynb #7e93df41
+# %% ../nbs/15_metrics.ipynb #2cc0173e
 def _checked_maps(maps, masks):
     "Maps and masks as float32 and bool arrays (B, H, W), after a look at their shapes and values"
-    maps, masks = (x.detach().cpu().numpy() if isinstance(x, Tensor) else np.asarray(x) for x in (maps, masks))
+    maps, masks = (np.asarray(x.detach().cpu() if isinstance(x, Tensor) else x) for x in (maps, masks))
     maps, masks = np.ascontiguousarray(maps, np.float32), masks > 0
     if maps.shape != masks.shape or maps.ndim != 3:
-        raise MemSegError(f"maps {maps.shape} and masks {masks.shape}: expected both as (images, height, width)")
+        raise MemSegError(f"maps {maps.shape}, masks {masks.shape}: expected both as (images, height, width)")
     if maps.size and not (maps.min() >= 0 and maps.max() <= 1):
         raise MemSegError(f"pixel scores {maps.min()}..{maps.max()}: expected probabilities, 0..1")
     return maps, masks
@@ -184,12 +184,12 @@ def image_score(
     pixels = maps.flatten(1)
     return pixels.topk(max(1, round(top_share * pixels.shape[1]))).values.mean(1)
 
-# %% ../nbs/15_metrics.ipynb #bed8c16c
+# %% ../nbs/15_metrics.ipynb #f35a4bdf
 def _checked_scores(scores, labels):
     "Scores and labels as arrays of one length, and whether both classes are there"
     scores, labels = np.asarray(scores, np.float64), np.asarray(labels, bool)
     if scores.shape != labels.shape or scores.ndim != 1:
-        raise MemSegError(f"scores {scores.shape} and labels {labels.shape}: expected one of each for an image")
+        raise MemSegError(f"scores {scores.shape}, labels {labels.shape}: expected one of each for an image")
     if not np.isfinite(scores).all():
         raise MemSegError("a score is not a finite number: the network is broken, train it again")
     return scores, labels, 0 < labels.sum() < len(labels)

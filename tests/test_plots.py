@@ -1,0 +1,123 @@
+"Figures: what goes in, what comes out, and that it can be seen without eyes and without a screen."
+import io
+import subprocess
+import sys
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+
+from memseg_nb import plots
+
+RNG = np.random.default_rng(0)
+IMAGE, MAP = RNG.random((3, 24, 32)), RNG.random((24, 32)).astype(np.float32)
+
+
+@pytest.mark.parametrize("picture, shape", [
+    (torch.rand(3, 24, 32), (24, 32, 3)),
+    (torch.rand(1, 24, 32), (24, 32)),
+    (torch.rand(24, 32, dtype=torch.float64, requires_grad=True), (24, 32)),
+    (torch.rand(24, 32) > .5, (24, 32)),
+    (np.zeros((24, 32, 3), np.uint8), (24, 32, 3)),
+    (torch.rand(3, 24, 3), (3, 24, 3)),  # three pixels wide or high: already channels last
+])
+def test_as_array(picture, shape):
+    array = plots.as_array(picture)
+    assert array.shape == shape and array.dtype in (bool, np.float32)
+
+
+def test_bytes_become_shares():
+    assert plots.as_array(np.full((2, 2), 255, np.uint8)).tolist() == [[1, 1], [1, 1]]
+
+
+def png(figure):
+    return Image.open(io.BytesIO(plots.as_png(figure)))
+
+
+@pytest.mark.parametrize("figure", [
+    plots.grid([IMAGE, MAP, MAP > .5], ["image", "map", "mask"]),
+    plots.grid(torch.rand(10, 3, 8, 8), columns=4),
+    plots.grid([np.zeros((8, 8))]),
+    plots.panel([(IMAGE, None, MAP)]),
+    plots.panel([(IMAGE, MAP > .5, MAP), (IMAGE, MAP > .9, MAP * .1, "title")], threshold=.05),
+    plots.score_histogram([.1, .2, .8], [0, 0, 1], .5),
+    plots.score_histogram([.5, .5], [0, 0]),
+    plots.roc_curve([0, 0, 1], [0, 1, 1], 1.),
+    plots.pro_curve([0, .2, 1], [0, .5, 1], .4, .3),
+    plots.loss_curve([1, 2], {"total": [1, .5], "l1": [.5, .2]}),
+], ids=range(10))
+def test_every_figure_can_be_drawn(figure):
+    assert isinstance(figure, Figure) and min(png(figure).size) > 60
+
+
+def test_no_global_state():
+    assert "matplotlib.pyplot" not in sys.modules or not matplotlib.pyplot.get_fignums()
+    code = "import sys, memseg_nb.plots as p; p.as_png(p.grid([[[0., 1.]]])); assert 'matplotlib.pyplot' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_overlay_leaves_good_surface_alone_and_hides_nothing():
+    flat = np.full((4, 4), .5, np.float32)
+    assert np.array_equal(plots.overlay(IMAGE, np.zeros((24, 32))), plots.as_array(IMAGE))
+    covered = plots.overlay(flat, np.ones((4, 4)), alpha=1., cmap="gray")
+    assert np.allclose(covered, 1)
+    assert np.allclose(plots.overlay(flat, flat / 4, top=.125), plots.overlay(flat, np.ones((4, 4))))
+    assert plots.overlay(IMAGE, MAP * 3).max() <= 1
+
+
+def test_outline_lies_outside():
+    mask = np.zeros((24, 32), bool)
+    mask[8:12, 8:12] = True
+    drawn = plots.outline(IMAGE, mask)
+    changed = (drawn != plots.as_array(IMAGE)).any(2)
+    assert changed.any() and not (changed & mask).any() and changed.sum() == 16
+    assert (plots.outline(IMAGE, mask, width=2) != plots.as_array(IMAGE)).any(2).sum() > 16
+
+
+def test_a_threshold_sets_the_range_of_the_colours():
+    low = plots.panel([(IMAGE, None, MAP)], threshold=.05)
+    assert low.axes[2].images[0].get_clim() == (0, .1)
+    assert plots.panel([(IMAGE, None, MAP)]).axes[2].images[0].get_clim() == (0, 1)
+
+
+def test_same_figure_same_bytes():
+    first, second = (plots.as_png(plots.grid([IMAGE, MAP])) for _ in range(2))
+    assert first == second
+    assert len(plots.as_png(plots.grid(RNG.random((4, 3, 64, 64)), size=2.), small=False)) > 2 * len(first)
+
+
+def test_save_is_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = plots.save(plots.grid([IMAGE]), tmp_path / "new folder" / "figure.png")
+    before = path.read_bytes()
+    assert Image.open(path).mode == "RGB" and [p.name for p in path.parent.iterdir()] == ["figure.png"]
+
+    def stop(*_):
+        raise OSError("disk full")
+    monkeypatch.setattr(plots.os, "replace", stop)
+    with pytest.raises(OSError):
+        plots.save(plots.grid([MAP]), path)
+    assert path.read_bytes() == before and [p.name for p in path.parent.iterdir()] == ["figure.png"]
+
+
+def test_show_in_a_notebook_gives_the_alt_text(monkeypatch):
+    import IPython
+    import IPython.display
+    seen = []
+    monkeypatch.setattr(IPython, "get_ipython", lambda: "a shell")
+    monkeypatch.setattr(IPython.display, "display", lambda data, **more: seen.append((data, more)))
+    plots.show(plots.grid([IMAGE]), alt="noise")
+    (data, more), = seen
+    assert data["image/png"].startswith(b"\x89PNG") and data["text/plain"] == "noise"
+    assert more == {"raw": True, "metadata": {"image/png": {"alt": "noise"}}}
+
+
+def test_show_without_a_screen_says_so(monkeypatch, capsys):
+    monkeypatch.setattr(plots.sys, "platform", "linux")
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    plots.show(plots.grid([IMAGE]), alt="noise")
+    out = capsys.readouterr().out
+    assert "noise" in out and "plots.save" in out
