@@ -128,11 +128,12 @@ class ForegroundRecipe(Section):
     opening: int = setting(0, 64)  # radius, pixels at 256 x 256
     closing: int = setting(0, 64)  # radius, pixels at 256 x 256
 
-# %% ../nbs/00_recipe.ipynb #ca32c64c
+# %% ../nbs/00_recipe.ipynb #1b9285df
 @dataclass(frozen=True)
 class SimulationRecipe(Section):
     "What fills the shape, and how strongly"
     texture_share: float = setting(0, 1)  # share of anomalies with a foreign texture
+    tone: float = setting(0, 1)           # share of these textures that take over the product's tones
     opacity_min: float = setting(0, 1)    # delta is drawn from here ...
     opacity_max: float = setting(0, 1)    # ... to here
     grid_rows: int = setting(1, 64)       # pieces the structural source is cut into, downwards
