@@ -130,7 +130,7 @@ def draw_masks(
     noise_mask[left] = True
     return noise_mask & product, noise, noise_mask, tries
 
-# %% ../nbs/06_simulation.ipynb #b0cd9c0c
+# %% ../nbs/06_simulation.ipynb #8f2e8179
 def draw_source(
     images: Tensor,              # I, (B, 3, H, W), 0..1
     is_texture: Tensor,          # which get a texture, bool, (B,)
@@ -142,9 +142,10 @@ def draw_source(
     source, size = torch.empty_like(images), tuple(images.shape[-2:])
     textural, structural = is_texture.nonzero()[:, 0], (~is_texture).nonzero()[:, 0]
     if len(textural):
-        foreign = textures.sample(len(textural), size, generator, images.device)
-        toned = uniform((len(textural), 1, 1, 1), 0, 1, generator, images.device) < recipe.tone
-        source[textural] = torch.where(toned, match_tone(foreign, images[textural], generator), foreign)
+        source[textural] = textures.sample(len(textural), size, generator, images.device)
+        if recipe.tone:
+            toned = textural[uniform((len(textural),), 0, 1, generator, images.device) < recipe.tone]
+            source[toned] = match_tone(source[toned], images[toned], generator)
     if len(structural):
         source[structural] = structure(images[structural], generator, recipe)
     return source

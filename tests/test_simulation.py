@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 from memseg_nb.foreground import foreground
 from memseg_nb.products import render_product
 from memseg_nb.recipe import MemSegError, load_recipe
-from memseg_nb.simulation import (Simulator, blend, draw_masks, draw_source, recolour, shuffle_grid,
+from memseg_nb.simulation import (Simulator, blend, draw_masks, draw_source, match_tone, recolour, shuffle_grid,
                                   structure, vary_light)
 from memseg_nb.textures import ProceduralTextures
 
@@ -164,6 +164,25 @@ def test_each_sample_gets_its_own_source():
     source = draw_source(images, is_texture, Plain(.25), generator(), RECIPE.simulation)
     assert (source[is_texture] == .25).all() and not (source[~is_texture] == .25).all()
     assert torch.equal(source[~is_texture], structure(images[1:3], generator(), RECIPE.simulation))
+
+
+def test_toned_textures_are_grey_on_grey_products_and_keep_their_pattern():
+    grey = torch.rand(64, 1, 32, 32, generator=generator()).mul(.2).add(.3).expand(-1, 3, -1, -1)
+    textures = torch.rand(64, 3, 32, 32, generator=generator())
+    toned = match_tone(textures, grey, generator())
+    assert (toned[:, 0] - toned[:, 1]).abs().max() < 1e-6, "no colour where the product has none"
+    levels = toned.mean((1, 2, 3)) / grey.mean((1, 2, 3))
+    assert .15 < levels.min() < .5 and 1.5 < levels.max() < 1.9
+    pattern, seen = textures.mean(1).flatten(1), toned[:, 0].flatten(1)
+    assert all(np.corrcoef(a, b)[0, 1] > .99 for a, b in zip(pattern[:8], seen[:8]) if b.std() > .005)
+
+
+@pytest.mark.parametrize("tone", [0., .5, 1.])
+def test_share_of_toned_textures(tone):
+    grey = torch.full((400, 3, 16, 16), .2)
+    recipe = load_recipe(overrides=[f"simulation.tone={tone}"]).simulation
+    source = draw_source(grey, torch.ones(400, dtype=torch.bool), Plain(.9), generator(), recipe)
+    assert abs((source < .8).flatten(1).all(1).float().mean() - tone) < .08
 
 
 def cells(images, rows, columns):
