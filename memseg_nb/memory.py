@@ -132,7 +132,7 @@ def _differences(ours: list[Tensor], theirs: list[Tensor], index: Tensor, kind: 
     gaps = [(b[i] - a).abs() for a, b, i in zip(ours, theirs, chosen)]
     return tuple(gaps if kind == "absolute" else [gap.square() for gap in gaps])
 
-# %% ../nbs/08_memory.ipynb #66d3a489
+# %% ../nbs/08_memory.ipynb #446b6606
 class Memory(Bank):
     "Features of good images, and the search for the nearest of them"
     def __init__(
@@ -149,13 +149,12 @@ class Memory(Bank):
     def forward(self, features: Features, index: Tensor|int|None=None) -> Match:
         "Best match of each image; `index` forces the samples: one number, (B,), or (B, 3) with match='level'"
         _check_features(self, features)
-        with torch.autocast(features.layer1.device.type, enabled=False):  # sums of so many numbers need float32
-            ours = [pool(getattr(features, name).float(), self.pooling) for name in LEVELS]
-            theirs = [getattr(self, f"{name}_pooled") for name in LEVELS]
-            sums = [distances(a.flatten(1), b.flatten(1), self.difference) for a, b in zip(ours, theirs)]
-            sums = sum(sums) if self.match == "joint" else torch.stack(sums, 1)
-            index = sums.argmin(-1) if index is None else _forced(index, sums)
-            return Match(index, sums, _differences(ours, theirs, index, self.difference))
+        ours = [pool(getattr(features, name).float(), self.pooling) for name in LEVELS]  # also under autocast
+        theirs = [getattr(self, f"{name}_pooled") for name in LEVELS]
+        sums = [distances(a.flatten(1), b.flatten(1), self.difference) for a, b in zip(ours, theirs)]
+        sums = sum(sums) if self.match == "joint" else torch.stack(sums, 1)
+        index = sums.argmin(-1) if index is None else _forced(index, sums)
+        return Match(index, sums, _differences(ours, theirs, index, self.difference))
 
 # %% ../nbs/08_memory.ipynb #fea82cda
 def _check_choices(match: str, difference: str, pooling: int) -> None:

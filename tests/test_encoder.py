@@ -409,6 +409,30 @@ def test_a_slow_server_costs_no_more_than_the_timeout(cache, answer):
     server.shutdown()
 
 
+def test_a_download_given_up_ends_in_the_background_too(cache):
+    server, before = serve(drip), set(threading.enumerate())
+    with pytest.raises(TimeoutError):
+        module.download(url_of(server, b""), timeout=0.5)
+    left = [thread for thread in threading.enumerate() if thread not in before and "_fetch" in thread.name]
+    for thread in left:
+        thread.join(5)
+    assert not any(thread.is_alive() for thread in left)
+    server.shutdown()
+
+
+def test_a_full_disk_leaves_no_part_of_a_file(cache, weights_bytes, monkeypatch):
+    def write_half(path, data):
+        with open(path, "wb") as file:
+            file.write(data[:len(data) // 2])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", write_half)
+    server = serve(lambda handler: send(handler, weights_bytes))
+    _, record = load_encoder("auto", timeout=60, url=url_of(server, weights_bytes))
+    assert record.used == "random" and "No space left" in record.note and contents(cache) == []
+    server.shutdown()
+
+
 def test_a_slow_name_server_costs_no_more_than_the_timeout(cache, monkeypatch):
     monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **options: time.sleep(30))
     start = time.monotonic()

@@ -4,7 +4,8 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from memseg_nb.encoder import Backbone, Encoder, Features
 from memseg_nb.memory import LEVELS, Memory, distances, pool
@@ -140,6 +141,29 @@ def test_blocks_change_nothing(difference, block):
     order = 1 if difference == "absolute" else 2
     expected = torch.cdist(ours.double(), theirs.double(), p=order) ** order
     torch.testing.assert_close(distances(ours, theirs, difference, block).double(), expected, rtol=1e-5, atol=0)
+
+
+class Largest(TorchDispatchMode):
+    "Notes the largest tensor that any operation makes, and counts the operations"
+    size = calls = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        self.calls += 1
+        self.size = max([self.size, *(each.numel() for each in torch.utils._pytree.tree_leaves(out)
+                                      if isinstance(each, Tensor))])
+        return out
+
+
+@pytest.mark.parametrize("images, samples", [(1, 30), (8, 30), (8, 120)])
+def test_no_large_intermediates_and_no_loop_over_images_or_samples(images, samples):
+    ours, theirs = torch.zeros(images, 100_000), torch.zeros(samples, 100_000)
+    with Largest() as largest:
+        distances(ours, theirs)
+    assert largest.size <= theirs.numel() and largest.size < images * samples * 100_000 / 10
+    with Largest() as wide:
+        distances(ours, theirs, block=1000)
+    assert wide.calls < 100 * 10  # a few operations a block, whatever the number of images and samples
 
 
 def test_squared_differences_do_not_cancel():
