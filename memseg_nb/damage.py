@@ -43,7 +43,7 @@ def blob(
         outline = outline + height * np.cos(k * angle + phase)
     return np.hypot(x, y) - np.float32(radius) * outline
 
-# %% ../nbs/02b_damage.ipynb #77194c75
+# %% ../nbs/02b_damage.ipynb #39034a7b
 def cluster(
     s: Surface,
     rng: Generator,
@@ -54,12 +54,12 @@ def cluster(
     "Many small patches crowded around a place, as rust or mould grows"
     distance = np.full(s.x.shape, np.float32(1))
     for _ in range(count):
-        where = centre + rng.standard_normal(2) * radius * .5
-        size = radius * rng.uniform(.12, .5)
-        distance = np.minimum(distance, np.hypot(s.x - np.float32(where[0]), s.y - np.float32(where[1])) - size)
+        u, v = np.float32(centre + rng.standard_normal(2) * radius * .5)
+        size = np.float32(radius * rng.uniform(.12, .5))
+        distance = np.minimum(distance, np.hypot(s.x - u, s.y - v) - size)
     return distance
 
-# %% ../nbs/02b_damage.ipynb #bf02db14
+# %% ../nbs/02b_damage.ipynb #d31d50b3
 def _near(s: Surface, points: list, margin: float) -> Surface:
     "The part of a surface around a line"
     low, high = np.min(points, 0), np.max(points, 0)
@@ -68,7 +68,8 @@ def _near(s: Surface, points: list, margin: float) -> Surface:
 
 def _taper(s: Surface, points: list, least: float) -> np.ndarray:
     "1 along a line, falling to `least` at its ends"
-    near = np.minimum(*(np.hypot(s.x - np.float32(a), s.y - np.float32(b)) for a, b in (points[0], points[-1])))
+    ends = np.float32([points[0], points[-1]])
+    near = np.minimum(*(np.hypot(s.x - a, s.y - b) for a, b in ends))
     length = float(np.hypot(*np.subtract(points[-1], points[0])))
     return least + (1 - least) * smoothstep(0, max(length * .3, 1e-6), near)
 

@@ -16,12 +16,13 @@ from scipy.ndimage import binary_closing, gaussian_filter, uniform_filter
 
 from .shapes import Surface, _frame, blank, grid, smoothstep
 
-# %% ../nbs/02a_rendering.ipynb #6f298af6
+# %% ../nbs/02a_rendering.ipynb #610490c5
 def _slope(height: np.ndarray, axis: int, cliff: float=3.) -> np.ndarray:
     "Rise a pixel along an axis; at a cliff, that of the flatter side: the camera looks down, not at walls"
     rise, edge = np.diff(height, axis=axis), [(0, 0), (0, 0)]
-    before, after = (np.pad(rise, edge[:axis] + [pad] + edge[axis + 1:], mode="edge") for pad in ((1, 0), (0, 1)))
-    trust, trust_after = (1 / (1 + np.square(np.square(side / np.float32(cliff)))) for side in (before, after))
+    before, after = (np.pad(rise, edge[:axis] + [pad] + edge[axis + 1:], mode="edge")
+                     for pad in ((1, 0), (0, 1)))
+    trust, trust_after = (1 / (1 + np.square(np.square(t / np.float32(cliff)))) for t in (before, after))
     slope = (trust * before + trust_after * after) / (trust + trust_after)
     return slope / (1 + np.square(slope / np.float32(cliff)))
 
@@ -103,7 +104,7 @@ def occlusion(
     around = uniform_filter(uniform_filter(height, width, mode="nearest"), width, mode="nearest")
     return 1 / (1 + np.maximum(around - height, 0) * np.float32(2 / reach))
 
-# %% ../nbs/02a_rendering.ipynb #eeac8489
+# %% ../nbs/02a_rendering.ipynb #5d287913
 def _shine(n: np.ndarray, surface: Surface, lamp: np.ndarray, width: float) -> np.ndarray:
     "Brightness (H, W) of a lamp mirrored in the surface: Ward's lobe, widened by the size of the lamp"
     h = lamp + np.array([0, 0, 1], np.float32)
@@ -115,7 +116,8 @@ def _shine(n: np.ndarray, surface: Surface, lamp: np.ndarray, width: float) -> n
     strength = bx * bx + by * by
     across = (by * (h[0] / hn - n[0]) - bx * (h[1] / hn - n[1]))**2  # part of tan(delta) across the grooves
     wide = lobe + strength * np.float32(.25)
-    exponent = (1 / (hn * hn) - 1) / lobe - across * (1 / lobe - 1 / wide) / np.maximum(strength, np.float32(1e-3))
+    across *= (1 / lobe - 1 / wide) / np.maximum(strength, np.float32(1e-3))
+    exponent = (1 / (hn * hn) - 1) / lobe - across
     return np.float32(width * width) / np.sqrt(lobe * wide) * np.exp(-np.maximum(exponent, 0))
 
 # %% ../nbs/02a_rendering.ipynb #26b42a42
@@ -140,7 +142,7 @@ def shade(
     mirror = np.float32(.05) * (.3 + surface.gloss[..., None]) * (1 - metal) + surface.albedo * metal
     return surface.albedo * (1 - metal) * matt[..., None] + mirror * shine[..., None]
 
-# %% ../nbs/02a_rendering.ipynb #5e871ae3
+# %% ../nbs/02a_rendering.ipynb #241eda55
 def develop(
     linear: np.ndarray,  # any shape, linear light, 0 and above
 ) -> np.ndarray:         # the same shape, sRGB, 0..1
@@ -148,14 +150,15 @@ def develop(
     knee = np.float32(.75)
     over = np.maximum(linear - knee, 0)
     linear = np.minimum(linear, knee) + (1 - knee) * over / (over + (1 - knee))
-    return np.where(linear <= .0031308, 12.92 * linear, 1.055 * np.maximum(linear, .0031308)**(1 / 2.4) - .055)
+    curve = 1.055 * np.maximum(linear, .0031308)**(1 / 2.4) - .055
+    return np.where(linear <= .0031308, 12.92 * linear, curve)
 
-
+# %% ../nbs/02a_rendering.ipynb #1d891719
 def expose(
     surface: Surface,
     light: Light=Light(),
     tall: float | None=None,    # height of the tallest thing, pixels; None: found
-    where: tuple | None=None,   # picture coordinates (x, y) of the pixels; None: the surface is the whole picture
+    where: tuple | None=None,   # picture coordinates (x, y) of the pixels; None: it is the whole picture
     blur: float=.002,           # of the lens, standard deviation, in units of the shorter side
     vignette: float=.25,        # light lost in a corner of a square picture
 ) -> np.ndarray:                # (H, W, 3), linear light
@@ -185,14 +188,14 @@ def photograph(
     "A photograph of `surface`, with the noise of the sensor"
     return _sense(expose(surface, light), rng, shot, read)
 
-# %% ../nbs/02a_rendering.ipynb #03276b21
+# %% ../nbs/02a_rendering.ipynb #c5159006
 @dataclass(frozen=True)
 class Product:
     "A product that can be photographed, sound or with one of its `defects`"
     name: str
     kind: str                  # "object" (lies on a background) or "texture" (fills the picture)
     defects: tuple[str, ...]
-    render: Callable           # render(size, rng, defect=None) -> (image (H, W, 3) float32 0..1, mask (H, W) bool)
+    render: Callable           # render(size, rng, defect=None) -> image (H, W, 3) 0..1, mask (H, W) bool
 
 
 VISIBLE = 3 / 255  # a pixel belongs to the defect where it changes the noise-free picture by more than this
@@ -228,7 +231,7 @@ def _swap(product: Surface, broken: Surface, sound: np.ndarray, light: Light, ta
         mask[place] = np.abs(develop(picture[place]) - develop(sound[place])).max(-1) > VISIBLE
     return picture, _close(mask, max(round(.008 * min(mask.shape)), 1))
 
-# %% ../nbs/02a_rendering.ipynb #9f7cff7a
+# %% ../nbs/02a_rendering.ipynb #a8d777a0
 def take(
     build: Callable,         # build(size, rng, defect=None, damage=None) -> Surface
     size: tuple[int, int],   # (height, width), pixels
@@ -251,4 +254,4 @@ def take(
         if mask.sum() >= max(area * mask.size, 4):
             break
     assert not defect or mask.any(), f"defect {defect}: nothing to be seen in {len(damage)} tries"
-    return _sense(picture, fresh(grain)) if sensor else np.clip(develop(picture), 0, 1).astype(np.float32), mask
+    return _sense(picture, fresh(grain)) if sensor else np.clip(develop(picture), 0, 1), mask

@@ -178,7 +178,7 @@ def _glyphs(text: str, bold: bool) -> tuple:
     middle = margin - top + (capital[1] + capital[3]) / 2
     return (distance / letter).astype(np.float32), letter, ((right - left) / 2 + margin, middle)
 
-# %% ../nbs/02_shapes.ipynb #90123b80
+# %% ../nbs/02_shapes.ipynb #b67ab6ad
 def lettering(
     x: np.ndarray,    # coordinates, any shape; the middle of the text is at (0, 0)
     y: np.ndarray,    # same shape
@@ -189,7 +189,8 @@ def lettering(
     "Signed distance to a text, sharp at any size and angle"
     distance, letter, (u, v) = _glyphs(text, bold)
     scale = letter / height
-    found = map_coordinates(distance, [y * scale + v, x * scale + u], order=1, mode="nearest", output=np.float32)
+    places = [y * scale + v, x * scale + u]
+    found = map_coordinates(distance, places, order=1, mode="nearest", output=np.float32)
     return found * np.float32(height)
 
 # %% ../nbs/02_shapes.ipynb #c60cf755
@@ -216,7 +217,7 @@ class Layers:
         names = ("albedo", "height", "gloss", "metal", "brushed", "body")
         return replace(self, **{name: getattr(self, name).copy() for name in names})
 
-# %% ../nbs/02_shapes.ipynb #2ce959ec
+# %% ../nbs/02_shapes.ipynb #e3ae1134
 class Surface(Layers):
     "Layers that can be drawn on, in place"
     def at(self, x: float, y: float, radius: float) -> "Surface":
@@ -224,7 +225,7 @@ class Surface(Layers):
         return self.cut(_frame((np.abs(self.x - x) < radius) & (np.abs(self.y - y) < radius)))
 
     def cover(self, distance: np.ndarray, soft: float=0.) -> np.ndarray:
-        "How much of each pixel lies inside (distance < 0), 0..1; the edge is `soft` units wide, a pixel at least"
+        "How much of each pixel lies inside (distance < 0), 0..1; the edge is `soft` units wide, or a pixel"
         return np.clip(np.float32(.5) - distance / np.float32(max(1 / self.pixels, soft)), 0, 1)
 
     def paint(self, cover: np.ndarray, albedo=None, gloss=None, metal=None, brushed=None) -> None:
@@ -239,10 +240,10 @@ class Surface(Layers):
         self.height += cover * (np.asarray(height, np.float32) * np.float32(self.pixels))
 
     def level(self, cover: np.ndarray, height: float | np.ndarray) -> None:
-        "Where `cover` exceeds a half, put something with its top `height` units above the table: a sharp edge"
+        "Where `cover` exceeds a half, put something with its top `height` units above the table"
         np.copyto(self.height, np.asarray(height, np.float32) * np.float32(self.pixels), where=cover > .5)
 
-# %% ../nbs/02_shapes.ipynb #eb644b13
+# %% ../nbs/02_shapes.ipynb #10f0dcab
 def _frame(where: np.ndarray, margin: int=0) -> tuple[slice, slice]:
     "Rows and columns that hold all of a mask, and `margin` pixels around it"
     lines = np.flatnonzero(where.any(1)), np.flatnonzero(where.any(0))
@@ -261,4 +262,5 @@ def blank(
     "A flat surface of one material"
     x, y = turn(*grid(size), degrees, centre)
     full = lambda value, *more: np.full((*size, *more), value, np.float32)  # noqa: E731
-    return Surface(x, y, float(min(size)), full(albedo, 3), full(0), full(gloss), full(metal), full(0, 2), full(body))
+    return Surface(x, y, float(min(size)), full(albedo, 3), full(0), full(gloss), full(metal), full(0, 2),
+                   full(body))
