@@ -7,10 +7,10 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from fastcore.nbio import read_nb
 from nbclient import NotebookClient
 from nbdev.clean import clean_nb
 from nbdev.export import nb_export
-from execnb.nbio import read_nb
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted(p for p in (ROOT / "nbs").glob("*.ipynb"))
@@ -59,7 +59,7 @@ def test_is_clean(path):
     assert path.stat().st_size < 1_500_000, "pictures too large for a notebook"
 
 
-@each_notebook
+@each_lesson
 def test_shows_outputs_with_alt_text(path):
     notebook = json.loads(path.read_text())
     outputs = [o for c in notebook["cells"] for o in c.get("outputs", [])]
