@@ -57,14 +57,14 @@ def _cloth(size: tuple, rng: Generator, x: np.ndarray, y: np.ndarray, count: flo
     q = y * (count * .9) + .35 * noise(size, rng, .4) + .07 * noise(size, rng, .04, (3, 1))
     return _Weave(p.astype(np.float32), q.astype(np.float32))
 
-# %% ../nbs/02c_fabric.ipynb #ce4218fe
+# %% ../nbs/02c_fabric.ipynb #34be3f6e
 def _yarns(weave: _Weave, i: np.ndarray, j: np.ndarray, a: np.ndarray, b: np.ndarray) -> tuple:
     "Height of warp i and of weft j, (H, W) each, in yarns; `a` and `b` are half their thickness"
     t, w = weave.p - i - np.float32(.5), weave.q - j - np.float32(.5)
     here = _on_top(i, j)
     bend_warp = here + (_on_top(i, j + np.sign(w)) - here) * smoothstep(0, 1, np.abs(w))
     bend_weft = here + (_on_top(i + np.sign(t), j) - here) * smoothstep(0, 1, np.abs(t))
-    warp = np.sqrt(np.maximum(1 - (t / a)**2, 0)) * a * .8 + .22 * bend_warp + 2.5 * weave.swell
+    warp = np.sqrt(np.maximum(1 - (t / a)**2, 0)) * a * .8 + .22 * bend_warp + 2.5 * weave.swell - .3 * weave.no_weft
     weft = np.sqrt(np.maximum(1 - (w / b)**2, 0)) * b * .8 - .22 * bend_weft
     deep = np.float32(-.7)
     warp = np.where((np.abs(t) > a) | weave.no_warp, deep, warp)

@@ -141,14 +141,14 @@ def hexagons(size: tuple[int, int], generator: torch.Generator) -> Tensor:
     edge = .5 - torch.maximum(du, .5 * du + height / 2 * dv)
     return (edge / _uniform(generator, .04, .2)).clamp(max=1) * (.4 + .6 * _tones(2 * cu, 2 * cv, generator))
 
-# %% ../nbs/04a_patterns.ipynb #695032cd
+# %% ../nbs/04a_patterns.ipynb #11a1268a
 def _scattered(size: tuple[int, int], generator: torch.Generator, low: float, high: float, bend=0.) -> tuple:
     "Worley noise of `low` to `high` cells along the shorter side, its coordinates bent by a field"
     u, v = coordinates(size, generator, _uniform(generator, low, high))
     points = .5 + .64 * (torch.rand(3, 64, 64, generator=generator) - .5)
     return worley(u + bend, v - bend, points)
 
-
+# %% ../nbs/04a_patterns.ipynb #aa722084
 def dots(size: tuple[int, int], generator: torch.Generator) -> Tensor:
     "Round spots of many sizes"
     first, _, tone = _scattered(size, generator, 5, 24)
@@ -193,7 +193,7 @@ def ripples(size: tuple[int, int], generator: torch.Generator) -> Tensor:
         waves = waves + torch.sin(2 * math.pi * torch.hypot(u - cu, v - cv))
     return waves
 
-# %% ../nbs/04a_patterns.ipynb #bd4f0405
+# %% ../nbs/04a_patterns.ipynb #718488c4
 def clouds(size: tuple[int, int], generator: torch.Generator) -> Tensor:
     "Fractal noise, soft or rough"
     return spectral_noise(size, generator, low=_uniform(generator, 1, 4), slope=_uniform(generator, 1.2, 2.2))
@@ -205,7 +205,7 @@ def marble(size: tuple[int, int], generator: torch.Generator) -> Tensor:
     bent = math.pi * u + _uniform(generator, 1, 3) * spectral_noise(size, generator)
     return 1 - torch.sin(bent).abs()**_uniform(generator, .3, 1)
 
-
+# %% ../nbs/04a_patterns.ipynb #6988a24a
 def moire(size: tuple[int, int], generator: torch.Generator) -> Tensor:
     "Two gratings of nearly the same pitch"
     count = _uniform(generator, 8, 30)

@@ -54,7 +54,7 @@ def _recolour(
     matrix = torch.cat([row, row.roll(1, 2), row.roll(2, 2)], 1) * (.6 + .6 * draws[:, 1:, None])
     return (matrix @ images.flatten(2)).clamp_(0, 1).view_as(images)
 
-# %% ../nbs/05_textures.ipynb #724f9f56
+# %% ../nbs/05_textures.ipynb #98d73734
 class TextureSource(Protocol):
     "Anything that hands out foreign textures"
     def sample(
@@ -67,7 +67,7 @@ class TextureSource(Protocol):
         "Random textures"
         ...
 
-
+# %% ../nbs/05_textures.ipynb #05ba2d1b
 def _draw_windows(
     sheet,                  # sheet(k) gives sheet number k, (3, h, w), uint8
     sheets: int,            # how many there are
@@ -108,7 +108,7 @@ def _scale(sheets: Tensor, side: int) -> Tensor:
     scaled = [F.interpolate(sheet[None], (side, side), mode="bilinear", antialias=True) for sheet in sheets]
     return torch.cat(scaled)
 
-# %% ../nbs/05_textures.ipynb #78944a7f
+# %% ../nbs/05_textures.ipynb #83974038
 class ProceduralTextures:
     "A bank of rendered patterns; samples are windows of them, recoloured"
     def __init__(
@@ -119,16 +119,11 @@ class ProceduralTextures:
     ):
         if min(bank, size) < 1: raise MemSegError(f"{bank} textures for {size} pixels: needs at least 1")
         self.bank, self.size, self.seed, self._sheets = bank, size, seed, {}
-
     def __repr__(self): return f"ProceduralTextures(bank={self.bank}, size={self.size}, seed={self.seed})"
     def __getstate__(self): return {**self.__dict__, "_sheets": {}}
-
     def sheets(self, side: int) -> Tensor:
         "The bank as squares of `side` pixels, (bank, 3, side, side), uint8; kept"
-        native = _sheet_side((self.size,))
-        if native not in self._sheets: self._sheets = {native: _render_bank(self.bank, native, self.seed)}
-        if side not in self._sheets:
-            self._sheets = {native: self._sheets[native], side: _scale(self._sheets[native], side)}
+        if side not in self._sheets: self._sheets = _fit(self, side)
         return self._sheets[side]
 
     def sample(self, count, size, generator, device="cpu") -> Tensor:
@@ -137,6 +132,14 @@ class ProceduralTextures:
         images = _draw_windows(sheets.__getitem__, self.bank, count, size, generator, 4, device)
         colours = torch.rand(count, 4, generator=generator, device=generator.device)
         return _recolour(images, colours.to(device))
+
+# %% ../nbs/05_textures.ipynb #38196c73
+def _fit(source: ProceduralTextures, side: int) -> dict[int, Tensor]:
+    "The bank of a source at the side it is rendered at, and at `side`"
+    native = _sheet_side((source.size,))
+    sheets = source._sheets.get(native)
+    if sheets is None: sheets = _render_bank(source.bank, native, source.seed)
+    return {native: sheets} if side == native else {native: sheets, side: _scale(sheets, side)}
 
 # %% ../nbs/05_textures.ipynb #b2f7e750
 def _read_sheet(
@@ -159,7 +162,7 @@ def _find_textures(folder: Path) -> list[Path]:
     if not found: raise MemSegError(f"textures: no images in {folder}: needs files of the kinds {kinds}")
     return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
 
-# %% ../nbs/05_textures.ipynb #5003dcc4
+# %% ../nbs/05_textures.ipynb #b8e75fe6
 class FolderTextures:
     "Random windows of the images in a folder and in the folders in it"
     def __init__(
@@ -169,11 +172,9 @@ class FolderTextures:
     ):
         self.folder, self.cache_bytes = Path(folder).expanduser(), cache_bytes
         self.paths, self._cache, self._cached = _find_textures(self.folder), {}, 0
-
     def __len__(self): return len(self.paths)
     def __repr__(self): return f"FolderTextures({str(self.folder)!r}): {len(self)} images"
     def __getstate__(self): return {**self.__dict__, "_cache": {}, "_cached": 0}
-
     def sheet(self, index: int, side: int) -> Tensor:
         "Image `index` as (3, h, w), uint8, its shorter side `side`"
         if (index, side) in self._cache: return self._cache[index, side]
@@ -181,7 +182,6 @@ class FolderTextures:
         if self._cached + sheet.numel() <= self.cache_bytes:
             self._cache[index, side], self._cached = sheet, self._cached + sheet.numel()
         return sheet
-
     def sample(self, count, size, generator, device="cpu") -> Tensor:
         "`count` random windows of random images, (B, 3, H, W), 0..1"
         side = _sheet_side(size)

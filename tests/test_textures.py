@@ -238,7 +238,7 @@ def test_open_textures(photos):
 
 @pytest.fixture
 def dtd_server(monkeypatch, tmp_path):
-    "Let torchvision's DTD fetch a tiny archive of the same layout from a server on this machine; gives the archive"
+    "A tiny archive in DTD's layout on a server of this machine, where torchvision looks for DTD"
     folder = tmp_path / "server"
     folder.mkdir()
     archive, jpeg = folder / "dtd-r1.0.1.tar.gz", io.BytesIO()
@@ -290,14 +290,15 @@ class Steps(Dataset):
     "Item k: textures of all sources, drawn from k"
     def __init__(self, sources): self.sources = sources
     def __len__(self): return 5
-    def __getitem__(self, k): return torch.cat([source.sample(2, (32, 48), seeded(k)) for source in self.sources])
+    def __getitem__(self, k): return torch.cat([one.sample(2, (32, 48), seeded(k)) for one in self.sources])
 
 
 def test_workers_change_nothing(small, photos):
     steps = Steps([small, FolderTextures(photos)])
     alone = list(DataLoader(steps, batch_size=None))
     for options in ({"num_workers": 2}, {"num_workers": 1, "multiprocessing_context": "spawn"}):
-        assert all(torch.equal(*pair) for pair in zip(alone, DataLoader(steps, batch_size=None, **options), strict=True))
+        loader = DataLoader(steps, batch_size=None, **options)
+        assert all(torch.equal(*pair) for pair in zip(alone, loader, strict=True))
 
 
 def test_pickles_are_small(small, photos):
