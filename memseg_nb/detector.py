@@ -148,7 +148,7 @@ def save_prediction(prediction: Prediction, out: Path, stem: str) -> list[Path]:
         np.save(file, prediction.map.numpy())
     return [overlay, mask, out / f"{stem}_map.npy"]
 
-# %% ../nbs/17_detector.ipynb #66b02f98
+# %% ../nbs/17_detector.ipynb #220ffd84
 @dataclass(frozen=True)
 class Detector:
     "A trained network with its thresholds, ready for photos"
@@ -168,14 +168,9 @@ class Detector:
         "Looks at one image: whatever `as_image` takes, of any size"
         return predict_batch(self, [as_image(image)])[0]
 
-    def predict_folder(
-        self,
-        photos: str | Path,      # a folder, or one file
-        out: str | Path,         # another folder: overlays, masks, maps and scores.csv go there
-        batch: int | None=None,  # images at once; None: evaluation.batch
-        progress: bool=True,     # a bar
-    ) -> "Folder":
-        "Looks at every photo of a folder"
+    def predict_folder(self, photos: str | Path, out: str | Path, batch: int | None=None,
+                       progress: bool=True) -> "Folder":
+        "Looks at a folder of photos (or one file); overlays, masks, maps and scores.csv go to the folder `out`"
         return _predict_folder(self, Path(photos), Path(out), batch or self.recipe.evaluation.batch, progress)
 
 # %% ../nbs/17_detector.ipynb #021f466b

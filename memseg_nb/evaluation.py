@@ -6,8 +6,9 @@
 __all__ = ['confusion', 'distance_to_mean', 'TestBatch', 'read_batches', 'Measured', 'measure', 'results', 'baseline', 'typical',
            'worst', 'sheet', 'write_figures', 'evaluate', 'summary']
 
-# %% ../nbs/16_evaluation.ipynb #090d0bf1
+# %% ../nbs/16_evaluation.ipynb #0b5eb848
 import csv
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +48,7 @@ def distance_to_mean(
     mean = (total / count).float()
     return lambda batch: (batch - mean.to(batch.device)).square().mean(1).sqrt()
 
-# %% ../nbs/16_evaluation.ipynb #5ba41d92
+# %% ../nbs/16_evaluation.ipynb #d16322f3
 @dataclass(frozen=True)
 class TestBatch:
     "Some test images and what is known about them"
@@ -62,7 +63,8 @@ def _read(item, size):
     image = read_image(item.path)
     if item.is_good:
         return resize(image, size), torch.zeros(size, dtype=torch.bool)
-    mask = read_mask(item.mask, size, image.shape[-2:]) if item.mask else None
+    with warnings.catch_warnings(action="ignore"):  # an empty mask: noted with the figures
+        mask = read_mask(item.mask, size, image.shape[-2:]) if item.mask else None
     return resize(image, size), mask if mask is not None and mask.any() else None
 
 # %% ../nbs/16_evaluation.ipynb #a5eea698

@@ -23,7 +23,7 @@ from scipy import ndimage
 GOOD, BAD, THRESHOLD = "#0072B2", "#E69F00", "#333333"  # blue, orange: told apart with any colour vision
 DPI = 90  # of the pictures in the notebooks
 
-# %% ../nbs/20_plots.ipynb #245067a9
+# %% ../nbs/20_plots.ipynb #ef20b706
 def as_png(
     figure: Figure,     # of matplotlib
     dpi: int=DPI,       # pixels an inch
@@ -31,22 +31,22 @@ def as_png(
 ) -> bytes:             # a PNG file
     "The figure as a PNG, the same bytes for the same figure"
     raw = io.BytesIO()
-    figure.savefig(raw, dpi=dpi, facecolor="white", format="png")
+    figure.savefig(raw, dpi=dpi, facecolor="white", format="png", pil_kwargs={"compress_level": 1})
     picture = Image.open(raw).convert("RGB")
     if not small:
-        return _packed(picture)
+        return _packed(picture, compress_level=6)
     palette = picture.quantize(256, method=Image.Quantize.MEDIANCUT)
     reduced = picture.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)
-    return min(_packed(picture), _packed(reduced), key=len)
+    return min(_packed(picture, optimize=True), _packed(reduced, optimize=True), key=len)
 
 
-def _packed(picture):
+def _packed(picture, **how):
     "The bytes of a PNG file"
     file = io.BytesIO()
-    picture.save(file, "PNG", optimize=True)
+    picture.save(file, "PNG", **how)
     return file.getvalue()
 
-# %% ../nbs/20_plots.ipynb #8380b148
+# %% ../nbs/20_plots.ipynb #32988135
 def show(
     figure: Figure,     # of matplotlib
     alt: str,           # what is to be seen, for readers who can't see it
@@ -61,7 +61,7 @@ def show(
         get_ipython = lambda: None  # noqa: E731
     if get_ipython() is not None:
         display({"image/png": png, "text/plain": alt}, raw=True, metadata={"image/png": {"alt": alt}})
-    elif sys.platform in ("darwin", "win32") or {"DISPLAY", "WAYLAND_DISPLAY"} & set(os.environ):
+    elif sys.platform in ("darwin", "win32") or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY"))):
         Image.open(io.BytesIO(png)).show(alt)
     else:
         print(f"{alt} (no screen to show it on: write the figure to a file with plots.save)")

@@ -1,0 +1,280 @@
+"The detector: images of any kind and size, regions, files, and folders with something wrong in them"
+import csv
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from memseg_nb import detector as module
+from memseg_nb.detector import Detector, as_image, find_regions, predict_batch
+from memseg_nb.images import read_image, save_image
+from memseg_nb.metrics import image_score
+from memseg_nb.recipe import MemSegError, load_recipe
+
+
+class Darkness(nn.Module):
+    "Stands in for a network: dark is anomalous"
+    def __init__(self):
+        super().__init__()
+        self.anything = nn.Parameter(torch.zeros(1))
+        self.batches = []
+
+    def anomaly_map(self, images):
+        assert images.shape[1:] == (3, 64, 64)
+        self.batches.append(len(images))
+        return 1 - images.mean(1)
+
+
+@pytest.fixture
+def dark():
+    "A detector for dark spots"
+    recipe = load_recipe(overrides=["image.height=64", "image.width=64", "evaluation.batch=3"])
+    return Detector(Darkness(), recipe, threshold=.5, pixel_threshold=.6)
+
+
+def photo(size=(96, 160), spot=(slice(30, 50), slice(100, 130))):
+    "Bright, with a dark spot"
+    image = torch.full((3, *size), .9)
+    image[(slice(None), *spot)] = .05
+    return image
+
+
+def test_the_answer_is_at_the_size_of_the_photo(dark):
+    image = photo()
+    found = dark.predict(image)
+    assert found.map.shape == found.mask.shape == (96, 160) and found.image is not None
+    assert found.is_defective and found.largest_region is found.regions[0] and len(found.regions) == 1
+    top, left, bottom, right = found.largest_region.box
+    assert abs(top - 30) < 3 and abs(bottom - 50) < 3 and abs(left - 100) < 3 and abs(right - 130) < 3
+    assert found.mask.sum() == found.largest_region.area and abs(found.largest_region.area - 600) < 120
+    assert not dark.predict(torch.full((3, 96, 160), .9)).is_defective
+
+
+def test_the_score_does_not_depend_on_the_camera(dark):
+    small = photo((64, 64), (slice(10, 30), slice(10, 30)))
+    large = small.repeat_interleave(4, 1).repeat_interleave(4, 2)
+    expected = image_score((1 - small.mean(0))[None]).item()
+    assert dark.predict(small).score == pytest.approx(expected) and dark.predict(large).score == pytest.approx(expected, abs=.01)
+
+
+@pytest.mark.parametrize("size", [(20, 3000), (3000, 20), (1, 1), (65, 63), (700, 900)])
+def test_any_size(dark, size):
+    assert dark.predict(torch.rand(3, *size)).map.shape == size
+
+
+def test_a_batch_gives_what_one_by_one_gives(dark):
+    images = [photo(), photo((50, 50), (slice(0, 9), slice(0, 9))), torch.rand(3, 64, 64)]
+    for image, found in zip(images, predict_batch(dark, images)):
+        alone = dark.predict(image)
+        assert torch.equal(alone.map, found.map) and alone.score == found.score and alone.regions == found.regions
+    assert predict_batch(dark, []) == []
+
+
+GREY = np.arange(256, dtype=np.uint8).reshape(16, 16)
+RGB = np.stack([GREY, GREY[::-1], GREY.T], -1)
+
+
+@pytest.mark.parametrize("image, expected", [
+    (RGB, RGB / 255),
+    (RGB.astype(np.float64) / 255, RGB / 255),
+    (RGB.astype(np.uint16) * 257, RGB / 255),
+    (GREY, np.stack([GREY] * 3, -1) / 255),
+    (GREY[:, :, None], np.stack([GREY] * 3, -1) / 255),
+    (torch.from_numpy(RGB).permute(2, 0, 1), RGB / 255),
+    (torch.from_numpy(GREY)[None], np.stack([GREY] * 3, -1) / 255),
+    (torch.from_numpy(GREY), np.stack([GREY] * 3, -1) / 255),
+    (torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(0)).half(), None),
+    (Image.fromarray(RGB), RGB / 255),
+    (Image.fromarray(GREY), np.stack([GREY] * 3, -1) / 255),
+    (Image.fromarray(RGB).convert("CMYK"), None),
+    (Image.fromarray(GREY.astype(np.uint16) * 257), np.stack([GREY] * 3, -1) / 255),
+], ids=lambda x: f"{type(x).__name__} {getattr(x, 'dtype', getattr(x, 'mode', ''))} {getattr(x, 'shape', '')}")
+def test_images_of_any_kind(image, expected):
+    found = as_image(image)
+    assert found.shape == (3, 16, 16) and found.dtype == torch.float32 and found.is_contiguous()
+    if expected is not None:
+        assert np.allclose(found.permute(1, 2, 0), expected, atol=1e-4)
+    found += 1  # its own memory
+    assert isinstance(image, Image.Image) or as_image(image).max() <= 1
+
+
+def test_paths(tmp_path):
+    save_image(tmp_path / "a photo.png", photo())
+    for path in (tmp_path / "a photo.png", str(tmp_path / "a photo.png")):
+        assert torch.equal(as_image(path), read_image(path))
+    with pytest.raises(MemSegError, match="no such file"):
+        as_image(tmp_path / "none.png")
+
+
+@pytest.mark.parametrize("image, says", [
+    (RGB.astype(np.float32), "expected floats 0..1"),
+    (np.full((4, 4), np.nan), "expected floats 0..1"),
+    (RGB.astype(np.int32), "expected uint8"),
+    (RGB > 3, "expected uint8"),
+    (np.zeros((4, 4, 5)), r"shape \(4, 4, 5\)"),
+    (np.zeros((0, 4)), "shape"),
+    (np.zeros(7), "shape"),
+    ("a string that is no file", "no such file"),
+])
+def test_images_that_are_none(image, says):
+    with pytest.raises(MemSegError, match=says):
+        as_image(image)
+
+
+def test_regions_by_hand():
+    map = torch.tensor([[.1, .6, .7, .1, .1, .1], [.1, .1, .8, .1, .1, .9], [.1, .1, .1, .6, .1, .1]])
+    first, second = find_regions(map, .5)
+    assert first == (4, (0, 1, 3, 4), pytest.approx(.8)) and second == (1, (1, 5, 2, 6), pytest.approx(.9))
+    assert find_regions(map, 1.) == [] and find_regions(map, .9) == [second], "a pixel at the threshold counts"
+    assert [region.area for region in find_regions(map, 0.)] == [18]
+
+
+def test_what_is_saved(dark, tmp_path):
+    found = dark.predict(photo())
+    paths = found.save(tmp_path / "new" / "folder", "part 7")
+    assert [path.name for path in paths] == ["part 7_overlay.png", "part 7_mask.png", "part 7_map.npy"]
+    assert sorted(path.name for path in paths[0].parent.iterdir()) == sorted(path.name for path in paths)
+    assert np.array_equal(np.load(paths[2]), found.map.numpy()) and np.load(paths[2]).dtype == np.float32
+    assert np.array_equal(np.asarray(Image.open(paths[1])) > 0, found.mask.numpy())
+    assert Image.open(paths[0]).size == (160, 96)
+
+
+def test_overlay_and_show(dark, monkeypatch):
+    found = dark.predict(photo())
+    assert found.overlay().shape == (3, 96, 160) and 0 <= found.overlay().min() and found.overlay().max() <= 1
+    seen = []
+    monkeypatch.setattr(module.plots, "show", lambda figure, alt: seen.append(alt))
+    found.show()
+    assert "defective" in seen[0]
+
+
+@pytest.fixture
+def photos(tmp_path):
+    "Seven photos; the spot of the fourth is dark"
+    folder = tmp_path / "my photos"
+    folder.mkdir()
+    for k in range(7):
+        save_image(folder / f"{k}.png", photo() if k == 3 else torch.full((3, 40 + k, 50), .9))
+    return folder
+
+
+def test_a_folder_streams_through(dark, photos, tmp_path, capsys):
+    done = dark.predict_folder(photos, tmp_path / "out", progress=False)
+    assert (done.predicted, done.defective, done.failed) == (7, 1, {}) and dark.model.batches == [3, 3, 1]
+    rows = list(csv.DictReader(done.table.open()))
+    assert [row["file"] for row in rows] == [f"{k}.png" for k in range(7)]
+    assert [row["is_defective"] for row in rows] == ["False"] * 3 + ["True"] + ["False"] * 3
+    assert int(rows[3]["largest_region"]) > 500 and rows[3]["regions"] == "1" and abs(int(rows[3]["top"]) - 30) < 3
+    assert rows[0]["largest_region"] == "0" and rows[0]["top"] == rows[0]["error"] == ""
+    assert len(list((tmp_path / "out").iterdir())) == 7 * 3 + 1
+    assert capsys.readouterr().err == ""
+    dark.predict_folder(photos, tmp_path / "out", batch=7)
+    assert dark.model.batches[-1] == 7 and "7/7" in capsys.readouterr().err
+
+
+def test_broken_photos_are_reported_and_the_others_go_on(dark, photos, tmp_path):
+    (photos / "1.png").write_bytes((photos / "1.png").read_bytes()[:60])
+    (photos / "2.png").write_text("no image")
+    (photos / "notes.txt").write_text("not looked at")
+    done = dark.predict_folder(photos, tmp_path / "out", progress=False)
+    assert done.predicted == 5 and set(done.failed) == {photos / "1.png", photos / "2.png"}
+    rows = {row["file"]: row for row in csv.DictReader(done.table.open())}
+    assert list(rows) == [f"{k}.png" for k in range(7)]
+    assert "1.png" in rows["1.png"]["error"] and rows["1.png"]["score"] == "" and rows["0.png"]["score"]
+    for path in photos.glob("*.png"):
+        path.write_text("no image")
+    assert dark.predict_folder(photos, tmp_path / "out", progress=False).predicted == 0
+
+
+def test_one_file_instead_of_a_folder(dark, photos, tmp_path):
+    done = dark.predict_folder(photos / "3.png", tmp_path / "out", progress=False)
+    assert done.predicted == done.defective == 1 and (tmp_path / "out" / "3_map.npy").exists()
+
+
+def test_photos_of_one_name_do_not_overwrite_each_other(dark, photos, tmp_path):
+    Image.fromarray(RGB).save(photos / "3.jpg")
+    dark.predict_folder(photos, tmp_path / "out", progress=False)
+    names = {path.name for path in (tmp_path / "out").glob("*.npy")}
+    assert {"3.png_map.npy", "3.jpg_map.npy", "4_map.npy"} <= names and len(names) == 8
+
+
+def test_folders_that_do_not_work(dark, photos, tmp_path):
+    with pytest.raises(MemSegError, match="the photos themselves"):
+        dark.predict_folder(photos, photos, progress=False)
+    with pytest.raises(MemSegError, match="no such folder"):
+        dark.predict_folder(tmp_path / "none", tmp_path / "out", progress=False)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(MemSegError, match="no images"):
+        dark.predict_folder(tmp_path / "empty", tmp_path / "out", progress=False)
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(MemSegError, match="can't be made"):
+        dark.predict_folder(photos, tmp_path / "file", progress=False)
+    assert (tmp_path / "file").read_text() == "in the way"
+
+
+def test_an_interrupted_folder_leaves_no_table(dark, photos, tmp_path, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+    monkeypatch.setattr(module, "save_prediction", stop)
+    with pytest.raises(KeyboardInterrupt):
+        dark.predict_folder(photos, tmp_path / "out", progress=False)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_load_takes_a_run_or_its_path(tiny_run, tiny_data):
+    path = next((tiny_data / "hex_nut" / "test" / "good").iterdir())
+    answers = [Detector.load(run, "cpu").predict(path) for run in (tiny_run, tiny_run.folder, str(tiny_run.folder))]
+    assert all(torch.equal(answer.map, answers[0].map) for answer in answers)
+    assert answers[0].threshold == tiny_run.record["threshold"]
+    assert answers[0].pixel_threshold == tiny_run.record["pixel_threshold"]
+
+
+def test_decisions_are_those_of_the_evaluation(tiny_run, tiny_data, tmp_path):
+    from memseg_nb.checkpoints import Run
+    from memseg_nb.evaluation import evaluate
+    shutil.copytree(tiny_run.folder, tmp_path / "run")
+    run = Run(tmp_path / "run")
+    evaluate(run, progress=False, device="cpu")
+    detector = Detector.load(run, "cpu")
+    for row in csv.DictReader((run.folder / "scores.csv").open()):
+        found = detector.predict(row["file"])
+        assert found.score == pytest.approx(float(row["score"]), abs=1e-4) and str(found.is_defective) == row["is_defective"]
+
+
+def test_load_errors(tiny_run, tmp_path):
+    with pytest.raises(MemSegError, match="no run folder"):
+        Detector.load(tmp_path / "none")
+    with pytest.raises(MemSegError, match="device"):
+        Detector.load(tiny_run, "cuda:99")
+
+
+FIVE_LINES = """
+from memseg_nb.training import train
+from memseg_nb.detector import Detector
+run = train("data", "hex_nut", out="runs/nut"{recipe})
+detector = Detector.load(run)
+detector.predict("data/hex_nut/test/good/000.png").show()
+"""
+
+
+def test_five_lines_from_folder_to_heatmap(tiny_data, tiny_recipe, tmp_path):
+    shutil.copytree(tiny_data, tmp_path / "data")
+    tiny_recipe.save(tmp_path / "tiny.ini")
+    code = FIVE_LINES.format(recipe=", recipe=load_recipe('tiny.ini')")
+    code = "from memseg_nb.recipe import load_recipe\n" + code
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300,
+                          env=without_a_screen())
+    assert done.returncode == 0, done.stderr
+    assert "anomaly map" in done.stdout
+
+
+def without_a_screen():
+    "The environment, less its display"
+    return {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY")}
