@@ -89,6 +89,14 @@ def test_same_figure_same_bytes():
     assert len(plots.as_png(plots.grid(RNG.random((4, 3, 64, 64)), size=2.), small=False)) > 2 * len(first)
 
 
+def test_a_small_palette_keeps_white_white_and_ramps_smooth():
+    figure = plots.grid([RNG.random((3, 300, 300)), np.tile(np.linspace(0, 1, 256), (64, 1))], cmap="gray", size=3.)
+    small, full = (np.asarray(Image.open(io.BytesIO(plots.as_png(figure, small=small))).convert("RGB"), float)
+                   for small in (True, False))
+    assert (small[(full == 255).all(2)] == 255).all()
+    assert np.abs(small - full).mean() < 12 and len(np.unique(small.reshape(-1, 3), axis=0)) <= 256
+
+
 def test_save_is_whole_or_not_at_all(tmp_path, monkeypatch):
     path = plots.save(plots.grid([IMAGE]), tmp_path / "new folder" / "figure.png")
     before = path.read_bytes()
