@@ -22,12 +22,12 @@ def up(
     "Maps of twice the size, bilinear between pixel centres"
     return F.interpolate(maps, scale_factor=2, mode="bilinear", align_corners=False)
 
-# %% ../nbs/09_attention.ipynb #d29024cd
+# %% ../nbs/09_attention.ipynb #765fb253
 def attention_maps(
-    difference: Sequence[Tensor],         # DI* of layers 1 to 3: (B, C, h, w), (B, 2C, h/2, w/2), (B, 4C, h/4, w/4)
-    unit: Sequence[Tensor] | None=None,   # what each channel is divided by first, (C, 1, 1) a layer; None: by 1
-) -> tuple[Tensor, Tensor, Tensor]:       # M1, M2, M3: (B, 1, h, w) and the same at a half and a quarter
-    "Channel means of the difference, each multiplied by the map of the layer above (MemSeg: spatial attention maps)"
+    difference: Sequence[Tensor],        # DI* of layers 1 to 3, (B, C, h, w), each at half the size
+    unit: Sequence[Tensor] | None=None,  # what each channel is divided by, (C, 1, 1) a layer; None: by 1
+) -> tuple[Tensor, Tensor, Tensor]:      # M1, M2, M3: (B, 1, h, w) and the same at a half and a quarter
+    "Channel means of the difference, each multiplied by the map of the layer above"
     if unit is not None:
         difference = [maps / one for maps, one in zip(difference, unit)]
     mean1, mean2, mean3 = [maps.mean(1, keepdim=True) for maps in difference]
@@ -36,7 +36,7 @@ def attention_maps(
     map1 = mean1 * up(map2)
     return map1, map2, map3
 
-# %% ../nbs/09_attention.ipynb #858e1f37
+# %% ../nbs/09_attention.ipynb #89a5e3a9
 @torch.no_grad()
 def unit_difference(
     memory: Memory,          # filled
@@ -55,10 +55,10 @@ def unit_difference(
 
 
 def _at_least(usual, scale):
-    "No channel far below the others, nor far below what it varies by: equal images in the memory, dead channels"
+    "No channel far below the others (dead ones), nor below what it varies by (equal images)"
     return usual.maximum(.1 * usual.mean()).maximum(.01 * scale.mean())
 
-# %% ../nbs/09_attention.ipynb #990d1385
+# %% ../nbs/09_attention.ipynb #e86bfe82
 class CoordinateAttention(nn.Module):
     "Weights 0..1 for each channel, row and column (Hou, Zhou, Feng: Coordinate Attention, CVPR 2021)"
     def __init__(
@@ -69,7 +69,8 @@ class CoordinateAttention(nn.Module):
     ):
         super().__init__()
         width = max(smallest_width, channels // reduction)
-        self.squeeze = nn.Sequential(nn.Conv2d(channels, width, 1, bias=False), nn.BatchNorm2d(width), nn.Hardswish())
+        self.squeeze = nn.Sequential(nn.Conv2d(channels, width, 1, bias=False), nn.BatchNorm2d(width),
+                                     nn.Hardswish())
         self.rows = nn.Conv2d(width, channels, 1)
         self.columns = nn.Conv2d(width, channels, 1)
 

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from .attention import CoordinateAttention, up
 from .recipe import MemSegError
 
-# %% ../nbs/10_fusion.ipynb #30f7fc2f
+# %% ../nbs/10_fusion.ipynb #493d36e1
 def concatenate(
     features: Sequence[Tensor],            # of layers 1 to 3 (II), (B, C, h, w)
     difference: Sequence[Tensor],          # to the memory (DI*), the same shapes
-    normalise: str="memory",               # memory: divide by spread and unit; fixed: multiply by `scale`; none
+    normalise: str="memory",               # memory: by spread and unit; fixed: times `scale`; none
     scale: float=100.,                     # the factor of `fixed`
     spread: Sequence[Tensor] | None=None,  # unit of the features, (C, 1, 1) a layer, from `memory.spread()`
     unit: Sequence[Tensor] | None=None,    # of the difference, from `unit_difference`; None: the spread
@@ -104,7 +104,7 @@ class Fused(NamedTuple):
     weights: tuple       # of the coordinate attention, (B, 2C, h, w), 0..1
     merged: tuple        # F1..F3 before that multiplication, (B, C, h, w)
 
-# %% ../nbs/10_fusion.ipynb #818ad9cb
+# %% ../nbs/10_fusion.ipynb #193f8b14
 class FeatureFusion(nn.Module):
     "Multi-scale feature fusion (MemSeg: MSFF); arguments as in `concatenate` and `CoordinateAttention`"
     def __init__(self, normalise: str="memory", scale: float=100., reduction: int=32, smallest_width: int=8):
@@ -120,7 +120,7 @@ class FeatureFusion(nn.Module):
         features: Sequence[Tensor],            # of layers 1 to 3 (II), (B, C, h, w)
         difference: Sequence[Tensor],          # to the memory (DI*), the same shapes
         maps: Sequence[Tensor],                # M1..M3, (B, 1, h, w)
-        spread: Sequence[Tensor] | None=None,  # of the features, (C, 1, 1) a layer; for normalise="memory" only
+        spread: Sequence[Tensor] | None=None,  # of the features, (C, 1, 1) a layer; for "memory" only
         unit: Sequence[Tensor] | None=None,    # of the difference, likewise; None: the spread
     ) -> Fused:                                # its `fused` go on into the decoder
         concatenated = concatenate(features, difference, self.normalise, self.scale, spread, unit)

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from .recipe import LossRecipe, MemSegError
 
-# %% ../nbs/12_losses.ipynb #98cf97ac
+# %% ../nbs/12_losses.ipynb #8d7d7918
 def _log_probabilities(logits, masks):
     "log p of the true class and of the other one, both (B, H, W), float32"
-    if logits.ndim != 4 or logits.shape[1] != 2 or masks.shape != logits[:, 0].shape or masks.dtype != torch.bool:
+    fit = logits.ndim == 4 and logits.shape[1] == 2 and masks.shape == logits[:, 0].shape
+    if not fit or masks.dtype != torch.bool:
         raise MemSegError(f"logits {tuple(logits.shape)} and masks {tuple(masks.shape)} of {masks.dtype}: "
                           "expected (B, 2, H, W) and (B, H, W) of torch.bool")
     normal, anomalous = logits.float().log_softmax(1).unbind(1)

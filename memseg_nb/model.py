@@ -25,13 +25,13 @@ def probability(
     "Softmax's probability of anomalous"
     return logits.float().softmax(1)[:, 1]
 
-# %% ../nbs/11_model.ipynb #d6d45e5b
-# channels below, after the first convolution, of the skip, of the result; from 1/16 of the image's size to 1/1
+# %% ../nbs/11_model.ipynb #a3b6dcd3
+# channels below, after the first convolution, of the skip, of the result; from 1/16 of the size to 1/1
 STAGES = ((512, 256, 256, 256), (256, 128, 128, 128), (128, 64, 64, 64), (64, 32, 64, 48), (48, 48, 0, 24))
 
 
 class Decoder(nn.Module):
-    "U-Net's right side: from the deepest features up to the image's size, with a skip at each stage but the last"
+    "U-Net's right side: from the deepest features up to the image's size, a skip at each stage but the last"
     def __init__(self):
         super().__init__()
         self.widen = nn.ModuleList(conv_block(below, first) for below, first, _, _ in STAGES)
@@ -39,7 +39,7 @@ class Decoder(nn.Module):
                                    for _, first, skip, out in STAGES)
         self.head = nn.Conv2d(STAGES[-1][-1], 2, 3, padding=1)
 
-    def forward(self, deepest: Tensor, fused: tuple[Tensor, Tensor, Tensor], stem: Tensor) -> tuple[tuple, Tensor]:
+    def forward(self, deepest: Tensor, fused: tuple[Tensor, ...], stem: Tensor) -> tuple[tuple, Tensor]:
         "From layer 4, F1..F3 and the stem: each stage's result, and the logits (B, 2, H, W)"
         skips, stages, maps = [*fused[::-1], stem, None], [], deepest
         for widen, merge, skip in zip(self.widen, self.merge, skips):
@@ -78,17 +78,17 @@ def _named(name, value):
     for key, member in members.items() if isinstance(members, dict) else enumerate(members, 1):
         yield from _named(f"{name}.{key}".lstrip("."), member)
 
-# %% ../nbs/11_model.ipynb #70366e2c
+# %% ../nbs/11_model.ipynb #9576b87c
 class Network(nn.Module):
     "Encoder and memory, then fusion and decoder: images (B, 3, H, W), 0..1, to logits (B, 2, H, W)"
     def __init__(self, encoder: Encoder, memory: Memory, fusion: FeatureFusion, decoder: Decoder):
         super().__init__()
         self.encoder, self.memory, self.fusion, self.decoder = encoder, memory, fusion, decoder
-        for k, channels in enumerate(CHANNELS, 1):  # units of the difference, in the state_dict as the memory is
+        for k, channels in enumerate(CHANNELS, 1):  # units of the difference, in the state_dict
             self.register_buffer(f"unit{k}", torch.ones(channels, 1, 1))
 
     def explain(self, images: Tensor, index: Tensor | None=None) -> Explained:
-        "Logits and all that led there; `index` (B,), or (B, 3) a level, forces the memory samples to compare with"
+        "Logits and all that led there; `index`, (B,) or (B, 3) a level, forces the samples to compare with"
         with torch.no_grad():
             features = self.encoder(images)
             match, spread, unit = self.memory(features, index), None, None
@@ -103,7 +103,7 @@ class Network(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         return self.explain(images).logits
 
-# %% ../nbs/11_model.ipynb #0c3d2006
+# %% ../nbs/11_model.ipynb #4b2cafd4
 class MemSeg(Network):
     "The network, and how it is used: remember good images, then ask for anomaly maps"
     def remember(
@@ -120,7 +120,7 @@ class MemSeg(Network):
         self,
         images: Tensor,  # (B, 3, H, W), 0..1; H and W multiples of 32
     ) -> Tensor:         # (B, H, W), float32, 0..1
-        "Probability of anomalous for each pixel; in evaluation mode and without gradients, whatever the mode was"
+        "Probability of anomalous for each pixel, in evaluation mode and without gradients"
         training = self.training
         self.eval()
         try:

@@ -1,4 +1,4 @@
-"""Attention maps against naive sums, their unit against leave-one-out by hand, coordinate attention against einsum."""
+"""Attention maps against plain sums, their unit against leave-one-out, coordinate attention and einsum."""
 import pytest
 import torch
 import torch.nn.functional as F
@@ -59,14 +59,16 @@ def test_unit_divides_each_channel():
 @pytest.mark.parametrize("kind", ["absolute", "squared"])
 def test_unit_is_twice_the_difference_to_the_nearest_other(match, kind):
     memory = filled(5, match=match, kind=kind)
-    pooled = [memory(Features(None, *(maps[k:k + 1] for maps in (memory.layer1, memory.layer2, memory.layer3))), index=j)
+    levels = memory.layer1, memory.layer2, memory.layer3
+    pooled = [memory(Features(None, *(maps[k:k + 1] for maps in levels)), index=j)
               for k in range(5) for j in range(5)]  # every pair, through the memory's own difference
     sums = torch.tensor([[float(d.double().sum()) for d in pair.difference] for pair in pooled]).view(5, 5, 3)
     if match == "joint":
         sums = sums.sum(-1, keepdim=True).expand(5, 5, 3)
     for level, unit in enumerate(unit_difference(memory)):
         nearest = [min((j for j in range(5) if j != k), key=lambda j: sums[k, j, level]) for k in range(5)]
-        usual = torch.stack([pooled[5 * k + j].difference[level][0].mean((1, 2)) for k, j in enumerate(nearest)]).mean(0)
+        gaps = [pooled[5 * k + j].difference[level][0] for k, j in enumerate(nearest)]
+        usual = torch.stack(gaps).mean((0, 2, 3))
         torch.testing.assert_close(unit[:, 0, 0], 2 * usual.maximum(.1 * usual.mean()))
     for a, b in zip(unit_difference(memory, times=3), unit_difference(memory)):
         torch.testing.assert_close(a, 1.5 * b)
@@ -98,7 +100,7 @@ def test_unit_of_odd_memories_is_finite_and_positive():
         for unit, channels in zip(unit_difference(memory), (64, 128, 256)):
             assert unit.shape == (channels, 1, 1) and (unit > 0).all() and unit.isfinite().all()
     for unit in unit_difference(dead):
-        assert unit[3] > .05 * unit.mean()  # a channel that is silent in good images must not drown the others
+        assert unit[3] > .05 * unit.mean()  # a channel that good images don't use must not drown the others
 
 
 def trained_like(channels, seed=0, **settings):
@@ -108,7 +110,8 @@ def trained_like(channels, seed=0, **settings):
     with torch.no_grad():
         for name, value in attention.state_dict().items():
             if value.is_floating_point():
-                value.copy_(torch.rand(value.shape, generator=generator) - (0 if name.endswith("var") else .5))
+                low = 0 if name.endswith("var") else -.5
+                value.copy_(low + torch.rand(value.shape, generator=generator))
     return attention.eval()
 
 
@@ -124,7 +127,8 @@ def test_coordinate_attention_against_einsum():
         return maps * (maps + 3).clamp(0, 6) / 6
 
     def widened(name, maps):
-        return torch.einsum("cw,bwl->bcl", state[f"{name}.weight"][:, :, 0, 0], maps) + state[f"{name}.bias"][:, None]
+        wide = torch.einsum("cw,bwl->bcl", state[f"{name}.weight"][:, :, 0, 0], maps)
+        return wide + state[f"{name}.bias"][:, None]
 
     rows = widened("rows", squeezed(x.mean(3))).sigmoid()
     columns = widened("columns", squeezed(x.mean(2))).sigmoid()
@@ -143,7 +147,8 @@ def test_height_is_not_width():
     attention, x = trained_like(32), draw(1, 32, 4, 8)
     torch.testing.assert_close(attention(x.roll(2, 3)), attention(x).roll(2, 3))
     torch.testing.assert_close(attention(x.roll(1, 2)), attention(x).roll(1, 2))
-    assert not torch.allclose(attention(x).transpose(2, 3), attention(x.transpose(2, 3)))  # rows, columns: own weights
+    turned = attention(x.transpose(2, 3)).transpose(2, 3)
+    assert not torch.allclose(attention(x), turned)  # rows and columns have weights of their own
 
 
 @pytest.mark.parametrize("channels, settings, width, count", [

@@ -1,10 +1,11 @@
-"""The fusion: what is concatenated, weighed, handed down and multiplied, and that nothing of it is missing."""
+"""The fusion: what is concatenated, weighed, handed down and multiplied; nothing of it is missing."""
 import pytest
 import torch
 from torch import nn
 
 from memseg_nb.attention import up
-from memseg_nb.fusion import CHANNELS, FeatureFusion, LevelFusion, TopDown, concatenate, conv_block, initialise
+from memseg_nb.fusion import (CHANNELS, FeatureFusion, LevelFusion, TopDown, concatenate, conv_block,
+                              initialise)
 from memseg_nb.recipe import MemSegError
 
 
@@ -32,7 +33,8 @@ def test_concatenate():
     for k, level in enumerate(concatenate(features, difference, "memory", spread=spread, unit=unit)):
         torch.testing.assert_close(level, torch.cat([features[k] / spread[k], difference[k] / unit[k]], 1))
     for k, level in enumerate(concatenate(features, difference, "memory", spread=spread)):
-        torch.testing.assert_close(level, torch.cat([features[k], difference[k]], 1) / torch.cat([spread[k]] * 2))
+        both = torch.cat([features[k], difference[k]], 1)
+        torch.testing.assert_close(level, both / torch.cat([spread[k], spread[k]]))
     for k, level in enumerate(concatenate(features, difference, "fixed", 7.)):
         torch.testing.assert_close(level, 7 * torch.cat([features[k], difference[k]], 1))
     for k, level in enumerate(concatenate(features, difference, "none", 7.)):

@@ -38,7 +38,8 @@ def test_each_number_of_the_recipe_counts():
         "loss.l1": lambda r: .9 * l1_loss(logits, masks) + .4 * focal_loss(logits, masks),
         "loss.focal": lambda r: .6 * l1_loss(logits, masks) + .9 * focal_loss(logits, masks),
         "loss.gamma": lambda r: .6 * l1_loss(logits, masks) + .4 * focal_loss(logits, masks, gamma=.9),
-        "loss.alpha_normal": lambda r: .6 * l1_loss(logits, masks) + .4 * focal_loss(logits, masks, alpha_normal=.9),
+        "loss.alpha_normal": lambda r: (.6 * l1_loss(logits, masks)
+                                        + .4 * focal_loss(logits, masks, alpha_normal=.9)),
         "loss.alpha_anomalous": lambda r: (.6 * l1_loss(logits, masks)
                                            + .4 * focal_loss(logits, masks, alpha_anomalous=.9)),
     }.items():

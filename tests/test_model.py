@@ -44,7 +44,8 @@ def test_parameters(shared):
     def count(module):
         return sum(p.numel() for p in module.parameters())
     assert count(shared.encoder) == 11_176_512 and count(shared.encoder.layer4) == 8_393_728
-    assert count(shared.fusion) == 5_827_264 and count(shared.decoder) == 3_991_218 and count(shared.memory) == 0
+    assert count(shared.fusion) == 5_827_264 and count(shared.decoder) == 3_991_218
+    assert count(shared.memory) == 0
     assert sum(p.numel() for p in shared.parameters() if p.requires_grad) == 18_212_210
     stages = [count(a) + count(b) for a, b in zip(shared.decoder.widen, shared.decoder.merge)]
     assert stages == [2_950_656, 738_048, 184_704, 80_896, 36_480]
@@ -60,7 +61,7 @@ def test_sizes(size):
     assert explained.logits.shape == (1, 2, *size) and explained.probability.shape == (1, *size)
     assert explained.deepest.shape == (1, 512, height // 32, width // 32)
     shapes = [tuple(stage.shape[1:]) for stage in explained.stages]
-    assert shapes == [(out, height * 2 ** k // 16, width * 2 ** k // 16) for k, (*_, out) in enumerate(STAGES)]
+    assert shapes == [(stage[-1], (height << k) // 16, (width << k) // 16) for k, stage in enumerate(STAGES)]
     assert [m.shape[2:] for m in explained.maps] == [(height // s, width // s) for s in (4, 8, 16)]
 
 
@@ -68,8 +69,8 @@ def test_names(shared):
     with torch.no_grad():
         explained = shared.explain(images(2, seed=1))
     named = explained.named()
-    groups = {"match.difference": 3, "maps": 3, "fused.concatenated": 3, "fused.attended": 3, "fused.fused": 3,
-              "fused.weights": 3, "fused.merged": 3, "stages": 5}
+    groups = {"match.difference": 3, "maps": 3, "fused.concatenated": 3, "fused.attended": 3,
+              "fused.fused": 3, "fused.weights": 3, "fused.merged": 3, "stages": 5}
     expected = {f"{group}.{k}" for group, many in groups.items() for k in range(1, many + 1)}
     expected |= {"features.stem", "features.layer1", "features.layer2", "features.layer3", "match.index",
                  "match.distances", "deepest", "logits", "probability"}
@@ -82,7 +83,8 @@ def test_names(shared):
 @pytest.mark.parametrize("difference", ["absolute", "squared"])
 @pytest.mark.parametrize("match", ["joint", "level"])
 def test_is_its_parts_one_after_the_other(normalise, difference, match):
-    model = network(f"fusion.normalise={normalise}", f"memory.difference={difference}", f"memory.match={match}").eval()
+    model = network(f"fusion.normalise={normalise}", f"memory.difference={difference}",
+                    f"memory.match={match}").eval()
     batch = images(2, seed=1)
     with torch.no_grad():
         explained = model.explain(batch)
@@ -112,7 +114,8 @@ def test_index_forces_the_memory_sample(shared):
 def decoder_inputs(seed=0):
     generator = torch.Generator().manual_seed(seed)
     fused = [torch.rand(1, c, s, s + s // 2, generator=generator) for c, s in ((64, 16), (128, 8), (256, 4))]
-    return torch.rand(1, 512, 2, 3, generator=generator), fused, torch.rand(1, 64, 32, 48, generator=generator)
+    deepest = torch.rand(1, 512, 2, 3, generator=generator)
+    return deepest, fused, torch.rand(1, 64, 32, 48, generator=generator)
 
 
 def test_decoder_uses_every_input():
@@ -120,10 +123,12 @@ def test_decoder_uses_every_input():
     deepest, fused, stem = decoder_inputs()
     with torch.no_grad():
         stages, logits = decoder(deepest, fused, stem)
-        torch.testing.assert_close(stages[0], decoder.merge[0](torch.cat([decoder.widen[0](up(deepest)), fused[2]], 1)))
+        joined = torch.cat([decoder.widen[0](up(deepest)), fused[2]], 1)
+        torch.testing.assert_close(stages[0], decoder.merge[0](joined))
         torch.testing.assert_close(logits, decoder.head(stages[4]))
         changed = [decoder(deepest + 1, fused, stem), decoder(deepest, fused, stem + 1)]
-        changed += [decoder(deepest, [f + (k == level) for k, f in enumerate(fused)], stem) for level in range(3)]
+        changed += [decoder(deepest, [f + (k == level) for k, f in enumerate(fused)], stem)
+                    for level in range(3)]
     assert all(not torch.allclose(logits, other) for _, other in changed)
     assert decoder.head.bias is not None
 
@@ -149,7 +154,8 @@ def test_a_training_step_leaves_the_frozen_half_as_it_was():
         model(images(4, seed=seed)).square().mean().backward()
         optimiser.step()
     after = model.state_dict()
-    kept = ("encoder.conv1", "encoder.bn1", "encoder.layer1", "encoder.layer2", "encoder.layer3", "memory", "unit")
+    kept = ("encoder.conv1", "encoder.bn1", "encoder.layer1", "encoder.layer2", "encoder.layer3", "memory",
+            "unit")
     for name, value in before.items():
         assert torch.equal(value, after[name]) == name.startswith(kept), name
 
@@ -166,7 +172,8 @@ def test_state_dict_round_trip():
     batch = images(3, seed=2)
     assert torch.equal(model.anomaly_map(batch), other.anomaly_map(batch))
     assert torch.equal(model.explain(batch).match.distances, other.explain(batch).match.distances)
-    assert {"memory.layer1", "memory.layer2", "memory.layer3", "unit1", "unit2", "unit3"} <= set(model.state_dict())
+    names = {f"memory.layer{k}" for k in (1, 2, 3)} | {f"unit{k}" for k in (1, 2, 3)}
+    assert names <= set(model.state_dict())
 
 
 def test_the_units_come_with_the_memory():
@@ -223,13 +230,15 @@ def test_seeds():
     state = torch.get_rng_state()
     models = [network(f"training.seed={seed}", remember=False) for seed in (0, 0, 1)]
     assert torch.equal(state, torch.get_rng_state())
-    flat = [torch.cat([p.flatten() for part in (m.fusion, m.decoder) for p in part.parameters()]) for m in models]
+    flat = [torch.cat([p.flatten() for part in (model.fusion, model.decoder) for p in part.parameters()])
+            for model in models]
     assert torch.equal(flat[0], flat[1]) and not torch.equal(flat[0], flat[2])
 
 
 def test_the_recipe_reaches_every_part():
-    model = network("memory.match=level", "memory.difference=squared", "memory.pooling=5", "fusion.normalise=fixed",
-                    "fusion.scale=50", "attention.reduction=16", "attention.smallest_width=4", remember=False)
+    model = network("memory.match=level", "memory.difference=squared", "memory.pooling=5",
+                    "fusion.normalise=fixed", "fusion.scale=50", "attention.reduction=16",
+                    "attention.smallest_width=4", remember=False)
     assert (model.memory.match, model.memory.difference, model.memory.pooling) == ("level", "squared", 5)
     assert (model.fusion.normalise, model.fusion.scale) == ("fixed", 50)
     assert model.fusion.levels[0].attention.squeeze[0].out_channels == 8
