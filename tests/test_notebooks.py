@@ -82,7 +82,7 @@ def test_has_the_sections_of_a_lesson(path):
     assert [h for h in headings if h in SECTIONS] == SECTIONS
     missing = [label for label in BOX if f"**{label}**" not in prose]
     assert not missing, f"the box at the top lacks {missing}"
-    run_time = re.search(r"\*\*Run time\*\*\D*(\d+) s", prose)
+    run_time = re.search(r"\*\*Run time\*\* (\d+) s on 2 CPU cores, measured", prose)
     assert run_time, "the box lacks a measured run time: python tests/measure_lessons.py"
     assert int(run_time[1]) <= 60
     table = prose.split("## Paper and code")[1].split("\n## ")[0]

@@ -1,0 +1,45 @@
+"What the README promises: it is made from the index, its links lead somewhere, its lines of Python run"
+import re
+import shutil
+from pathlib import Path
+
+from make_readme import ROOT, readme
+
+import memseg_nb.recipe
+from memseg_nb.products import render_product
+from memseg_nb.images import save_image
+
+README = (ROOT / "README.md").read_text()
+
+
+def test_is_made_from_the_index():
+    assert README == readme(), "make readme"
+
+
+def test_names_the_two_commands():
+    assert "make demo" in README and "make test" in README
+
+
+def test_links_lead_somewhere():
+    links = [link for link in re.findall(r"\]\(([^)#]+)", README) if not link.startswith("http")]
+    assert len(links) > 10
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_five_lines_of_python(tiny_data, tmp_path, monkeypatch):
+    "As they stand, in a folder with photos of a bottle; only the shipped recipe is made tiny"
+    code, = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    assert len(code.strip().splitlines()) == 5
+    shutil.copytree(tiny_data / "hex_nut", tmp_path / "photos" / "bottle")
+    save_image(tmp_path / "photo.png", render_product("hex_nut", (96, 128), defect="rust")[0])
+    recipe = (ROOT / "settings.ini").read_text()
+    for key, value in dict(height=64, width=64, steps=2, samples=3, workers=0, weights="random", device="cpu").items():
+        recipe, changed = re.subn(rf"^{key} = .*$", f"{key} = {value}", recipe, flags=re.MULTILINE)
+        assert changed == 1
+    (tmp_path / "tiny.ini").write_text(recipe)
+    monkeypatch.setattr(memseg_nb.recipe, "shipped_path", lambda: tmp_path / "tiny.ini")
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(code, names)  # noqa: S102
+    assert names["detector"].predict("photo.png").map.shape == (96, 128)
+    assert Path("runs/bottle/model.safetensors").exists()
