@@ -217,21 +217,21 @@ def _close(mask: np.ndarray, radius: int) -> np.ndarray:
     closed = binary_closing(np.pad(mask, radius), x * x + y * y <= radius * radius + 1)
     return mask | closed[radius:-radius, radius:-radius]
 
-# %% ../nbs/02a_rendering.ipynb #e597b26f
+# %% ../nbs/02a_rendering.ipynb #b5035168
 def _swap(product: Surface, broken: Surface, sound: np.ndarray, light: Light, tall: float) -> tuple:
-    "The picture (linear) of the broken product, its mask; away from the damage it is that of the sound one"
+    "The picture (linear) of the broken product, and by how much it differs (H, W) from that of the sound one"
     near = _near_change(product, broken, .04)
     reach = tall / np.tan(np.radians(light.elevation)) + product.pixels * .06 + 4
     place = _frame(near[..., 0] > 0, int(reach))  # only this part of the picture has to be lit again
-    picture, mask = sound.copy(), np.zeros(sound.shape[:2], bool)
-    if mask[place].size:
-        x, y = grid(mask.shape)
+    picture, change = sound.copy(), np.zeros(sound.shape[:2], np.float32)
+    if change[place].size:
+        x, y = grid(change.shape)
         new = expose(broken.cut(place), light, tall, (x[place], y[place]))
         picture[place] += near[place] * (new - sound[place])
-        mask[place] = np.abs(develop(picture[place]) - develop(sound[place])).max(-1) > VISIBLE
-    return picture, _close(mask, max(round(.008 * min(mask.shape)), 1))
+        change[place] = np.abs(develop(picture[place]) - develop(sound[place])).max(-1)
+    return picture, change
 
-# %% ../nbs/02a_rendering.ipynb #a8d777a0
+# %% ../nbs/02a_rendering.ipynb #435c4b5c
 def take(
     build: Callable,         # build(size, rng, defect=None, damage=None) -> Surface
     size: tuple[int, int],   # (height, width), pixels
@@ -239,7 +239,7 @@ def take(
     defect: str | None=None,
     light: Light=Light(),    # usual light of this product
     spread: float=1.,        # how much the light varies
-    area: float=1e-4,        # smallest defect, share of the picture
+    area: float=6e-4,        # share of the picture that a defect changes clearly, at least
     sensor: bool=True,       # False: without the noise of the sensor
 ) -> tuple:                  # image (H, W, 3) float32 0..1 and mask (H, W) bool
     "Photograph a product; the mask is where the noise-free picture differs from that of the sound product"
@@ -250,8 +250,9 @@ def take(
     sound = picture = expose(product, light, tall)
     mask = np.zeros(size, bool)
     for seed in damage if defect else ():
-        picture, mask = _swap(product, build(size, fresh(body), defect, fresh(seed)), sound, light, tall)
-        if mask.sum() >= max(area * mask.size, 4):
+        picture, change = _swap(product, build(size, fresh(body), defect, fresh(seed)), sound, light, tall)
+        mask = _close(change > VISIBLE, max(round(.008 * min(size)), 1))
+        if (change > 4 * VISIBLE).sum() >= max(area * mask.size, 4):
             break
     assert not defect or mask.any(), f"defect {defect}: nothing to be seen in {len(damage)} tries"
     return _sense(picture, fresh(grain)) if sensor else np.clip(develop(picture), 0, 1), mask
