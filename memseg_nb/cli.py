@@ -149,7 +149,7 @@ def _simulate(image: Path, out: Path, count: int, recipe) -> None:
     steps = [(made.foreground[k], made.noise[k], made.masks[k], made.source[k], made.images[k]) for k in few]
     plots.save(plots.grid([s for row in steps for s in row], titles=list(names) * len(few), columns=5), out/"sheet.png")
 
-# %% ../nbs/19_cli.ipynb #97f96383
+# %% ../nbs/19_cli.ipynb #0c4b001b
 @cli.command()
 @click.option("--data", metavar="DIR", help="Folder of products in MVTec AD's layout, or one product's folder.")
 @click.option("--category", metavar="NAME", help="Which product; not needed where there is only one.")
@@ -159,8 +159,8 @@ def _simulate(image: Path, out: Path, count: int, recipe) -> None:
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run; settings not given are the run's.")
 def train(data, category, out, resume, recipe_file, overrides, size, **options):
     "Train on the good images of one product. No test image is looked at."
-    from memseg_nb import checkpoints, training
     if not data and not resume: raise click.UsageError("--data: missing, the folder of products to learn from")
+    from memseg_nb import checkpoints, training
     if resume and not recipe_file: recipe_file = checkpoints.Run.open(out).recipe_file
     recipe = effective_recipe(recipe_file, overrides, size, **options)
     run = training.train(data, category, out, recipe, resume=resume)
@@ -267,5 +267,5 @@ def main(
         code = _say(error, hint, wanted)
     sys.exit(code if isinstance(code, int) else 0)
 
-# %% ../nbs/19_cli.ipynb #8c84b66a
-if __name__ == "__main__": main()
+# %% ../nbs/19_cli.ipynb #d8a8bf34
+if __name__ == "__main__" and "ipykernel" not in sys.modules: main()  # python -m memseg_nb.cli
