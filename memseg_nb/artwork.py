@@ -5,14 +5,13 @@
 # %% auto #0
 __all__ = ['PARTS', 'CHIPS', 'HEADER', 'HOLES', 'QUARTER', 'pins', 'artwork', 'sample']
 
-# %% ../nbs/02e_artwork.ipynb #a9481321
+# %% ../nbs/02e_artwork.ipynb #6af4aacd
 from functools import lru_cache, partial
 
 import numpy as np
 from PIL import Image
 
-from .render import Surface, blank
-from .shapes import box, circle, lettering, segment
+from .shapes import Surface, box, circle, lettering, segment
 
 # %% ../nbs/02e_artwork.ipynb #dd183984
 PARTS = {"R1": (.13, -.33), "R2": (.205, -.33), "R3": (.28, -.33), "R4": (.355, -.33), "C1": (.175, -.175),

@@ -75,12 +75,12 @@ def _nut(size: tuple, rng: Generator, defect: str | None=None, damage: Generator
         NUT_DEFECTS[defect](s, damage, inner, bore)
     return s
 
-# %% ../nbs/02d_objects.ipynb #163cb130
+# %% ../nbs/02d_objects.ipynb #07c39a07
 def _nut_scratch(s: Surface, rng: Generator, inner: float, bore: float) -> None:
     "Across the face, roughly along the turning marks or against them"
     angle, r = rng.uniform(0, 360), rng.uniform(bore * 1.25, inner * .92)
     direction = angle + rng.choice([-1, 1]) * rng.uniform(70, 140)
-    points = wander(rng, _polar(angle, r), direction, rng.uniform(.1, .26), 4)
+    points = wander(rng, _polar(angle, r), direction, rng.uniform(.1, .26), 8.)
     scratch(s, points, rng.uniform(.005, .009), rng.uniform(.003, .005), (.85, .84, .82), .8)
 
 
@@ -94,7 +94,7 @@ def _nut_dent(s: Surface, rng: Generator, inner: float, bore: float) -> None:
 def _nut_crack(s: Surface, rng: Generator, inner: float, bore: float) -> None:
     "Outwards from the bore"
     angle = rng.uniform(0, 360)
-    points = wander(rng, _polar(angle, bore * 1.02), angle, rng.uniform(.09, .19), 30, 12)
+    points = wander(rng, _polar(angle, bore * 1.02), angle, rng.uniform(.1, .2), 20, 12)
     crack(s, points, rng.uniform(.006, .01), .02)
 
 # %% ../nbs/02d_objects.ipynb #5485c7c0
@@ -216,7 +216,7 @@ TABLET = Product("tablet", "object", ("chip", *TABLET_DEFECTS, "misprint"),
 # %% ../nbs/02d_objects.ipynb #74af09ec
 RED, CREAM, STEEL = np.float32([.36, .018, .016]), np.float32([.80, .74, .60]), np.float32([.62, .61, .58])
 
-# %% ../nbs/02d_objects.ipynb #33401403
+# %% ../nbs/02d_objects.ipynb #e95dfad9
 def _cap(size: tuple, rng: Generator, defect: str | None=None, damage: Generator | None=None) -> Surface:
     "A crown cap with its 21 flutes and a printed emblem, on a grey plastic belt"
     s = blank(size, (.30, .31, .32), .3, degrees=rng.uniform(-6, 6), centre=rng.uniform(-.02, .02, 2))
@@ -224,7 +224,7 @@ def _cap(size: tuple, rng: Generator, defect: str | None=None, damage: Generator
     r, angle = np.hypot(s.x, s.y), np.arctan2(s.y, s.x)
     bend = _bend(angle, damage) if defect == "bent_flute" else np.float32(0)
     flute = np.cos(21 * angle + .06 * wave(angle, rng, .5, (-3.2, 3.2)))
-    rim = .405 * (1 + .006 * rng.uniform(-1, 1)) + .013 * flute * (1 - bend) + .010 * bend
+    rim = .405 * (1 + .006 * rng.uniform(-1, 1)) + .013 * flute * (1 - bend) + .018 * bend
     s.body = s.cover(r - rim)
     skirt = smoothstep(.295, .40, r)
     top = .16 - .028 * np.square(r / .3) - .12 * skirt**2 + .02 * skirt * (flute * (1 - .9 * bend) - bend)
