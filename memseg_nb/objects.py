@@ -75,13 +75,13 @@ def _nut(size: tuple, rng: Generator, defect: str | None=None, damage: Generator
         NUT_DEFECTS[defect](s, damage, inner, bore)
     return s
 
-# %% ../nbs/02d_objects.ipynb #07c39a07
+# %% ../nbs/02d_objects.ipynb #e81400ad
 def _nut_scratch(s: Surface, rng: Generator, inner: float, bore: float) -> None:
     "Across the face, roughly along the turning marks or against them"
     angle, r = rng.uniform(0, 360), rng.uniform(bore * 1.25, inner * .92)
     direction = angle + rng.choice([-1, 1]) * rng.uniform(70, 140)
     points = wander(rng, _polar(angle, r), direction, rng.uniform(.1, .26), 8.)
-    scratch(s, points, rng.uniform(.005, .009), rng.uniform(.003, .005), (.85, .84, .82), .8)
+    scratch(s, points, rng.uniform(.008, .013), rng.uniform(.004, .007), (.85, .84, .82), .8)
 
 
 def _nut_dent(s: Surface, rng: Generator, inner: float, bore: float) -> None:
