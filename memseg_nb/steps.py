@@ -59,11 +59,11 @@ class Split(NamedTuple):
     shared: bool                 # whether memory images are trained on too
     note: str                    # what a user should know; empty if all is as it should be
 
-# %% ../nbs/13b_steps.ipynb #e75bc585
+# %% ../nbs/13b_steps.ipynb #13aeba7f
 def split(
     paths: Sequence[Path],  # all good images
     samples: int,           # N, the memory images wanted
-    held_back: float,       # share kept for the thresholds
+    held_back: float,       # share kept for the thresholds, but at least 8 images or a fifth of all; 0 is off
     seed: int,              # of the run
 ) -> Split:
     "Share out the good images: disjoint if there are enough, else shared, and saying so"
@@ -71,7 +71,8 @@ def split(
         raise MemSegError(f"{len(paths)} good image(s): needs at least 2, one to remember and one to compare with it")
     paths = sorted(paths, key=lambda path: path.name)
     order = [paths[i] for i in torch.randperm(len(paths), generator=draws(seed, SPLIT)).tolist()]
-    held = max(2, math.ceil(held_back * len(order))) if held_back > 0 and len(order) >= FEW else 0
+    held = max(math.ceil(held_back * len(order)), min(8, len(order) // 5))
+    if not held_back or len(order) < FEW: held = 0
     back, rest = order[:held], order[held:]
     shared = len(rest) < 2 * samples
     train, notes = rest if shared else rest[samples:], []
@@ -199,7 +200,7 @@ def train_step(
     state.step += 1
     return numbers
 
-# %% ../nbs/13b_steps.ipynb #1d6a10f1
+# %% ../nbs/13b_steps.ipynb #7fee6389
 def match_others(
     model: MemSeg,
     images: Tensor,  # (B, 3, H, W), 0..1
@@ -207,7 +208,7 @@ def match_others(
 ) -> Tensor:         # for `MemSeg.explain`: (B,), or (B, 3) if each level has a match of its own
     "The nearest memory sample that does not come from the same photo"
     distances = model.memory(model.encoder(images)).distances
-    same = own[:, None] == torch.arange(model.memory.samples, device=own.device)
+    same = own[:, None] == torch.arange(len(model.memory.layer1), device=own.device)
     if distances.ndim == 3: same = same[:, None]
     return distances.masked_fill(same, math.inf).argmin(-1)
 

@@ -30,7 +30,7 @@ from .steps import ADVICE, Split, State, StepData, draws, learning_rate, new_sta
 from .textures import open_textures
 from .thresholds import choose_thresholds
 
-# %% ../nbs/14_training.ipynb #261fad03
+# %% ../nbs/14_training.ipynb #ac50be19
 def _names(state: State) -> list[str]:
     "Names of the trained parameters, in the optimiser's order"
     return [name for name, parameter in state.model.named_parameters() if parameter.requires_grad]
@@ -43,7 +43,7 @@ def save_checkpoint(
     "Write all that is needed to go on; weights that are not finite never replace good ones"
     tensors = {f"model.{name}": value for name, value in state.model.state_dict().items()}
     broken = [name for name, value in tensors.items() if not value.isfinite().all()]
-    if broken: raise MemSegError(f"step {state.step}: {broken[0]} is not finite: {ADVICE}")
+    if broken: raise MemSegError(f"step {state.step}: {broken[0].removeprefix('model.')} is not finite: {ADVICE}")
     names = _names(state)
     for number, entries in state.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{names[number]}.{key}": value for key, value in entries.items() if value is not None}
@@ -116,7 +116,7 @@ def _patient():
 
 def _ignore_interrupt(worker: int): signal.signal(signal.SIGINT, signal.SIG_IGN)
 
-# %% ../nbs/14_training.ipynb #5af168e9
+# %% ../nbs/14_training.ipynb #09818117
 def _batches(data: StepData, first: int, device: torch.device):
     "The batches from step `first` on, simulated by other processes if so set"
     training, options = data.training, {}
@@ -125,7 +125,7 @@ def _batches(data: StepData, first: int, device: torch.device):
         options["worker_init_fn"] = _ignore_interrupt
         if platform.system() == "Linux": options["multiprocessing_context"] = "fork"
     loader = DataLoader(data, batch_size=None, sampler=range(first, last), num_workers=training.workers,
-                        pin_memory=device.type == "cuda", **options)
+                        pin_memory=device.type == "cuda", generator=torch.Generator(), **options)
     try: yield from loader
     except MemSegError as error:  # a worker's error carries its traceback in its text
         raise MemSegError(str(error).rsplit("MemSegError: ", 1)[-1].strip()) from None
