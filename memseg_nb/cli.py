@@ -212,13 +212,13 @@ def benchmark(data, out, categories, mvtec, recipe_file, overrides, size, **opti
         raise MemSegError(f"{len(failed)} of {len(rows)} products failed: {', '.join(failed)}; the notes in "
                           f"{Path(out)/'results.md'} say why; mend it and run the same command again")
 
-# %% ../nbs/19_cli.ipynb #6eacb79c
+# %% ../nbs/19_cli.ipynb #d366b2d9
 DEMO = ("image.height=128", "image.width=128", "training.steps=300", "training.optimizer=adamw",
         "training.learning_rate=0.001", "encoder.weights=auto")
 
 @cli.command()
 @click.option("--out", default="demo", show_default=True, metavar="DIR", help="Folder to write to.")
-@click.option("--product", default="hex_nut", show_default=True, metavar="NAME", help="Which embedded product.")
+@click.option("--product", default="brushed_metal", show_default=True, metavar="NAME", help="Which embedded product.")
 @training_options
 @recipe_options
 def demo(out, product, recipe_file, overrides, size, **options):
