@@ -38,7 +38,7 @@ def replacing(
     finally:
         with contextlib.suppress(OSError): part.unlink()
 
-# %% ../nbs/13_checkpoints.ipynb #acf83413
+# %% ../nbs/13_checkpoints.ipynb #7b0061aa
 _KEY = "memseg"  # the entry of the safetensors header that holds our metadata
 os.umask(_UMASK := os.umask(0o077))  # what the user's own programs may not do with new files
 
@@ -54,6 +54,7 @@ def save_state(
         save_file(plain, part, {_KEY: json.dumps(metadata, allow_nan=False)})
         part.chmod(0o666 & ~_UMASK)  # safetensors lets the owner only read it
 
+# %% ../nbs/13_checkpoints.ipynb #859967fa
 def load_state(
     path: str|Path,  # a file that `save_state` wrote
 ) -> tuple[dict[str, Tensor], dict]:  # tensors (on the CPU) and metadata
@@ -65,14 +66,14 @@ def load_state(
             metadata = json.loads((file.metadata() or {})[_KEY])
             tensors = {name: file.get_tensor(name) for name in file.keys()}
     except KeyError as error:
-        raise MemSegError(f"{path} is a safetensors file, but not of this program: it lacks our metadata") from error
+        raise MemSegError(f"{path} is a safetensors file, but not of this program: no metadata") from error
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise MemSegError(f"{path} can't be read: {error}; it is cut off, damaged or not a safetensors file. "
                           "Nothing of it was used; copy it again or train again") from error
     if not isinstance(metadata, dict): raise MemSegError(f"{path}: its metadata is not a JSON object")
     return tensors, metadata
 
-# %% ../nbs/13_checkpoints.ipynb #dc0f4b59
+# %% ../nbs/13_checkpoints.ipynb #83178170
 def save_json(
     path: str|Path,  # the file to write or to replace
     value,           # anything the json module can write
@@ -87,8 +88,8 @@ def load_json(
     "The JSON object in `path`"
     try: value = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise MemSegError(f"{path} can't be read: {error}; the file is damaged or not of this program") from error
-    if not isinstance(value, dict): raise MemSegError(f"{path} holds no JSON object: it is not of this program")
+        raise MemSegError(f"{path} can't be read: {error}; it is damaged or not of this program") from error
+    if not isinstance(value, dict): raise MemSegError(f"{path} holds no JSON object: not of this program")
     return value
 
 # %% ../nbs/13_checkpoints.ipynb #47f73f11
@@ -103,7 +104,7 @@ def fingerprint(
     settings = {name: value for name, value in flatten(recipe).items() if name not in MAY_CHANGE}
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
-# %% ../nbs/13_checkpoints.ipynb #d4a9d228
+# %% ../nbs/13_checkpoints.ipynb #2fdda5ab
 def _create(
     folder: str|Path,  # a new or empty folder
     recipe: Recipe,    # the effective settings
@@ -117,15 +118,16 @@ def _create(
     except OSError as error:
         raise MemSegError(f"can't make the run folder {folder}: {error}; choose another (--out)") from error
     if run.record_file.exists():
-        raise MemSegError(f"{folder} already holds a run: go on with it (--resume), or choose another (--out)")
+        raise MemSegError(f"{folder} already holds a run: "
+                          "go on with it (--resume), or choose another (--out)")
     if there:
-        raise MemSegError(f"{folder} is not empty ({', '.join(there[:3])}{', ...' if len(there) > 3 else ''}): "
+        raise MemSegError(f"{folder} is not empty (it holds {', '.join(there[:3])}): "
                           "a run needs a folder of its own, choose another (--out)")
     recipe.save(run.recipe_file)
     run.update(format=1, status="starting", **record)
     return run
 
-# %% ../nbs/13_checkpoints.ipynb #e006d46d
+# %% ../nbs/13_checkpoints.ipynb #a9b5710c
 def _open(
     folder: str|Path,  # the folder of a run, finished or not
 ) -> "Run":
@@ -133,16 +135,16 @@ def _open(
     run = Run(folder)
     if not run.folder.is_dir(): raise MemSegError(f"no run folder {folder}: train first, or check the name")
     missing = [path.name for path in (run.recipe_file, run.record_file) if not path.is_file()]
-    if len(missing) == 2: raise MemSegError(f"{folder} is no run folder: it has neither recipe.ini nor run.json")
+    if len(missing) == 2:
+        raise MemSegError(f"{folder} is no run folder: it has neither recipe.ini nor run.json")
     if missing:
         raise MemSegError(f"{folder} is a half-written run, without {missing[0]}: delete it and train again")
     run.record, run.recipe  # readable, or an error now
     return run
 
-# %% ../nbs/13_checkpoints.ipynb #2fa3c76b
-class Run:
-    "A folder that holds one training: its recipe, its record, its weights and what was measured with them"
-    create, open = staticmethod(_create), staticmethod(_open)
+# %% ../nbs/13_checkpoints.ipynb #c18fb957
+class _Files:
+    "The files of a run"
     def __init__(self, folder: str|Path):
         self.folder = Path(folder)
         self.recipe_file = self.folder/"recipe.ini"                 # the effective settings
@@ -154,6 +156,10 @@ class Run:
         self.metrics_file = self.folder/"metrics.json"
         self.figures = self.folder/"figures"
 
+# %% ../nbs/13_checkpoints.ipynb #c0e54cde
+class Run(_Files):
+    "A folder that holds one training: its recipe, its record, its weights and what was measured with them"
+    create, open = staticmethod(_create), staticmethod(_open)
     def __repr__(self): return f"Run({str(self.folder)!r})"
     def __fspath__(self): return str(self.folder)
     @property
@@ -185,7 +191,7 @@ def check_same(
         raise MemSegError(f"{run.folder} was made with other settings: {'; '.join(differences)}. "
                           "Go on with the same settings, or train in another folder (--out)")
 
-# %% ../nbs/13_checkpoints.ipynb #9b124937
+# %% ../nbs/13_checkpoints.ipynb #83ed165d
 def restore(
     model: MemSeg,               # any state
     tensors: dict[str, Tensor],  # a state_dict of such a model
@@ -197,6 +203,7 @@ def restore(
         raise MemSegError(f"{path} doesn't fit its recipe.ini: {str(error).splitlines()[-1].strip()}; "
                           "files of two runs were mixed, train again") from error
 
+# %% ../nbs/13_checkpoints.ipynb #c2d9a4cd
 def load_model(
     run: Run|str|Path,            # a finished run
     device: str|torch.device="cpu",

@@ -59,7 +59,7 @@ class Split(NamedTuple):
     shared: bool                 # whether memory images are trained on too
     note: str                    # what a user should know; empty if all is as it should be
 
-# %% ../nbs/13b_steps.ipynb #13aeba7f
+# %% ../nbs/13b_steps.ipynb #48ca90b9
 def split(
     paths: Sequence[Path],  # all good images
     samples: int,           # N, the memory images wanted
@@ -68,7 +68,8 @@ def split(
 ) -> Split:
     "Share out the good images: disjoint if there are enough, else shared, and saying so"
     if len(paths) < 2:
-        raise MemSegError(f"{len(paths)} good image(s): needs at least 2, one to remember and one to compare with it")
+        raise MemSegError(f"{len(paths)} good image(s): needs at least 2, "
+                          "one to remember and one to compare with it")
     paths = sorted(paths, key=lambda path: path.name)
     order = [paths[i] for i in torch.randperm(len(paths), generator=draws(seed, SPLIT)).tolist()]
     held = max(math.ceil(held_back * len(order)), min(8, len(order) // 5))
@@ -159,7 +160,7 @@ def new_state(
     scaler = torch.amp.GradScaler(device.type, enabled=training.precision == "float16")
     return State(model, optimizer, scaler)
 
-# %% ../nbs/13b_steps.ipynb #8ef92355
+# %% ../nbs/13b_steps.ipynb #df45edbb
 ADVICE = "the learning rate is too large: try a tenth of it (training.learning_rate)"
 
 def _why_not_finite(step: int, losses: Losses, batch: Batch, recipe: Recipe, rate: float) -> str:
@@ -167,12 +168,12 @@ def _why_not_finite(step: int, losses: Losses, batch: Batch, recipe: Recipe, rat
     bad = [int(number) for number, image in zip(batch.source, batch.images) if not image.isfinite().all()]
     if bad: cause = f"training image number {bad[0]} holds values that are not finite: remove it"
     elif recipe.training.precision != "float32":
-        cause = f"{recipe.training.precision} is too coarse here (use training.precision=float32), or {ADVICE}"
+        cause = f"{recipe.training.precision} is too coarse (use training.precision=float32), or {ADVICE}"
     else: cause = ADVICE
-    return (f"step {step + 1}: the loss ({losses.total:g}) or its gradient is not finite, at learning rate {rate:.3g}; "
-            f"{cause}. The last good checkpoint is kept")
+    return (f"step {step + 1}: the loss ({losses.total:g}) or its gradient is not finite, "
+            f"at learning rate {rate:.3g}; {cause}. The last good checkpoint is kept")
 
-# %% ../nbs/13b_steps.ipynb #8dd872f1
+# %% ../nbs/13b_steps.ipynb #4f0679b1
 def train_step(
     state: State,         # changed in place
     batch: Batch,
@@ -184,21 +185,26 @@ def train_step(
     device, training = next(state.model.parameters()).device, recipe.training
     images = batch.images.to(device, non_blocking=True, memory_format=torch.channels_last)
     masks = batch.masks.to(device, non_blocking=True)
-    logits = _forward(state.model.train(), images, training.precision, batch.source.to(device) if shared else None)
+    own = batch.source.to(device) if shared else None
+    logits = _forward(state.model.train(), images, training.precision, own)
     losses = memseg_loss(logits, masks, recipe.loss)
     numbers = Losses(*torch.stack([part.detach() for part in losses]).tolist())
-    state.optimizer.zero_grad(set_to_none=True)
-    state.scaler.scale(losses.total).backward()
-    state.scaler.unscale_(state.optimizer)
-    group = state.optimizer.param_groups[0]
-    norm = nn.utils.clip_grad_norm_(group["params"], training.clip or math.inf)
-    fine = math.isfinite(numbers.total) and (state.scaler.is_enabled() or bool(norm.isfinite()))
+    norm = _gradient(state, losses.total, training.clip)
+    fine = math.isfinite(numbers.total) and (state.scaler.is_enabled() or math.isfinite(norm))
     if not fine: raise MemSegError(_why_not_finite(state.step, numbers, batch, recipe, rate))
-    group["lr"] = rate
+    state.optimizer.param_groups[0]["lr"] = rate
     state.scaler.step(state.optimizer)
     state.scaler.update()
     state.step += 1
     return numbers
+
+# %% ../nbs/13b_steps.ipynb #aeddf04c
+def _gradient(state: State, loss: Tensor, clip: float) -> float:
+    "Compute the gradient and clip it; its norm before that"
+    state.optimizer.zero_grad(set_to_none=True)
+    state.scaler.scale(loss).backward()
+    state.scaler.unscale_(state.optimizer)
+    return float(nn.utils.clip_grad_norm_(state.optimizer.param_groups[0]["params"], clip or math.inf))
 
 # %% ../nbs/13b_steps.ipynb #7fee6389
 def match_others(

@@ -48,7 +48,19 @@ class Thresholds(NamedTuple):
     good: int                 # good images it was chosen with
     simulated: int            # simulated ones
 
-# %% ../nbs/13c_thresholds.ipynb #c9a6e8c5
+# %% ../nbs/13c_thresholds.ipynb #42a6a6df
+def _versions(image, simulator, light, generator, versions):
+    "The image, its other lights if there are any, and its simulated versions, with their masks"
+    copies = image.expand(versions, -1, -1, -1)
+    with one_thread():
+        simulation = simulator(copies, generator)
+        good = torch.cat([image, vary_light(copies, generator, **light)]) if any(light.values()) else image
+        batch = torch.cat([good, vary_light(simulation.images, generator, **light)])
+    masks = simulation.masks.new_zeros(len(batch), *image.shape[2:])
+    masks[len(good):] = simulation.masks
+    return batch, masks
+
+# %% ../nbs/13c_thresholds.ipynb #85575814
 @torch.no_grad()
 def choose_thresholds(
     model: MemSeg,           # trained
@@ -60,28 +72,16 @@ def choose_thresholds(
 ) -> Thresholds:
     "Thresholds from good images and simulated defects in them; no test image is involved"
     good, defective, pixels, model = [], [], PixelMetrics(), model.eval()
-    device, light = next(model.parameters()).device, asdict(recipe.light)
+    device, light, share = next(model.parameters()).device, asdict(recipe.light), recipe.evaluation.top_share
     for number in range(len(images)):
-        batch, masks = _versions(images[number][None], simulator, light, draws(recipe.training.seed, THRESHOLDS, number),
-                                 versions)
-        batch = batch.to(device)
-        index = match_others(model, batch, torch.full((len(batch),), number, device=device)) if remembered else None
+        generator = draws(recipe.training.seed, THRESHOLDS, number)
+        batch, masks = _versions(images[number][None], simulator, light, generator, versions)
+        batch, own = batch.to(device), torch.full((len(batch),), number, device=device)
+        index = match_others(model, batch, own) if remembered else None
         maps = probability(model.explain(batch, index).logits).cpu()
         pixels.update(maps, masks)
-        scores, spoilt = image_score(maps, recipe.evaluation.top_share), masks.flatten(1).any(1)
+        scores, spoilt = image_score(maps, share), masks.flatten(1).any(1)
         good += scores[~spoilt].tolist()
         defective += scores[spoilt].tolist()
-    threshold, accuracy = separate(good, defective)
-    f1, at = pixels.best_f1()
-    return Thresholds(threshold, float(at), accuracy, float(f1), len(good), len(defective))
-
-def _versions(image, simulator, light, generator, versions):
-    "The image, its other lights if there are any, and its simulated versions, with their masks"
-    copies = image.expand(versions, -1, -1, -1)
-    with one_thread():
-        simulation = simulator(copies, generator)
-        good = torch.cat([image, vary_light(copies, generator, **light)]) if any(light.values()) else image
-        batch = torch.cat([good, vary_light(simulation.images, generator, **light)])
-    masks = simulation.masks.new_zeros(len(batch), *image.shape[2:])
-    masks[len(good):] = simulation.masks
-    return batch, masks
+    (image, accuracy), (f1, pixel) = separate(good, defective), pixels.best_f1()
+    return Thresholds(image, float(pixel), accuracy, float(f1), len(good), len(defective))

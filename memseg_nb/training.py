@@ -30,7 +30,7 @@ from .steps import ADVICE, Split, State, StepData, draws, learning_rate, new_sta
 from .textures import open_textures
 from .thresholds import choose_thresholds
 
-# %% ../nbs/14_training.ipynb #ac50be19
+# %% ../nbs/14_training.ipynb #52fd1e12
 def _names(state: State) -> list[str]:
     "Names of the trained parameters, in the optimiser's order"
     return [name for name, parameter in state.model.named_parameters() if parameter.requires_grad]
@@ -43,14 +43,17 @@ def save_checkpoint(
     "Write all that is needed to go on; weights that are not finite never replace good ones"
     tensors = {f"model.{name}": value for name, value in state.model.state_dict().items()}
     broken = [name for name, value in tensors.items() if not value.isfinite().all()]
-    if broken: raise MemSegError(f"step {state.step}: {broken[0].removeprefix('model.')} is not finite: {ADVICE}")
+    if broken:
+        raise MemSegError(f"step {state.step}: {broken[0].removeprefix('model.')} is not finite: {ADVICE}")
     names = _names(state)
     for number, entries in state.optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{names[number]}.{key}": value for key, value in entries.items() if value is not None}
-    save_state(run.checkpoint_file, tensors, dict(kind="checkpoint", recipe=fingerprint(run.recipe), step=state.step,
-                                                  seconds=seconds, scaler=state.scaler.state_dict()))
+        tensors |= {f"optimizer.{names[number]}.{key}": value
+                    for key, value in entries.items() if value is not None}
+    metadata = dict(kind="checkpoint", recipe=fingerprint(run.recipe), step=state.step, seconds=seconds,
+                    scaler=state.scaler.state_dict())
+    save_state(run.checkpoint_file, tensors, metadata)
 
-# %% ../nbs/14_training.ipynb #d44bd693
+# %% ../nbs/14_training.ipynb #1cbf3237
 def load_checkpoint(
     run: Run,
     state: State,  # fresh; changed in place
@@ -59,11 +62,12 @@ def load_checkpoint(
     tensors, metadata = load_state(run.checkpoint_file)
     if metadata.get("kind") != "checkpoint" or metadata.get("recipe") != fingerprint(run.recipe):
         raise MemSegError(f"{run.checkpoint_file} is not a checkpoint of this run's recipe.ini: train again")
-    part = lambda head: {name.removeprefix(head): value for name, value in tensors.items() if name.startswith(head)}
-    restore(state.model, part("model."), run.checkpoint_file)
+    weights = {name: tensors.pop(name) for name in list(tensors) if name.startswith("model.")}
+    weights = {name.removeprefix("model."): value for name, value in weights.items()}
+    restore(state.model, weights, run.checkpoint_file)
     names, entries = _names(state), {}
-    for name, value in part("optimizer.").items():
-        name, key = name.rsplit(".", 1)
+    for name, value in tensors.items():
+        name, key = name.removeprefix("optimizer.").rsplit(".", 1)
         if name not in names: raise MemSegError(f"{run.checkpoint_file}: unknown weight {name}: train again")
         if value.ndim == 4: value = value.contiguous(memory_format=torch.channels_last)
         entries.setdefault(names.index(name), {})[key] = value
@@ -116,7 +120,7 @@ def _patient():
 
 def _ignore_interrupt(worker: int): signal.signal(signal.SIGINT, signal.SIG_IGN)
 
-# %% ../nbs/14_training.ipynb #09818117
+# %% ../nbs/14_training.ipynb #6cf88821
 def _batches(data: StepData, first: int, device: torch.device):
     "The batches from step `first` on, simulated by other processes if so set"
     training, options = data.training, {}
@@ -131,8 +135,8 @@ def _batches(data: StepData, first: int, device: torch.device):
         raise MemSegError(str(error).rsplit("MemSegError: ", 1)[-1].strip()) from None
     except RuntimeError as error:
         if "DataLoader worker" not in str(error): raise
-        raise MemSegError(f"a simulating process ended ({str(error).splitlines()[0]}): too little memory, or a script "
-                          'without if __name__ == "__main__"; try training.workers=0') from error
+        raise MemSegError(f"a simulating process ended ({str(error).splitlines()[0]}): too little memory, or "
+                          'a script without if __name__ == "__main__"; try training.workers=0') from error
 
 # %% ../nbs/14_training.ipynb #e04d2adb
 _COLUMNS = ("step", "total", "l1", "focal", "learning_rate", "seconds")
@@ -153,12 +157,13 @@ def read_losses(
     with open(run.losses_file, newline="", encoding="utf-8") as file: rows = list(csv.DictReader(file))
     return {name: [float(row[name]) for row in rows] for name in _COLUMNS}
 
-# %% ../nbs/14_training.ipynb #d4e740b6
+# %% ../nbs/14_training.ipynb #f2b8ea2e
 def _bar(recipe: TrainingRecipe, state: State, progress: bool) -> tqdm:
     "A progress bar with loss, pace and time left"
     common = dict(desc="training", disable=not progress, dynamic_ncols=True)
     if not recipe.minutes: return tqdm(total=recipe.steps, initial=state.step, unit="step", **common)
-    return tqdm(total=round(recipe.minutes * 60), bar_format="{desc}: {percentage:3.0f}%|{bar}| {postfix}", **common)
+    layout = "{desc}: {percentage:3.0f}%|{bar}| {postfix}"
+    return tqdm(total=round(recipe.minutes * 60), bar_format=layout, **common)
 
 def _show(bar: tqdm, timed: bool, state: State, mean: float, seconds: float, pace: float):
     "Move the bar by a step"
@@ -166,12 +171,13 @@ def _show(bar: tqdm, timed: bool, state: State, mean: float, seconds: float, pac
         bar.set_postfix_str(f"loss {mean:.4f}", refresh=False)
         bar.update(1)
         return
-    left = max(0, bar.total - seconds)
-    bar.set_postfix_str(f"step {state.step}, loss {mean:.4f}, {pace:.2f} step/s, {left:.0f} s left", refresh=False)
+    text = f"step {state.step}, loss {mean:.4f}, {pace:.2f} step/s, {max(0, bar.total - seconds):.0f} s left"
+    bar.set_postfix_str(text, refresh=False)
     bar.update(min(seconds, bar.total) - bar.n)
 
-# %% ../nbs/14_training.ipynb #c79c9b53
-def _learn(run: Run, state: State, data: StepData, recipe: Recipe, shared: bool, clock: Clock, progress: bool, callback):
+# %% ../nbs/14_training.ipynb #b03df62d
+def _learn(run: Run, state: State, data: StepData, recipe: Recipe, shared: bool, clock: Clock, progress: bool,
+           callback):
     "Step after step until the training is over"
     training, device, mean = recipe.training, next(state.model.parameters()).device, None
     began = clock.seconds(state), state.step
@@ -182,20 +188,23 @@ def _learn(run: Run, state: State, data: StepData, recipe: Recipe, shared: bool,
             rate = learning_rate(fraction, training)
             losses = train_step(state, next(batches), recipe, rate, shared)
             seconds, mean = clock.seconds(state), .9 * (mean or losses.total) + .1 * losses.total
-            csv.writer(file).writerow([state.step, *(f"{value:.6g}" for value in (*losses, rate)), f"{seconds:.2f}"])
+            numbers = [f"{value:.6g}" for value in (*losses, rate)]
+            csv.writer(file).writerow([state.step, *numbers, f"{seconds:.2f}"])
             file.flush()
-            _show(bar, training.minutes > 0, state, mean, seconds, (state.step - began[1])/(seconds - began[0]))
+            pace = (state.step - began[1]) / max(seconds - began[0], 1e-9)
+            _show(bar, training.minutes > 0, state, mean, seconds, pace)
             if callback: callback(state.step, losses, state.model)
             if asked.is_set(): raise KeyboardInterrupt
             if state.step % training.checkpoint_every == 0: _save(run, state, clock, "training")
 
+# %% ../nbs/14_training.ipynb #5135a1f5
 def _save(run: Run, state: State, clock: Clock, status: str):
     "Checkpoint and record"
     seconds = clock.seconds(state)
     save_checkpoint(run, state, seconds)
     run.update(status=status, steps_done=state.step, seconds=round(seconds, 1))
 
-# %% ../nbs/14_training.ipynb #cf686dcb
+# %% ../nbs/14_training.ipynb #fef54543
 _PARTS = ("memory", "train", "held_back")
 
 def _begin(data, category: str|None, out, recipe: Recipe|None):
@@ -205,26 +214,28 @@ def _begin(data, category: str|None, out, recipe: Recipe|None):
     samples = recipe.memory_samples.get(category.name, recipe.memory.samples)
     parts = split(category.train, samples, recipe.training.held_back, recipe.training.seed)
     names = {part: [path.name for path in getattr(parts, part)] for part in _PARTS}
-    versions = dict(memseg_nb=memseg_nb.__version__, torch=torch.__version__, torchvision=torchvision.__version__,
-                    python=platform.python_version())
-    run = Run.create(out, recipe, category=category.name, data=str(category.root.resolve()), versions=versions,
-                     split=dict(names, shared=parts.shared, note=parts.note), steps_done=0)
+    versions = dict(memseg_nb=memseg_nb.__version__, torch=torch.__version__,
+                    torchvision=torchvision.__version__, python=platform.python_version())
+    run = Run.create(out, recipe, category=category.name, data=str(category.root.resolve()), steps_done=0,
+                     versions=versions, split=dict(names, shared=parts.shared, note=parts.note))
     return run, recipe, category, parts
 
-# %% ../nbs/14_training.ipynb #890a9b9b
+# %% ../nbs/14_training.ipynb #28a77fff
 def _go_on(data, category: str|None, out, recipe: Recipe|None):
     "The same for a run that exists"
     run = Run.open(out)
     if recipe is not None: check_same(run, recipe)
     recipe, record = recipe or run.recipe, run.record
     if not run.finished and not run.checkpoint_file.is_file():
-        raise MemSegError(f"{run.folder} is a half-written run, without a checkpoint: delete it and train again")
-    if not isinstance(data, Category): data = open_category(data or record["data"], category or record["category"])
+        raise MemSegError(f"{run.folder} is a half-written run, without a checkpoint: "
+                          "delete it and train again")
+    if not isinstance(data, Category):
+        data = open_category(data or record["data"], category or record["category"])
     by_name, names = {path.name: path for path in data.train}, record["split"]
     known = {name for part in _PARTS for name in names[part]}
     if changed := sorted(known ^ set(by_name)):
-        raise MemSegError(f"{data.root}: the good images are not those that {run.folder} began with "
-                          f"({len(changed)} came or went, such as {changed[0]}): bring them back, or train again")
+        raise MemSegError(f"{data.root}: the good images are not those that {run.folder} began with ("
+                          f"{len(changed)} came or went, such as {changed[0]}): bring them back or train again")
     parts = (tuple(by_name[name] for name in names[part]) for part in _PARTS)
     return run, recipe, data, Split(*parts, names["shared"], names["note"])
 
@@ -251,11 +262,12 @@ def make_simulator(
     return Simulator(recipe.perlin, recipe.simulation, textures, method, recipe.foreground.opening,
                      recipe.foreground.closing)
 
-# %% ../nbs/14_training.ipynb #9cb5b6cf
+# %% ../nbs/14_training.ipynb #05c2afd0
 def _read(images: ImageSet, progress: bool):
     "Decode the images that fit into the cache, so that a broken one is found before the training"
     fit = images.cache_bytes // (3 * images.size[0] * images.size[1])
-    for number in tqdm(range(min(len(images), fit)), "reading images", disable=not progress, leave=False): images[number]
+    numbers = range(min(len(images), fit))
+    for number in tqdm(numbers, "reading images", disable=not progress, leave=False): images[number]
 
 def _fresh(run: Run, recipe: Recipe, memory: ImageSet, device: torch.device) -> State:
     "A new model whose memory is filled"
@@ -265,7 +277,7 @@ def _fresh(run: Run, recipe: Recipe, memory: ImageSet, device: torch.device) -> 
     model.remember(memory.batch(range(at, min(at + 8, len(memory)))) for at in range(0, len(memory), 8))
     return new_state(model, recipe, device)
 
-# %% ../nbs/14_training.ipynb #8bed5710
+# %% ../nbs/14_training.ipynb #da02ccb1
 def _prepare(run: Run, recipe: Recipe, category: Category, parts: Split, resume: bool, progress: bool):
     "All that a training needs: state, simulator, images to train on and images held back"
     device, simulator = choose_device(recipe.training.device), make_simulator(recipe, category.name)
@@ -280,12 +292,13 @@ def _prepare(run: Run, recipe: Recipe, category: Category, parts: Split, resume:
         state = _fresh(run, recipe, memory, device)
         save_checkpoint(run, state)
     notes = [note for note in (run.record["weights"]["note"], parts.note) if note]
-    run.update(status="training", message="", device=str(device), foreground=simulator.foreground_method, notes=notes)
+    run.update(status="training", message="", device=str(device), notes=notes,
+               foreground=simulator.foreground_method)
     for note in notes if progress else (): tqdm.write(f"note: {note}")
     _start_log(run, state.step)
     return state, simulator, images, held_back
 
-# %% ../nbs/14_training.ipynb #48703b78
+# %% ../nbs/14_training.ipynb #1d5bbf0d
 def _finish(run: Run, state: State, simulator: Simulator, held_back: ImageSet, parts: Split, recipe: Recipe):
     "Thresholds, result and picture of the losses"
     remembered = parts.shared and parts.held_back == parts.train
@@ -301,7 +314,8 @@ def _finish(run: Run, state: State, simulator: Simulator, held_back: ImageSet, p
 
 def _work(run, recipe, parts, state, simulator, images, held_back, clock, progress, callback):
     "Train, save, choose the thresholds"
-    try: _learn(run, state, StepData(images, simulator, recipe), recipe, parts.shared, clock, progress, callback)
+    data = StepData(images, simulator, recipe)
+    try: _learn(run, state, data, recipe, parts.shared, clock, progress, callback)
     except KeyboardInterrupt:
         _save(run, state, clock, "interrupted")
         raise
