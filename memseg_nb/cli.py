@@ -243,7 +243,7 @@ def _demo_data(out: Path, product: str, recipe) -> Path:
         write_products(data, product, recipe.image.size, seed=0, train=90, good=30, defective=10)
     return data
 
-# %% ../nbs/19_cli.ipynb #ded35648
+# %% ../nbs/19_cli.ipynb #fcaf860d
 def _say(error: BaseException, words: str, wanted: bool) -> int:
     "Print an error, with the way it took through the code only if wanted; exit code 1"
     if wanted: traceback.print_exception(error)
@@ -256,6 +256,7 @@ def main(
     "The program `memseg`"
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     wanted = "--traceback" in arguments or bool(os.environ.get("MEMSEG_TRACEBACK"))
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # PyTorch isn't imported yet: see the text above
     try: code = cli.main(arguments, prog_name="memseg", standalone_mode=False) or 0
     except click.ClickException as error:
         error.show()

@@ -2,6 +2,7 @@
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side: one core each
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait give up the core
 
 import pytest
 import torch
