@@ -151,7 +151,7 @@ def grid(
         draw(axes.flat[k], image, titles[k] if titles else "", cmap, limits)
     return figure
 
-# %% ../nbs/20_plots.ipynb #24ea16a4
+# %% ../nbs/20_plots.ipynb #41938e77
 def _coloured(image):
     "The picture as (H, W, 3), grey or not"
     image = as_array(image).astype(np.float32)
@@ -166,7 +166,7 @@ def overlay(
     top: float=1.,         # value of the map with the brightest colour
 ) -> np.ndarray:           # (H, W, 3), float32, 0..1
     "The image with the map laid over it: the surer, the more opaque, so that good surface stays as it is"
-    image, map = _coloured(image), (as_array(map) / np.float32(top)).clip(0, 1)
+    image, map = _coloured(image), (as_array(map) / np.float32(max(top, 1e-6))).clip(0, 1)
     colours = colormaps[cmap](.25 + .75 * map)[:, :, :3].astype(np.float32)
     weight = alpha * map[:, :, None]
     return (1 - weight) * image + weight * colours

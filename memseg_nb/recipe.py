@@ -128,7 +128,7 @@ class ForegroundRecipe(Section):
     opening: int = setting(0, 64)  # radius, pixels at 256 x 256
     closing: int = setting(0, 64)  # radius, pixels at 256 x 256
 
-# %% ../nbs/00_recipe.ipynb #1b9285df
+# %% ../nbs/00_recipe.ipynb #09be5531
 @dataclass(frozen=True)
 class SimulationRecipe(Section):
     "What fills the shape, and how strongly"
@@ -148,6 +148,7 @@ class SimulationRecipe(Section):
         low, high = self.opacity_min, self.opacity_max
         return f"opacity_min = {low}: needs at most opacity_max, {high}" if low > high else ""
 
+# %% ../nbs/00_recipe.ipynb #b7427217
 @dataclass(frozen=True)
 class LightRecipe(Section):
     "Changes of light that count as normal"
