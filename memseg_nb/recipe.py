@@ -128,12 +128,13 @@ class ForegroundRecipe(Section):
     opening: int = setting(0, 64)  # radius, pixels at 256 x 256
     closing: int = setting(0, 64)  # radius, pixels at 256 x 256
 
-# %% ../nbs/00_recipe.ipynb #09be5531
+# %% ../nbs/00_recipe.ipynb #e48dbd7b
 @dataclass(frozen=True)
 class SimulationRecipe(Section):
     "What fills the shape, and how strongly"
     texture_share: float = setting(0, 1)  # share of anomalies with a foreign texture
     tone: float = setting(0, 1)           # share of these textures that take over the product's tones
+    flaws: float = setting(0, 1)          # share of anomalies that have the shape of a crack, a spot, a chip ...
     opacity_min: float = setting(0, 1)    # delta is drawn from here ...
     opacity_max: float = setting(0, 1)    # ... to here
     grid_rows: int = setting(1, 64)       # pieces the structural source is cut into, downwards
@@ -156,11 +157,12 @@ class LightRecipe(Section):
     gradient: float = setting(0, .9)  # largest relative change of light across the image
     gamma: float = setting(0, .9)     # largest change of the tone curve's exponent
 
-# %% ../nbs/00_recipe.ipynb #87dd61bc
+# %% ../nbs/00_recipe.ipynb #947aab67
 @dataclass(frozen=True)
 class EncoderRecipe(Section):
     "Where the frozen features come from"
-    weights: str = setting(pattern=".+", says="imagenet, random, auto, or a file (.pth, .safetensors)")
+    weights: str = setting(pattern=".+", says="formulas, imagenet, random, auto, or a file (.pth, .safetensors)")
+    exposure: str = setting(choices=("auto", "as_is", "mean"))
     timeout: float = setting(0, 600)  # seconds the download may take under auto
 
 @dataclass(frozen=True)
@@ -203,7 +205,7 @@ class EvaluationRecipe(Section):
     fpr_limit: float = setting(.001, 1)  # AUPRO is integrated up to this false-positive rate
     batch: int = setting(1, 1024)        # images at once
 
-# %% ../nbs/00_recipe.ipynb #6818ec29
+# %% ../nbs/00_recipe.ipynb #9119e2c8
 @dataclass(frozen=True)
 class TrainingRecipe(Section):
     "How the network learns"
@@ -224,6 +226,7 @@ class TrainingRecipe(Section):
     device: str = setting(pattern=r"auto|cpu|mps|cuda(:\d+)?", says="auto, cpu, mps, cuda or cuda:0")
     precision: str = setting(choices=("float32", "bfloat16", "float16"))
     checkpoint_every: int = setting(1, 1_000_000)  # steps
+    warm_start: str = setting(pattern=".+", says="auto, off, or a .safetensors file")
 
 # %% ../nbs/00_recipe.ipynb #aff4b1c2
 class Table(Mapping):

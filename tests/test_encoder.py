@@ -219,7 +219,7 @@ def test_record_goes_into_json_and_stays_as_it_is(standard):
 
 
 @pytest.mark.parametrize("name, message", [
-    ("imagnet", "imagenet, random, auto"), ("weights.onnx", "imagenet, random, auto"), ("", "imagenet, random, auto"),
+    ("imagnet", "formulas, imagenet, random, auto"), ("weights.onnx", "formulas, imagenet, random, auto"), ("", "formulas, imagenet, random, auto"),
     ("nowhere/weights.pth", "cannot be read"), ("folder.pth", "cannot be read")])
 def test_names_that_lead_nowhere(tmp_path, monkeypatch, name, message):
     monkeypatch.chdir(tmp_path)
@@ -465,9 +465,20 @@ def test_a_cache_that_cannot_be_written(cache, weights_bytes):
     server.shutdown()
 
 
-def test_auto_prefers_what_the_package_ships_to_random_weights(cache, tmp_path, weights):
+def test_auto_asks_nobody_when_the_package_ships_weights(cache, tmp_path, weights, monkeypatch):
     (tmp_path / "shipped").mkdir()
-    save_file(weights, tmp_path / "shipped" / "small.safetensors")
-    encoder, record = load_encoder("auto", timeout=0.5, url="http://127.0.0.1:9/resnet18-00000000.pth")
-    assert record.used == "shipped" and record.source.endswith("small.safetensors") and record.note
-    assert torch.equal(encoder.conv1.weight, weights["conv1.weight"].float())
+    frozen = {name: value for name, value in weights.items() if not name.startswith(("layer4", "fc"))}
+    save_file(frozen | {"exposure": torch.tensor(.45)}, tmp_path / "shipped" / "formulas.safetensors")
+    monkeypatch.setattr(module, "download", lambda *args: pytest.fail("asked the network"))
+    encoder, record = load_encoder("auto")
+    assert record.used == "formulas" and record.source.endswith("formulas.safetensors")
+    assert torch.equal(encoder.conv1.weight, weights["conv1.weight"].float()) and encoder.exposure == torch.tensor(.45)
+    assert load_encoder("formulas")[1].sha256 == record.sha256
+    assert load_encoder("auto", exposure="as_is")[0].exposure == 0
+
+
+def test_even_exposure_cancels_a_change_of_exposure(images):
+    encoder = load_encoder("random", exposure="mean")[0]
+    assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(encoder(images), encoder(.6 * images)))
+    plain = load_encoder("random")[0]
+    assert not torch.allclose(plain(images).layer1, plain(.6 * images).layer1, atol=1e-2)
