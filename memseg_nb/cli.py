@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['recipe_options', 'training_options', 'KEYS', 'DEMO', 'Size', 'effective_recipe', 'cli', 'products', 'simulate',
-           'train', 'evaluate', 'predict', 'benchmark', 'demo', 'main']
+           'train', 'evaluate', 'predict', 'pretrain', 'benchmark', 'demo', 'main']
 
 # %% ../nbs/19_cli.ipynb #e77f7157
 import os
@@ -49,10 +49,10 @@ recipe_options = _options(
     click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="Same seed, same result."),
 )
 
-# %% ../nbs/19_cli.ipynb #9ce948e7
+# %% ../nbs/19_cli.ipynb #31b03a27
 training_options = _options(
     click.option("--textures", metavar="DIR", help="Folder of texture images, such as DTD; default: rendered ones."),
-    click.option("--weights", metavar="imagenet|random|auto|FILE", help="Where the frozen encoder's weights come from."),
+    click.option("--weights", metavar="formulas|imagenet|random|auto|FILE", help="Where the frozen encoder's weights come from."),
     click.option("--steps", type=click.IntRange(1), help="So many optimiser steps ..."),
     click.option("--minutes", type=click.FloatRange(0, min_open=True), help="... or so many minutes of training."),
     click.option("--device", help="auto, cpu, cuda, cuda:0 or mps."),
@@ -178,19 +178,39 @@ def evaluate(run, data, device):
     click.echo(evaluation.summary(metrics))
     click.echo(f"figures: {Path(run)/'figures'}")
 
-# %% ../nbs/19_cli.ipynb #0727af5a
+# %% ../nbs/19_cli.ipynb #fb54d890
 @cli.command()
-@click.argument("run", metavar="RUN")
-@click.argument("photos", metavar="IMAGE|FOLDER")
+@click.argument("paths", metavar="[RUN] IMAGE|FOLDER", nargs=-1, required=True)
 @click.option("--out", required=True, metavar="DIR", help="Folder for overlays, masks, maps (.npy) and scores.csv.")
+@click.option("--memory", metavar="DIR", help="Folder of good photos, in place of RUN: no training at all.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:0 or mps.")
-def predict(run, photos, out, device):
-    "Heatmap, mask, score and decision for a photo or all photos of a folder."
+def predict(paths, out, memory, device):
+    """Heatmap, mask, score and decision for a photo or all photos of a folder.
+
+    With --memory no RUN is needed: the network as it was trained on formulas looks at the difference to some good photos.
+    """
+    if len(paths) != (1 if memory else 2):
+        raise click.UsageError(f"{len(paths)} paths: needs photos only with --memory, else a RUN and photos")
     from memseg_nb.detector import Detector
-    done = Detector.load(run, device).predict_folder(photos, out)
+    detector = Detector.remember(memory, device=device) if memory else Detector.load(paths[0], device)
+    done = detector.predict_folder(paths[-1], out)
     click.echo(f"{done.predicted} photos, {done.defective} called defective: {done.table}")
     if done.failed:
         raise MemSegError(f"{len(done.failed)} photos have no answer: {'; '.join(done.failed.values())}")
+
+# %% ../nbs/19_cli.ipynb #3ef80b0a
+@cli.command()
+@click.option("--out", required=True, metavar="FILE", help="The encoder's weights, .safetensors; the network's lie beside it.")
+@click.option("--minutes", type=click.FloatRange(0, min_open=True), help="Of training; default: as the shipped weights.")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Other seed, other products.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:0 or mps.")
+@click.option("--workers", type=click.IntRange(0), help="Processes that compute images; default: 1, with a GPU all cores but one.")
+@click.option("--resume", is_flag=True, help="Go on with an interrupted pretraining.")
+def pretrain(out, minutes, seed, device, workers, resume):
+    "Train encoder and network on products made of formulas: no photograph, no download. The shipped weights come from here."
+    from memseg_nb import pretraining
+    plan = pretraining.Plan(seed=seed, **(dict(minutes=minutes) if minutes else {}))
+    for file in pretraining.pretrain(out, plan, device, workers=workers, resume=resume): click.echo(file)
 
 # %% ../nbs/19_cli.ipynb #07b1879c
 @cli.command()
