@@ -52,6 +52,14 @@ def test_every_key_is_read_and_has_a_comment_with_its_origin(shipped):
     assert seen == list(flatten(shipped))
 
 
+def test_quick_differs_where_it_says(shipped):
+    quick = load_recipe("quick")
+    changed = {line.split(":")[0] for line in shipped.differences(quick)}
+    assert changed == {"image.height", "image.width", "simulation.flaws", "training.optimizer",
+                       "training.learning_rate", "training.minutes"}
+    assert load_recipe("quick", ["training.steps=7"]).training.steps == 7
+
+
 def test_types(shipped):
     for f in fields(Recipe):
         part = getattr(shipped, f.name)
