@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['recipe_options', 'training_options', 'KEYS', 'DEMO', 'Size', 'effective_recipe', 'cli', 'products', 'simulate',
-           'train', 'evaluate', 'predict', 'pretrain', 'benchmark', 'demo', 'main']
+           'train', 'evaluate', 'predict', 'pretrain', 'benchmark', 'compare', 'demo', 'main']
 
 # %% ../nbs/19_cli.ipynb #e77f7157
 import os
@@ -33,7 +33,7 @@ class Size(click.ParamType):
             self.fail(f"image size {size[0]}x{size[1]}: needs multiples of 32, e.g. {near}", param, ctx)
         return size
 
-# %% ../nbs/19_cli.ipynb #1b0c5108
+# %% ../nbs/19_cli.ipynb #1900bbbd
 def _options(*options):
     "Several click options as one decorator"
     def decorate(function):
@@ -42,25 +42,25 @@ def _options(*options):
     return decorate
 
 recipe_options = _options(
-    click.option("--recipe", "recipe_file", metavar="FILE", help="Your own settings.ini; may hold only what differs."),
+    click.option("--recipe", "recipe_file", metavar="FILE", help="Your own settings.ini, may hold only what differs; or quick."),
     click.option("--set", "overrides", metavar="SECTION.KEY=VALUE", multiple=True,
                  help="Change one setting of the recipe, e.g. training.learning_rate=0.01; may be repeated."),
     click.option("--size", type=Size(), help="Images are resized to this; a multiple of 32, or HEIGHTxWIDTH."),
     click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="Same seed, same result."),
 )
 
-# %% ../nbs/19_cli.ipynb #31b03a27
+# %% ../nbs/19_cli.ipynb #934ee35c
 training_options = _options(
     click.option("--textures", metavar="DIR", help="Folder of texture images, such as DTD; default: rendered ones."),
     click.option("--weights", metavar="formulas|imagenet|random|auto|FILE", help="Where the frozen encoder's weights come from."),
-    click.option("--steps", type=click.IntRange(1), help="So many optimiser steps ..."),
+    click.option("--steps", type=click.IntRange(0), help="So many optimiser steps (0: none) ..."),
     click.option("--minutes", type=click.FloatRange(0, min_open=True), help="... or so many minutes of training."),
     click.option("--device", help="auto, cpu, cuda, cuda:0 or mps."),
 )
 KEYS = dict(textures="data.textures", weights="encoder.weights", steps="training.steps", minutes="training.minutes",
             device="training.device", seed="training.seed")
 
-# %% ../nbs/19_cli.ipynb #cb0e0e40
+# %% ../nbs/19_cli.ipynb #2b1b111a
 def effective_recipe(
     recipe_file: str|None,      # path of an own recipe
     overrides: tuple[str, ...], # section.key=value
@@ -69,15 +69,15 @@ def effective_recipe(
     **options,                  # of KEYS; None where not given
 ):                              # Recipe
     "The shipped recipe, changed by own file, defaults, `--set` and options, the last the strongest"
-    if options.get("steps") and options.get("minutes"):
+    if options.get("steps") is not None and options.get("minutes"):
         raise click.UsageError("--steps and --minutes: give one of them; the clock or the count decides when to stop")
     changes = list(overrides)
     if size: changes += [f"image.height={size[0]}", f"image.width={size[1]}"]
     changes += [f"{KEYS[name]}={value}" for name, value in options.items() if value is not None]
-    if options.get("steps"): changes.append("training.minutes=0")
+    if options.get("steps") is not None: changes.append("training.minutes=0")
     return load_recipe(recipe_file, [*defaults, *changes])
 
-# %% ../nbs/19_cli.ipynb #e2520cd0
+# %% ../nbs/19_cli.ipynb #99eaee0c
 @click.group(context_settings=dict(help_option_names=["-h", "--help"], max_content_width=100))
 @click.version_option(package_name="memseg-nb", prog_name="memseg")
 @click.option("--traceback", is_flag=True, envvar="MEMSEG_TRACEBACK", help="On an error show where in the code it came up.")
@@ -90,6 +90,7 @@ def cli(traceback):
       memseg train --data DIR --category NAME --out RUN          learn from DIR/NAME/train/good
       memseg evaluate RUN                                        score DIR/NAME/test
       memseg predict RUN PHOTOS --out DIR                        heatmaps and decisions for new photos
+      memseg predict --memory GOOD PHOTOS --out DIR              the same without training, from a folder of good photos
 
     Exit codes: 0 done, 1 failed (the message says why), 2 not understood.
     """
@@ -231,6 +232,25 @@ def benchmark(data, out, categories, mvtec, recipe_file, overrides, size, **opti
     if failed := [row["category"] for row in rows if row["error"]]:
         raise MemSegError(f"{len(failed)} of {len(rows)} products failed: {', '.join(failed)}; the notes in "
                           f"{Path(out)/'results.md'} say why; mend it and run the same command again")
+
+# %% ../nbs/19_cli.ipynb #338e62f7
+@cli.command()
+@click.option("--data", required=True, metavar="DIR", help="Folder of products in MVTec AD's layout.")
+@click.option("--out", default="comparison", show_default=True, metavar="DIR", help="All runs, comparison.csv, .md and .png.")
+@click.option("--categories", metavar="NAME,NAME", help="Only these; default: all that are found.")
+@click.option("--ways", metavar="NAME,NAME", help="Of random, even, encoder, warm, instant, perlin, imagenet; default: the first five.")
+@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Trainings of each.")
+@click.option("--minutes", type=click.FloatRange(0, min_open=True), default=1., show_default=True, help="Each training's time.")
+@recipe_options
+def compare(data, out, categories, ways, seeds, minutes, recipe_file, overrides, size, seed):
+    "Compare what the network may begin with, at equal time: random weights, formulas, ImageNet. Base: the recipe quick."
+    from memseg_nb import comparison
+    recipe = effective_recipe(recipe_file or "quick", overrides, size, seed=seed)
+    rows = comparison.compare_starts(data, out, categories.split(",") if categories else None,
+                                     ways.split(",") if ways else comparison.DEFAULT, seeds, minutes, recipe)
+    click.echo(comparison.report(rows))
+    if failed := [row for row in rows if row["error"]]:
+        raise MemSegError(f"{len(failed)} of {len(rows)} trainings failed, first: {failed[0]['error']}")
 
 # %% ../nbs/19_cli.ipynb #d366b2d9
 DEMO = ("image.height=128", "image.width=128", "training.steps=300", "training.optimizer=adamw",

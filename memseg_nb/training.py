@@ -77,7 +77,7 @@ def load_checkpoint(
     if metadata["scaler"]: state.scaler.load_state_dict(metadata["scaler"])
     state.step, state.seconds = metadata["step"], metadata["seconds"]
 
-# %% ../nbs/14_training.ipynb #a4c87df9
+# %% ../nbs/14_training.ipynb #670aa0f7
 class Clock:
     "How much of the training is over: by steps, or by the time set in `minutes`"
     def __init__(self,
@@ -95,7 +95,7 @@ class Clock:
 
     def fraction(self, state: State) -> float:
         "f, from 0; the training is over at 1"
-        if not self.recipe.minutes: return (state.step + .5) / self.recipe.steps
+        if not self.recipe.minutes: return (state.step + .5) / max(self.recipe.steps, .5)
         now = self.seconds(state)
         self.first = self.first or (now, state.step)
         done = state.step - self.first[1]
