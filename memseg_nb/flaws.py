@@ -93,7 +93,7 @@ def splat(
         ink += np.bincount(y[inside] * size[1] + x[inside], weight[inside], minlength=ink.size)
     return np.minimum(ink, 1).reshape(size)
 
-# %% ../nbs/05b_flaws.ipynb #4e91a499
+# %% ../nbs/05b_flaws.ipynb #b6ab96ab
 def _line(
     rng, size,
     unit,          # a pixel of an image of 128, in pixels
@@ -102,17 +102,16 @@ def _line(
     branching=0.,  # probability of a branch at each step
 ):                 # ink, (H, W), 0..1
     "A thin line, perhaps with branches"
-    fine = max(1, math.ceil(unit))  # in large images more steps, that stay shorter than a pixel
-    steps, stride, restless = int(steps * fine), .7 * unit / fine, restless / math.sqrt(fine)
+    steps, stride = int(steps), .7 * unit
     points, headings = wander(rng, rng.uniform(0, size), rng.uniform(0, 2 * math.pi), restless, steps, stride)
     lines = [points]
-    for k in np.flatnonzero(rng.random(steps) < branching / fine):
+    for k in np.flatnonzero(rng.random(steps) < branching):
         heading = headings[k] + rng.choice([-1, 1]) * rng.uniform(.4, 1.2)
         lines.append(wander(rng, points[k], heading, restless, int(.3 * steps), stride)[0])
     ink = splat(np.concatenate(lines), size)
     width = 0 if rng.random() < .6 else rng.uniform(.4, 1.2)
     blur = math.sqrt((width * unit) ** 2 + max(0, unit ** 2 - 1) / 6)
-    if blur < .3:
+    if blur < .3:  # in larger images a line of one pixel gets wider, which closes the gaps between steps too
         return ink
     ink = ndimage.gaussian_filter(ink, blur)
     return np.minimum(ink / max(ink.max(), 1e-6) * 1.3, 1)

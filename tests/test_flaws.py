@@ -91,6 +91,31 @@ def test_thin_kinds_are_thin_and_large_ones_large():
     assert max(area[kind] for kind in THIN) < .01 < min(area[kind] for kind in ("stain", "cloud", "band"))
 
 
+def test_a_chip_lies_at_a_side_and_narrows_inwards():
+    for k in range(40):
+        chip = draw_shape(np.random.default_rng(k), (64, 96), "chip")[0] > SOLID
+        sides = [np.rot90(chip, turn).sum(1) for turn in range(4)]
+        assert any((np.diff(side) <= 0).all() and 0 < side[0] <= 41 for side in sides)
+
+
+def test_clouds_keep_all_of_their_islands_or_a_quarter():
+    clouds = [draw_shape(np.random.default_rng(k), (128, 128), "cloud")[0] for k in range(150)]
+    islands = [ndimage.label(cloud > .5)[1] for cloud in clouds]
+    assert max(islands) > 15 and np.mean(np.array(islands) <= 2) > .3
+
+
+def test_cracks_branch_and_scratches_are_nearly_straight(monkeypatch):
+    walks = []
+    monkeypatch.setattr("memseg_nb.flaws.wander", lambda *args: walks.append(args) or wander(*args))
+    for k in range(80):
+        draw_shape(np.random.default_rng(k), (128, 128), "scratch")
+    assert max(restless for _, _, _, restless, *_ in walks) <= .03 and 1.5 < len(walks) / 80 < 2.5
+    walks.clear()
+    for k in range(80):
+        draw_shape(np.random.default_rng(k), (128, 128), "crack")
+    assert min(restless for _, _, _, restless, *_ in walks) >= .1 and len(walks) / 80 > 1.4
+
+
 def test_a_straight_walk():
     points, headings = wander(np.random.default_rng(0), np.array([1., 2.]), math.pi / 2, 0, 5, 2.)
     assert np.allclose(points, [[1 + 2 * k, 2] for k in range(1, 6)]) and np.allclose(headings, math.pi / 2)
@@ -141,7 +166,8 @@ def test_the_smallest_area_and_when_there_is_none(bank):
         bank.sample(1, generator(), smallest_area=.7)
 
 
-def test_the_same_samples_after_pickling_and_without_the_pictures(bank):
+def test_the_same_samples_after_pickling_and_without_the_pictures():
+    bank = ShapeBank(100, (64, 96), seed=7)
     expected, kinds = bank.sample(20, generator(3))
     data = pickle.dumps(bank)
     again, same_kinds = pickle.loads(data).sample(20, generator(3))
@@ -218,6 +244,10 @@ def test_a_displaced_part_is_the_product_elsewhere(products):
             for part, factor in zip(contents, factors)]
     assert all(same) and .7 < factors.min() < .95 and ((factors - 1).abs() < 1e-5).float().mean() > .5
     assert (contents - grey).abs().mean((1, 2)).min() > .02
+    corner = torch.zeros(64, 64)
+    corner[0, 0] = 1
+    places = torch.stack([part.argmax() for part in alone("displaced", corner, count=200).flatten(1)])
+    assert min((places // 64).min(), (places % 64).min()) >= 3 and max((places // 64).max(), (places % 64).max()) <= 60
 
 
 def test_a_blur_is_smoother_and_keeps_the_mean(products):
@@ -231,8 +261,10 @@ def test_a_blur_is_smoother_and_keeps_the_mean(products):
 
 def test_contrast_is_weaker_stronger_or_inverted(products):
     grey = products[3].mean(0)
-    factors = (alone("contrast", grey).std((1, 2)) / grey.std()).mul(10).round().div(10)
-    assert sorted(factors.unique().tolist()) == pytest.approx([.2, 1, 2, 3])
+    pattern, contents = grey - grey.mean(), alone("contrast", grey, strength=.3)
+    factors = ((contents * pattern).sum((1, 2)) / pattern.square().sum()).mul(10).round().div(10)
+    assert sorted(factors.unique().tolist()) == pytest.approx([-1, .2, 2, 3])
+    assert torch.allclose(contents.mean((1, 2)), grey.mean() + .09, atol=1e-4)
 
 
 def test_strengths():
@@ -294,6 +326,26 @@ def test_the_last_resort_holds_whatever_the_image(bank):
         filled = torch.lerp(grey, torch.rand(16, 1, 1, generator=draw), shapes * .01)
         made = assure(grey, filled, shapes, torch.full((16, 1, 1), .001), sign)
         assert inside((made - grey).abs(), shapes > SOLID).min() >= .02
+
+
+@pytest.mark.parametrize("ease", [0., 1.])
+def test_fills_that_change_nothing_get_the_change_they_need(monkeypatch, ease):
+    monkeypatch.setattr("memseg_nb.flaws.fill", lambda grey, *others: grey.clone())
+    images = (.5 + .05 * torch.randn(8, 1, 64, 64, generator=generator())).expand(-1, 3, -1, -1)
+    shapes = torch.zeros(8, 64, 64)
+    shapes[:, 20:40, 20:40] = 1
+    made, masks = add_flaws(images, shapes, torch.arange(8), images[:1], generator(), ease)
+    share = torch.tensor([.25] * len(THIN) + [.15] * 4)
+    need = (.04 + share * images[:, 0].std((1, 2))) * (1 + 3 * ease)
+    assert torch.allclose(inside((made - images).abs().mean(1), masks), need, atol=1e-3)
+
+
+def test_the_edge_of_a_shape_is_soft(monkeypatch):
+    monkeypatch.setattr("memseg_nb.flaws.fill", lambda grey, *others: grey + .3)
+    images, shapes = torch.full((1, 3, 32, 32), .4), torch.linspace(0, 1, 32).expand(1, 32, 32)
+    made, masks = add_flaws(images, shapes, torch.tensor([4]), images, generator())
+    assert torch.allclose(made - images, .3 * shapes[:, None].expand_as(images), atol=1e-5)
+    assert torch.equal(masks, shapes > SOLID)
 
 
 def test_black_and_white_go_where_there_is_room():
