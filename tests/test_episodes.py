@@ -37,6 +37,26 @@ def test_each_nuisance_changes_images_and_keeps_them_in_range(name, size):
     assert torch.equal(result, again)
 
 
+def test_tone_exposure_and_slopes_are_as_written():
+    images, (height, width) = .2 + .6 * torch.rand(2, 40, 56, generator=generator()), (40, 56)
+    strengths = Nuisance(gamma=.6, gain=.4, gradient=.5)
+    draw = generator(2)
+    gamma, gain = torch.rand(2, 2, generator=draw)
+    change = torch.rand(4, 2, generator=draw) - .5
+    result = vary(images, strengths, generator(2))
+    for b, i, j in ((0, 0, 0), (0, 39, 10), (1, 20, 55), (1, 7, 30)):
+        y, x = 2 * i / (height - 1) - 1, 2 * j / (width - 1) - 1
+        slope = change[0, b] * x + change[1, b] * y + change[2, b] * x * x + change[3, b] * y * y
+        value = images[b, i, j] ** (1 + .6 * (gamma[b] - .5)) * (1 + .4 * (1.6 * gain[b] - 1)) * (1 + .5 * slope)
+        assert torch.isclose(result[b, i, j], value.clamp(0, 1), atol=1e-5)
+
+
+def test_streaks_are_light_that_black_swallows():
+    black, grey = torch.zeros(1, 64, 64), torch.full((1, 64, 64), .5)
+    assert vary(black, Nuisance(streaks=.4), generator()).max() < .01
+    assert vary(grey, Nuisance(streaks=.4), generator()).min() >= .499  # they only add
+
+
 def test_images_vary_each_in_its_own_way():
     images = torch.full((2, 32, 32), .5)
     for name in ("gamma", "gain", "gradient", "lowfrequency", "streaks", "noise"):
@@ -132,6 +152,32 @@ def test_the_number_decides_and_nothing_else():
     torch.manual_seed(5)
     assert same(plan.episode(1), wanted[1])
     torch.set_rng_state(state)
+
+
+def test_a_pose_is_one_for_all_images_of_a_product():
+    image = torch.linspace(0, .3, 64 * 64).view(1, 64, 64)
+    inverted, different = 0, set()
+    for seed in range(400):
+        posed = episodes._pose(image.expand(3, -1, -1), np.random.default_rng(seed))
+        assert posed.shape == (3, 64, 64) and torch.equal(posed[0], posed[1]) and torch.equal(posed[0], posed[2])
+        inverted += bool(posed.mean() > .5)
+        different.add(posed[0].numpy().tobytes())
+    assert .1 < inverted / 400 < .2 and len(different) > 100
+
+
+def test_any_specimen_may_be_remembered(monkeypatch):
+    "Three episodes of the same rendered images don't all remember the same ones"
+    monkeypatch.setattr(episodes, "draw_nuisance", lambda rng, ease: Nuisance())
+    monkeypatch.setattr(episodes, "_pose", lambda images, rng: images)
+    plan = Episodes(colour=0., reuse=4, **SMALL)
+    remembered = [plan.episode(k).memory for k in (0, 64, 128, 192)]
+    assert not all(torch.equal(remembered[0], other) for other in remembered)
+
+
+def test_rendered_images_are_forgotten_with_their_block():
+    plan = Episodes(reuse=2, **SMALL)
+    for k in (0, 1, 65, 500, 5000): plan.episode(k)
+    assert len(plan._rendered) == 1
 
 
 def test_reuse_saves_rendering_and_still_asks_new_questions(monkeypatch):

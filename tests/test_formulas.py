@@ -1,4 +1,5 @@
 "Materials and products of formulas: what a seed decides, what a specimen changes, any size, and no loose ends"
+import dataclasses
 import math
 import pickle
 import subprocess
@@ -77,6 +78,13 @@ def test_the_sheet_measures_in_shorter_sides(size):
     assert math.isclose(sheet.x.max(), sheet.reach[1] - pixel / 2, rel_tol=1e-5)
 
 
+def test_frequencies_are_counted_in_steps_of_the_shorter_side():
+    for size in ((128, 128), (128, 256), (256, 128)):
+        sheet = open_sheet(size)
+        assert sheet.frequency_x.max() == .5 and abs(sheet.frequency_y).max() == .5
+    assert open_sheet((256, 512)).frequency_x.max() == 1 and open_sheet((256, 512)).step == 2
+
+
 @pytest.mark.parametrize("size", [(31, 128), (128, 0), (128,), (1, 2, 3)], ids=str)
 def test_a_size_without_room_is_refused(size):
     with pytest.raises(MemSegError, match="32"):
@@ -94,6 +102,9 @@ def test_place_moves_and_turns():
     bar = place(lambda x, y: np.maximum(np.abs(x) - .5, np.abs(y) - .1), (.2, -.3), math.pi / 2)
     assert bar(.2, -.3) < 0 and bar(.2, .1) < 0 and bar(.6, -.3) > 0  # upright now
     assert abs(bar(.2, .2)) < 1e-9 and abs(bar(.3, -.3)) < 1e-9  # its ends and sides
+    slanted = place(lambda x, y: np.maximum(np.abs(x) - .5, np.abs(y) - .1), (0, 0), math.pi / 6)
+    cos, sin = math.cos(math.pi / 6), math.sin(math.pi / 6)
+    assert abs(slanted(.5 * cos, .5 * sin)) < 1e-9 and slanted(.5 * cos, -.5 * sin) > .2
 
 
 def test_coverage_is_half_on_the_edge_and_one_pixel_wide():
@@ -135,6 +146,49 @@ def test_specimens_are_alike_and_products_are_not():
     within = np.abs(images[:, 0] - images[:, 1]).mean()
     between = np.abs(images[:, None, 0] - images[None, :, 1]).mean()
     assert between > 2 * within > 0
+
+
+def still(product, **change):
+    "The product without play and materials"
+    smooth = [part and dataclasses.replace(part, texture=None) for part in (product.body, *product.parts)]
+    handling = dataclasses.replace(product.handling, shift=0, turn=0, frame=None)
+    parts = {"body": smooth[0], "parts": tuple(smooth[1:])}
+    return dataclasses.replace(product, **{**parts, "handling": handling, **change})
+
+
+def test_parts_lie_on_the_body_of_an_object():
+    objects = [product for product in map(formula_product, range(120)) if product.body and product.parts]
+    changed = []
+    for product in objects:
+        shown, bare = still(product).draw(rng()), still(product, parts=()).draw(rng())
+        inside = coverage(product.body.distance(product.sheet.x, product.sheet.y), product.sheet) > 0
+        assert np.array_equal(shown[~inside], bare[~inside])
+        changed.append(not np.array_equal(shown, bare))
+    assert np.mean(changed) > .6
+
+
+def test_a_still_product_is_always_the_same():
+    for product in map(formula_product, range(20)):
+        ground = dataclasses.replace(product.ground, texture=None)
+        one, two = [still(product, ground=ground).draw(rng(seed)) for seed in (1, 2)]
+        assert np.array_equal(one, two)
+
+
+def test_some_surfaces_have_bars_at_equal_distances():
+    surfaces = [product for product in map(formula_product, range(600)) if product.kind == "surface"]
+    barred = [product for product in surfaces if product.parts]
+    assert .08 < len(barred) / len(surfaces) < .22
+    for product in barred:
+        x = np.linspace(-1, 1, 2000)
+        profiles = [sum(part.distance(*point) < 0 for part in product.parts) for point in ((x, .77), (.77, x))]
+        starts = [np.flatnonzero(np.diff(profile.astype(int)) > 0) for profile in profiles]
+        count = len(product.parts)
+        assert any(len(start) == count and np.ptp(np.diff(start)) <= 2 for start in starts)
+
+
+def test_some_products_have_a_border():
+    framed = [p.handling.frame is not None for p in map(formula_product, range(400))]
+    assert .22 < np.mean(framed) < .38
 
 
 def test_products_are_not_empty():
