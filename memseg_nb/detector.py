@@ -150,24 +150,24 @@ def save_prediction(prediction: Prediction, out: Path, stem: str) -> list[Path]:
         np.save(file, prediction.map.numpy())
     return [overlay, mask, out / f"{stem}_map.npy"]
 
-# %% ../nbs/17_detector.ipynb #069ba806
+# %% ../nbs/17_detector.ipynb #1d9491ad
 INSTANT = ("image.height=128", "image.width=128", "simulation.flaws=0.5")  # the size that the network was trained at
 
-def _remember(good, recipe, device):
-    "Model, recipe and thresholds: the photos are shared between the memory and the thresholds"
+def _remember(good: Path, recipe: Recipe, device: torch.device) -> tuple:
+    "Model, recipe and thresholds out of good photos alone"
+    parts = split(find_images(good), recipe.memory.samples, 0., recipe.training.seed)
     model, weights, began = fresh_model(recipe)
     if began is None:
         raise MemSegError(f"weights {weights.used!r}: without training, a detector needs a network that was trained on "
                           "formulas; use encoder.weights=formulas and training.warm_start=auto")
-    parts = split(find_images(good), recipe.memory.samples, recipe.training.held_back, recipe.training.seed)
     memory = ImageSet(parts.memory, recipe.image.size)
     model.to(device).remember(memory.batch([k]) for k in range(len(memory)))
-    apart = parts.memory if parts.shared and parts.held_back == parts.train else (*parts.held_back, *parts.train)[:40]
-    thresholds = choose_thresholds(model.eval(), ImageSet(apart, recipe.image.size), make_simulator(recipe, good.name),
-                                   recipe, versions=2, remembered=apart == parts.memory)
+    apart = memory if parts.shared else ImageSet(parts.train[:40], recipe.image.size)
+    thresholds = choose_thresholds(model.eval(), apart, make_simulator(recipe, good.name), recipe, versions=2,
+                                   remembered=parts.shared)
     return model, recipe, thresholds.image, thresholds.pixel
 
-# %% ../nbs/17_detector.ipynb #6b8fa442
+# %% ../nbs/17_detector.ipynb #6346385c
 @dataclass(frozen=True)
 class Detector:
     "A trained network with its thresholds, ready for photos"
@@ -185,7 +185,7 @@ class Detector:
 
     @classmethod
     def remember(cls, good: str | Path, recipe: Recipe | None=None, device: str="auto") -> "Detector":
-        "A detector without any training on the product: it remembers a folder of good photos"
+        "A detector without any training on the product: it remembers a folder of good photos, at least two"
         return cls(*_remember(Path(good), recipe or load_recipe(overrides=INSTANT), choose_device(device)))
 
     def predict(self, image) -> Prediction:

@@ -255,6 +255,95 @@ def test_load_errors(tiny_run, tmp_path):
         Detector.load(tiny_run, "cuda:99")
 
 
+# no training at all
+
+SMALL = load_recipe(overrides=["image.height=64", "image.width=64", "simulation.flaws=0.5"])
+
+
+@pytest.fixture(scope="module")
+def nuts(tiny_data):
+    return tiny_data / "hex_nut" / "train" / "good"
+
+
+@pytest.fixture(scope="module")
+def instant(nuts):
+    "A detector that remembers twelve good nuts"
+    return Detector.remember(nuts, SMALL, "cpu")
+
+
+def test_remember_needs_no_training_and_gives_the_same_answer_twice(instant, nuts, tiny_data, monkeypatch):
+    monkeypatch.setattr("memseg_nb.steps.train_step", lambda *args: pytest.fail("trained"))
+    again = Detector.remember(str(nuts), SMALL, "cpu")
+    assert (again.threshold, again.pixel_threshold) == (instant.threshold, instant.pixel_threshold)
+    photo = next((tiny_data / "hex_nut" / "test" / "good").iterdir())
+    assert torch.equal(again.predict(photo).map, instant.predict(photo).map)
+    assert all(map(torch.equal, again.model.state_dict().values(), instant.model.state_dict().values()))
+
+
+def test_remember_uses_every_photo_where_there_are_few(instant):
+    assert len(instant.model.memory.layer1) == 12 and instant.recipe == SMALL
+    assert 0 < instant.threshold < 1 and 0 < instant.pixel_threshold <= 1
+
+
+def test_remember_finds_a_hole(instant, nuts):
+    good, spoilt = (read_image(sorted(nuts.iterdir())[0]) for _ in range(2))
+    spoilt[:, 28:36, 16:26] = torch.tensor([.9, .1, .1])[:, None, None]
+    found = instant.predict(spoilt)
+    assert found.score > instant.predict(good).score
+    assert found.map[28:36, 16:26].mean() > 5 * found.map[:, 40:].mean()
+
+
+def test_few_photos_are_compared_with_the_others_and_never_with_themselves(nuts, monkeypatch):
+    seen = []
+    def note(model, images, simulator, recipe, versions, remembered):
+        seen.append(([path.name for path in images.paths], remembered, len(model.memory.layer1)))
+        assert not model.training
+        return choose_thresholds(model, images, simulator, recipe, versions, remembered)
+    choose_thresholds = module.choose_thresholds
+    monkeypatch.setattr(module, "choose_thresholds", note)
+    Detector.remember(nuts, SMALL, "cpu")
+    Detector.remember(nuts, SMALL.replace(**{"memory.samples": 6}), "cpu")
+    (few, shared, remembered), (rest, others, six) = seen
+    assert shared and sorted(few) == sorted(path.name for path in nuts.iterdir()) and remembered == 12
+    assert not others and len(rest) == six == 6 and set(rest) < set(few)
+
+
+def test_thresholds_come_from_good_photos(nuts, tiny_data, tmp_path, instant):
+    "What lies beside the good photos is not opened, and other good photos give other thresholds"
+    shutil.copytree(nuts, tmp_path / "train" / "good")
+    (tmp_path / "test" / "crack").mkdir(parents=True)
+    (tmp_path / "test" / "crack" / "0.png").write_text("no image")
+    moved = Detector.remember(tmp_path / "train" / "good", SMALL, "cpu")
+    assert (moved.threshold, moved.pixel_threshold) == (instant.threshold, instant.pixel_threshold)
+    for path in sorted((tmp_path / "train" / "good").iterdir())[:4]:
+        path.unlink()
+    fewer = Detector.remember(tmp_path / "train" / "good", SMALL, "cpu")
+    assert (fewer.threshold, fewer.pixel_threshold) != (instant.threshold, instant.pixel_threshold)
+
+
+def test_two_photos_are_enough_and_one_is_too_few(nuts, tmp_path):
+    for path in sorted(nuts.iterdir())[:2]:
+        shutil.copy(path, tmp_path)
+    assert len(Detector.remember(tmp_path, SMALL, "cpu").model.memory.layer1) == 2
+    next(tmp_path.iterdir()).unlink()
+    with pytest.raises(MemSegError, match="1 good image.*at least 2"):
+        Detector.remember(tmp_path, SMALL, "cpu")
+    with pytest.raises(MemSegError, match="no such folder"):
+        Detector.remember(tmp_path / "none", SMALL, "cpu")
+
+
+@pytest.mark.parametrize("change", [{"encoder.weights": "random"}, {"training.warm_start": "off"},
+                                    {"fusion.normalise": "none"}])
+def test_a_network_that_learned_nothing_is_refused(nuts, change):
+    with pytest.raises(MemSegError, match="without training, a detector needs a network that was trained on formulas"):
+        Detector.remember(nuts, SMALL.replace(**change), "cpu")
+
+
+def test_remember_without_a_recipe_looks_at_128_pixels(nuts):
+    detector = Detector.remember(nuts, device="cpu")
+    assert detector.recipe.image.size == (128, 128) and detector.recipe.training.warm_start == "auto"
+
+
 FIVE_LINES = """
 from memseg_nb.training import train
 from memseg_nb.detector import Detector
