@@ -4,7 +4,6 @@ import signal
 import subprocess
 import sys
 
-
 import pytest
 import torch
 
@@ -164,17 +163,17 @@ def test_ctrl_c_saves_and_resume_goes_on(tmp_path):
     out, part = tmp_path / "a.safetensors", tmp_path / "a.part.safetensors"
     plan = Plan(**{**TINY, "minutes": .06})
     with pytest.raises(KeyboardInterrupt, match="a.part.safetensors is saved.*--resume"):
-        pretrain(out, plan, callback=press(0, 2), **QUIET)
+        pretrain(out, plan, callback=press(0, 1), **QUIET)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert [path.name for path in tmp_path.iterdir()] == [part.name]
     metadata = load_state(part)[1]
-    assert (metadata["stage"], metadata["step"], metadata["images"]) == (0, 2, [12, 0])
+    assert (metadata["stage"], metadata["step"], metadata["images"]) == (0, 1, [6, 0])
     with pytest.raises(MemSegError, match="exists: go on with --resume"): pretrain(out, plan, **QUIET)
     with pytest.raises(MemSegError, match="other settings"): pretrain(out, Plan(**{**TINY, "seed": 1}), resume=True, **QUIET)
     with pytest.raises(KeyboardInterrupt):
         pretrain(out, plan, resume=True, callback=press(1, 1), **QUIET)
     metadata = load_state(part)[1]
-    assert (metadata["stage"], metadata["step"]) == (1, 1) and metadata["report"]["encoder"]["steps"] >= 2
+    assert (metadata["stage"], metadata["step"]) == (1, 1) and metadata["report"]["encoder"]["steps"] >= 1
     files = pretrain(out, plan, resume=True, **QUIET)
     assert sorted(tmp_path.iterdir()) == sorted(files)
     record = load_state(files[0])[1]["trained"]
@@ -219,7 +218,7 @@ def test_checkpoints_come_by_the_clock(tmp_path):
     seen = []
     part = tmp_path / "a.part.safetensors"
     pretrain(tmp_path / "a.safetensors", PLAN, every=0., callback=lambda state, loss: seen.append(part.exists()), **QUIET)
-    assert not seen[0] and all(seen[1:]) and len(seen) > 2 and not part.exists()
+    assert not seen[0] and all(seen[1:]) and len(seen) >= 2 and not part.exists()
 
 
 TERMINAL = """
@@ -291,7 +290,7 @@ def test_bfloat16_learns_too():
 def test_on_a_gpu(tmp_path):
     out = tmp_path / "a.safetensors"
     with pytest.raises(KeyboardInterrupt):
-        pretrain(out, PLAN, device="cuda", workers=2, progress=False, callback=press(0, 2))
+        pretrain(out, PLAN, device="cuda", workers=2, progress=False, callback=press(0, 1))
     files = pretrain(out, PLAN, device="cuda", workers=2, progress=False, resume=True)
     record = load_state(files[0])[1]
     assert record["precision"] == "bfloat16" and record["machine"]["device"] == "cuda" and load_encoder(out)
