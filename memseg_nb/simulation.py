@@ -151,18 +151,17 @@ def draw_source(
         source[structural] = structure(images[structural], generator, recipe)
     return source
 
-# %% ../nbs/06_simulation.ipynb #f45d01cd
+# %% ../nbs/06_simulation.ipynb #e48c697e
 @functools.lru_cache(4)
 def _shapes(size: tuple) -> ShapeBank: return ShapeBank(size=size)
 
-
 def with_flaws(
-    simulation: "Simulation",    # masks filled with textures or own pieces
+    simulation: Simulation,      # masks filled with textures or own pieces
     images: Tensor,              # the normal images, (B, 3, H, W), 0..1
     generator: torch.Generator,  # every draw comes from it
     share: float,                # of the images that get a flaw in place of their anomaly, 0..1
     tries: int=20,               # shapes drawn until one meets the product; then the anomaly stays
-) -> "Simulation":
+) -> Simulation:               # the same, with other images and masks
     "Cracks, spots, stains, chips ... in place of some anomalies"
     device, bank = images.device, _shapes(tuple(images.shape[2:]))
     left = (uniform((len(images),), 0, 1, generator, device) < share).nonzero()[:, 0]
@@ -178,7 +177,7 @@ def with_flaws(
                                               generator)
     return replace(simulation, images=made, masks=masks)
 
-# %% ../nbs/06_simulation.ipynb #ad733622
+# %% ../nbs/06_simulation.ipynb #9879c0cd
 @dataclass(frozen=True)
 class Simulator:
     "Makes anomalous images and their masks out of normal images (MemSeg, section 3.2)"
@@ -201,8 +200,7 @@ class Simulator:
         is_texture = uniform((len(images),), 0, 1, generator, device) < recipe.texture_share
         opacity = uniform((len(images),), recipe.opacity_min, recipe.opacity_max, generator, device)
         source = draw_source(images, is_texture, self.textures, generator, recipe)
-        made = blend(images, source, masks, opacity)
-        result = Simulation(made, masks, noise, noise_mask, product, source, opacity, is_texture, tries)
+        result = Simulation(blend(images, source, masks, opacity), masks, noise, noise_mask, product, source, opacity, is_texture, tries)
         return with_flaws(result, images, generator, recipe.flaws) if recipe.flaws else result
 
 # %% ../nbs/06_simulation.ipynb #55127f08

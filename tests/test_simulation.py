@@ -10,8 +10,9 @@ from torch.utils.data import DataLoader, Dataset
 from memseg_nb.foreground import foreground
 from memseg_nb.products import render_product
 from memseg_nb.recipe import MemSegError, load_recipe
-from memseg_nb.simulation import (Simulator, blend, draw_masks, draw_source, match_tone, recolour, shuffle_grid,
-                                  structure, vary_light)
+from memseg_nb.perlin import uniform
+from memseg_nb.simulation import (Simulation, Simulator, blend, draw_masks, draw_source, match_tone, recolour,
+                                  shuffle_grid, structure, vary_light, with_flaws)
 from memseg_nb.textures import ProceduralTextures
 
 RECIPE = load_recipe()
@@ -253,6 +254,88 @@ def test_colours_turn_about_the_axis_of_greys():
     assert torch.allclose(recolour(one, one, one / 3) @ colour, colour.roll(1)[None], atol=1e-6)
     assert torch.allclose(recolour(1.5 * one, .3 * one, .7 * one) @ grey, 1.5 * grey[None], atol=1e-6)
     assert torch.allclose(recolour(one, 0 * one, one) @ colour, colour.mean().expand(1, 3), atol=1e-6)
+
+
+# Flaws in place of noise
+
+def simulation_of_the_paper(make, images, draw):
+    "Noise, coin, opacity, source, blend: the steps without flaws, one after the other"
+    recipe, product = make.simulation, foreground(images)
+    masks, noise, noise_mask, tries = draw_masks(product, draw, make.perlin)
+    is_texture = uniform((len(images),), 0, 1, draw, images.device) < recipe.texture_share
+    opacity = uniform((len(images),), recipe.opacity_min, recipe.opacity_max, draw, images.device)
+    source = draw_source(images, is_texture, make.textures, draw, recipe)
+    return Simulation(blend(images, source, masks, opacity), masks, noise, noise_mask, product, source, opacity,
+                      is_texture, tries)
+
+
+def same(one, two):
+    return all(torch.equal(getattr(one, f.name), getattr(two, f.name)) for f in dataclasses.fields(Simulation))
+
+
+def test_without_flaws_the_simulation_is_the_papers_to_the_bit():
+    images, make = products(), simulator(ProceduralTextures(bank=4, size=64), simulation__flaws=0)
+    assert RECIPE.simulation.flaws == 0 and make.simulation == RECIPE.simulation
+    for seed in range(4):
+        ours, draw = generator(seed), generator(seed)
+        assert same(make(images, ours), simulation_of_the_paper(make, images, draw))
+        assert torch.equal(ours.get_state(), draw.get_state()), "not one draw more"
+
+
+@pytest.mark.parametrize("size", [(64, 64), (64, 96)])
+def test_flaws_lie_on_the_product_and_no_mask_is_empty(size):
+    images, make, draw = products(size), simulator(simulation__flaws=1), generator()
+    for _ in range(24):
+        made = make(images, draw)
+        assert made.masks.flatten(1).sum(1).min() >= 3 and made.masks.dtype == torch.bool
+        assert not (made.masks & ~made.foreground).any()
+        off_the_product = ~made.foreground[:, None].expand_as(images)
+        assert torch.equal(made.images[off_the_product], images[off_the_product])
+        assert 0 <= made.images.min() and made.images.max() <= 1
+        change = (made.images - images).abs().mean(1)
+        for one, mask in zip(change, made.masks):
+            assert one[mask].mean() > .01 and one[mask].mean() > 5 * one[~mask].mean()
+
+
+@pytest.mark.parametrize("share", [0., .3, .5, 1.])
+def test_share_of_flaws(share):
+    images, make, draw = products((32, 32)).repeat(32, 1, 1, 1), simulator(), generator()
+    made = make(images, draw)
+    flawed = with_flaws(made, images, draw, share)
+    changed = (flawed.masks != made.masks).flatten(1).any(1)
+    assert abs(changed.float().mean() - share) < .12
+    assert torch.equal(flawed.images[~changed], made.images[~changed])
+    assert torch.equal(flawed.source, made.source) and torch.equal(flawed.foreground, made.foreground)
+    if share == 0:
+        assert same(flawed, made)
+
+
+def test_a_product_too_small_for_any_flaw_keeps_its_anomaly():
+    images, make = products(), simulator()
+    made = make(images, generator())
+    small = torch.zeros_like(made.foreground)
+    small[:, 20, 30:32] = True
+    made = dataclasses.replace(made, foreground=small, masks=small)
+    assert same(with_flaws(made, images, generator(), 1.), made)
+
+
+def test_seeds_of_flaws_repeat_and_nothing_given_is_changed():
+    images, make = products(), simulator(ProceduralTextures(bank=2, size=64), simulation__flaws=.5)
+    before, state = images.clone(), torch.get_rng_state()
+    first, second, other = (make(images, generator(seed)) for seed in (5, 5, 6))
+    assert same(first, second) and not torch.equal(first.masks, other.masks)
+    assert torch.equal(images, before) and torch.equal(torch.get_rng_state(), state)
+    made = simulator()(images, generator())
+    kept = made.images.clone(), made.masks.clone()
+    with_flaws(made, images, generator(), 1.)
+    assert torch.equal(made.images, kept[0]) and torch.equal(made.masks, kept[1])
+
+
+def test_flaws_in_worker_processes_are_the_same():
+    steps = Steps(simulator(simulation__flaws=1), products())
+    runs = [list(DataLoader(steps, batch_size=None, num_workers=workers)) for workers in (0, 2)]
+    for (images, masks), (others, other_masks) in zip(*runs):
+        assert torch.equal(images, others) and torch.equal(masks, other_masks)
 
 
 # Draws
