@@ -45,15 +45,13 @@ def even_exposure(
     mean = images.mean((1, 2, 3), keepdim=True).clamp_min(.02)  # no noise of a black image blown up
     return images * torch.where(level > 0, level / mean, 1.)
 
-# %% ../nbs/07_encoder.ipynb #74cf45e1
+# %% ../nbs/07_encoder.ipynb #968fc959
 FROZEN = ("conv1", "bn1", "layer1", "layer2", "layer3")
 
+# %% ../nbs/07_encoder.ipynb #55df56ee
 class Backbone(nn.Module):
     "ResNet18 without its classifier, He-initialised; all of it could be trained"
-    def __init__(
-        self,
-        seed: int=0,  # of the weights that it starts with
-    ):
+    def __init__(self, seed: int=0):  # of the weights that it starts with
         super().__init__()
         with torch.device("meta"):
             net = resnet18(weights=None)
