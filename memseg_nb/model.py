@@ -144,7 +144,7 @@ def build_model(
         decoder = Decoder()
     return MemSeg(encoder, memory, initialise(fusion, generator), initialise(decoder, generator))
 
-# %% ../nbs/11_model.ipynb #abb9ec5e
+# %% ../nbs/11_model.ipynb #0332bda8
 WARM = ("encoder.layer4.", "fusion.", "decoder.")  # what a warm start sets
 
 def warm_start(
@@ -160,5 +160,7 @@ def warm_start(
     if strange:
         raise MemSegError(f"{path}: {strange[0]} does not fit this network ({len(strange)} such); expected the "
                           "..._network.safetensors file of memseg pretrain, and its attention.* settings")
+    if broken := [name for name, value in tensors.items() if not value.isfinite().all()]:
+        raise MemSegError(f"{path}: {broken[0]} has values that are not finite; get the file again")
     model.load_state_dict({name: value.float() for name, value in tensors.items()}, strict=False)
     return digest

@@ -6,11 +6,12 @@ from functools import cache
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 
 from memseg_nb.attention import attention_maps, up
-from memseg_nb.encoder import Features, load_encoder
+from memseg_nb.encoder import NETWORK, SHIPPED, Features, load_encoder
 from memseg_nb.fusion import initialise
-from memseg_nb.model import STAGES, Decoder, Explained, build_model, probability
+from memseg_nb.model import STAGES, WARM, Decoder, Explained, build_model, probability, warm_start
 from memseg_nb.recipe import MemSegError, load_recipe
 
 SIZE = 64, 96
@@ -154,7 +155,7 @@ def test_a_training_step_leaves_the_frozen_half_as_it_was():
         model(images(4, seed=seed)).square().mean().backward()
         optimiser.step()
     after = model.state_dict()
-    kept = ("encoder.conv1", "encoder.bn1", "encoder.layer1", "encoder.layer2", "encoder.layer3", "memory",
+    kept = ("encoder.conv1", "encoder.bn1", "encoder.layer1", "encoder.layer2", "encoder.layer3", "encoder.exposure", "memory",
             "unit")
     for name, value in before.items():
         assert torch.equal(value, after[name]) == name.startswith(kept), name
@@ -174,6 +175,86 @@ def test_state_dict_round_trip():
     assert torch.equal(model.explain(batch).match.distances, other.explain(batch).match.distances)
     names = {f"memory.layer{k}" for k in (1, 2, 3)} | {f"unit{k}" for k in (1, 2, 3)}
     assert names <= set(model.state_dict())
+
+
+# a warm start
+
+def trained_part(model):
+    "What a warm start sets, as it lies in a file"
+    return {name: value.clone() for name, value in model.state_dict().items()
+            if name.startswith(WARM) and not name.endswith("num_batches_tracked")}
+
+
+def moved(model):
+    "The same network with other weights and statistics in its trained part"
+    generator = torch.Generator().manual_seed(1)
+    for name, value in model.state_dict().items():
+        if name.startswith(WARM) and value.is_floating_point():
+            value.add_(.01 * torch.rand(value.shape, generator=generator))
+    return model
+
+
+def test_warm_start_round_trip(tmp_path):
+    model, path = moved(network()), tmp_path / "network.safetensors"
+    save_file(trained_part(model), path)
+    other = network("training.seed=3")
+    before = {name: value.clone() for name, value in other.state_dict().items()}
+    digest = warm_start(other, path)
+    assert len(digest) == 64 and digest == warm_start(other, str(path))
+    for name, value in other.state_dict().items():
+        kept = not name.startswith(WARM) or name.endswith("num_batches_tracked")
+        assert torch.equal(value, before[name] if kept else model.state_dict()[name]), name
+    batch = images(2, seed=4)
+    assert torch.equal(model.anomaly_map(batch), other.anomaly_map(batch))
+    assert all(p.requires_grad for p in other.decoder.parameters())
+
+
+def test_warm_start_from_half_precision(tmp_path):
+    model, path = moved(network()), tmp_path / "network.safetensors"
+    save_file({name: value.half() for name, value in trained_part(model).items()}, path)
+    other = network("training.seed=3")
+    warm_start(other, path)
+    assert all(value.dtype == torch.float32 for value in trained_part(other).values())
+    for name, value in trained_part(other).items():
+        torch.testing.assert_close(value, trained_part(model)[name], rtol=1e-3, atol=1e-4)
+
+
+def misfit(kind, state):
+    "A file's content that does not fit"
+    if kind == "lacks": state.pop("decoder.head.bias")
+    if kind == "more": state["decoder.extra.weight"] = torch.zeros(1)
+    if kind == "shape": state["fusion.levels.0.attention.squeeze.0.weight"] = torch.zeros(3, 128, 1, 1)
+    if kind == "nan": state["decoder.head.bias"][0] = torch.nan
+    if kind == "encoder": state = {"conv1.weight": torch.zeros(64, 3, 7, 7)}
+    if kind == "empty": state = {}
+    return state
+
+
+@pytest.mark.parametrize("kind", ["lacks", "more", "shape", "nan", "encoder", "empty"])
+def test_files_that_do_not_fit_change_nothing(kind, tmp_path):
+    model, path = network(), tmp_path / "network.safetensors"
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    content = misfit(kind, trained_part(moved(network())))
+    assert kind != "shape" or "fusion.levels.0.attention.squeeze.0.weight" in before
+    save_file(content, path)
+    with pytest.raises(MemSegError, match="not finite" if kind == "nan" else "does not fit this network"):
+        warm_start(model, path)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_files_that_are_none_change_nothing(tmp_path):
+    model = network()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    (tmp_path / "cut.safetensors").write_bytes(b"12345678")
+    for path in (tmp_path / "none.safetensors", tmp_path / "cut.safetensors", tmp_path / "network.onnx"):
+        with pytest.raises(MemSegError, match=path.name):
+            warm_start(model, path)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_attention_of_another_width_is_no_place_for_the_shipped_weights():
+    with pytest.raises(MemSegError, match="attention"):
+        warm_start(network("attention.reduction=16"), SHIPPED / NETWORK)
 
 
 def test_the_units_come_with_the_memory():
