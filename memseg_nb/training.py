@@ -6,10 +6,10 @@
 __all__ = ['save_checkpoint', 'load_checkpoint', 'Clock', 'read_losses', 'choose_device', 'make_simulator', 'fresh_model',
            'train']
 
-# %% ../nbs/14_training.ipynb #16dd071b
+# %% ../nbs/14_training.ipynb #a0dc064a
 import contextlib, csv, platform, signal, threading, time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -263,7 +263,12 @@ def make_simulator(
     return Simulator(recipe.perlin, recipe.simulation, textures, method, recipe.foreground.opening,
                      recipe.foreground.closing)
 
-# %% ../nbs/14_training.ipynb #cd0e0ea1
+# %% ../nbs/14_training.ipynb #ea8cb599
+def _given(recipe: Recipe) -> tuple:
+    "The settings that decide what fusion and decoder are given"
+    memory, even = recipe.memory, recipe.encoder.exposure != "as_is"
+    return recipe.fusion, recipe.attention, memory.difference, memory.pooling, even
+
 def fresh_model(
     recipe: Recipe,
 ) -> tuple:  # MemSeg, its memory empty; the record of the encoder's weights; that of the warm start, None without
@@ -272,13 +277,15 @@ def fresh_model(
                                     exposure=recipe.encoder.exposure)
     model, wanted, shipped = build_model(recipe, encoder), recipe.training.warm_start, SHIPPED / NETWORK
     if wanted == "auto":
-        default = load_recipe()
-        fits = (recipe.fusion, recipe.attention, recipe.memory.difference) == (
-                default.fusion, default.attention, default.memory.difference)
-        wanted = shipped if weights.used == "formulas" and fits and shipped.is_file() else "off"
-    began = None if wanted == "off" else dict(source=str(wanted), sha256=warm_start(model, wanted))
-    return model, weights, began
+        wanted = shipped if weights.used == "formulas" and shipped.is_file() else "off"
+        if wanted == shipped and _given(recipe) != _given(load_recipe()):
+            note = "no warm start: exposure, memory, fusion or attention are not as these weights were trained"
+            weights, wanted = replace(weights, note=note), "off"
+    if wanted == "off": return model, weights, None
+    began = dict(source=str(wanted), sha256=warm_start(model, wanted))
+    return model, replace(weights, note=weights.note if "layer4" not in weights.note else ""), began
 
+# %% ../nbs/14_training.ipynb #462a95a9
 def _read(images: ImageSet, progress: bool):
     "Decode the images that fit into the cache, so that a broken one is found before the training"
     fit = images.cache_bytes // (3 * images.size[0] * images.size[1])

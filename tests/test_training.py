@@ -9,17 +9,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from memseg_nb import training
 from memseg_nb.checkpoints import Run, load_state
-from memseg_nb.encoder import Encoder, load_encoder
+from memseg_nb.encoder import NETWORK, Encoder, load_encoder
+from memseg_nb.evaluation import evaluate
 from memseg_nb.images import ImageSet, open_category
-from memseg_nb.model import build_model
-from memseg_nb.recipe import MemSegError, load_recipe
+from memseg_nb.model import WARM, build_model
+from memseg_nb.recipe import MemSegError
 from memseg_nb.steps import (EPOCH, STEP, StepData, draws, learning_rate, match_others, new_state, split, step_indices,
                              train_step)
 from memseg_nb.thresholds import choose_thresholds, separate
-from memseg_nb.training import Clock, choose_device, load_checkpoint, make_simulator, read_losses, save_checkpoint, train
+from memseg_nb.training import (Clock, choose_device, fresh_model, load_checkpoint, make_simulator, read_losses,
+                                save_checkpoint, train)
 
 
 @pytest.fixture
@@ -342,6 +345,81 @@ def test_weights_that_are_not_finite_never_replace_good_ones(tiny_data, tiny_rec
     assert run.record["status"] == "failed" and "head.bias" in run.record["message"]
     tensors, metadata = load_state(run.checkpoint_file)
     assert metadata["step"] == 1 and all(value.isfinite().all() for value in tensors.values())
+
+
+def states_equal(one, two):
+    return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_no_steps_train_nothing_and_still_make_a_run(tiny_data, tiny_recipe, out):
+    recipe = tiny_recipe.replace(**{"training.steps": 0})
+    run = train(tiny_data, "hex_nut", out, recipe, progress=False,
+                callback=lambda *args: pytest.fail("a step was taken"))
+    record = run.record
+    assert run.finished and record["steps_done"] == 0 and not run.checkpoint_file.exists()
+    assert record["thresholds"]["good"] and record["thresholds"]["simulated"] and 0 < record["threshold"] < 1
+    fresh, _, began = fresh_model(recipe)
+    parts = open_category(tiny_data).train
+    by_name = {path.name: path for path in parts}
+    fresh.remember([ImageSet([by_name[name] for name in record["split"]["memory"]], (64, 64)).batch(range(3))])
+    assert began is None and states_equal(fresh.state_dict(), load_state(run.model_file)[0])
+    assert run.losses_figure.stat().st_size > 500 and columns(run)["step"] == []
+    metrics = evaluate(run, progress=False, device="cpu")
+    assert 0 <= metrics["image_auroc"] <= 1 and run.metrics_file.exists()
+    assert train(out=out, resume=True, progress=False).finished
+
+
+def test_no_steps_with_a_progress_bar(tiny_data, tiny_recipe, out, capsys):
+    assert train(tiny_data, "hex_nut", out, tiny_recipe.replace(**{"training.steps": 0})).finished
+
+
+# where a network begins
+
+def test_a_warm_start_is_recorded(tiny_data, tiny_recipe, out):
+    warm = tiny_recipe.replace(**{"encoder.weights": "formulas", "training.steps": 1})
+    record = train(tiny_data, "hex_nut", out / "warm", warm, progress=False).record
+    assert Path(record["warm_start"]["source"]).name == NETWORK and len(record["warm_start"]["sha256"]) == 64
+    assert record["weights"]["used"] == "formulas" and record["weights"]["note"] == ""
+    off = warm.replace(**{"training.warm_start": "off"})
+    record = train(tiny_data, "hex_nut", out / "cold", off, progress=False).record
+    assert record["warm_start"] is None and record["weights"]["used"] == "formulas"
+
+
+def test_auto_is_warm_with_shipped_weights_only(tiny_recipe, weights):
+    for change, warm in (({"encoder.weights": "auto"}, True), ({"encoder.weights": "formulas"}, True),
+                         ({"encoder.weights": "random"}, False), ({"encoder.weights": str(weights)}, False)):
+        model, record, began = fresh_model(tiny_recipe.replace(**change))
+        assert (began is not None) == warm == (record.used == "formulas")
+        cold = build_model(tiny_recipe, Encoder()).decoder.head.weight
+        assert torch.equal(model.decoder.head.weight, cold) != warm
+
+
+@pytest.mark.parametrize("change", [{"fusion.normalise": "fixed"}, {"attention.reduction": 16}, {"memory.pooling": 1},
+                                    {"memory.difference": "squared"}, {"encoder.exposure": "as_is"}])
+def test_auto_is_cold_where_the_network_is_given_other_things_and_says_so(tiny_recipe, change):
+    _, record, began = fresh_model(tiny_recipe.replace(**{"encoder.weights": "formulas"} | change))
+    assert began is None and "no warm start" in record.note
+
+
+def test_a_warm_start_from_an_own_file(tiny_recipe, tmp_path, weights):
+    model, _, _ = fresh_model(tiny_recipe.replace(**{"encoder.weights": "formulas"}))
+    path = tmp_path / "mine.safetensors"
+    save_file({name: value + .01 for name, value in model.state_dict().items()
+               if name.startswith(WARM) and not name.endswith("num_batches_tracked")}, path)
+    settings = {"encoder.weights": str(weights), "training.warm_start": str(path)}
+    mine, record, began = fresh_model(tiny_recipe.replace(**settings))
+    assert began["source"] == str(path) and record.used == "file"
+    assert torch.equal(mine.decoder.head.bias, model.decoder.head.bias + .01)
+    with pytest.raises(MemSegError, match="none.safetensors"):
+        fresh_model(tiny_recipe.replace(**{"training.warm_start": str(tmp_path / "none.safetensors")}))
+
+
+def test_a_bad_warm_start_leaves_no_run(tiny_data, tiny_recipe, out, tmp_path):
+    (tmp_path / "bad.safetensors").write_bytes(b"nothing")
+    recipe = tiny_recipe.replace(**{"training.warm_start": str(tmp_path / "bad.safetensors")})
+    with pytest.raises(MemSegError, match="bad.safetensors"):
+        train(tiny_data, "hex_nut", out, recipe, progress=False)
+    assert not out.exists()
 
 
 def test_the_clock_ends_a_run(tiny_data, tiny_recipe, out):
