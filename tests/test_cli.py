@@ -36,7 +36,7 @@ def train_arguments(data, out, *more):
     return ["train", "--data", data, "--category", "hex_nut", "--out", out, *SETTINGS, *more]
 
 
-COMMANDS = ["demo", "products", "simulate", "train", "evaluate", "predict", "benchmark"]
+COMMANDS = ["demo", "products", "simulate", "train", "evaluate", "predict", "benchmark", "compare", "pretrain"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -113,6 +113,98 @@ def test_predict_goes_on_after_a_broken_photo_and_fails_in_the_end(memseg, tiny_
     assert rows["000.png"]["error"] and rows["001.png"]["score"]
 
 
+# without training on the product
+
+def test_predict_with_a_memory_needs_no_run(memseg, tiny_data, tmp_path):
+    good, photos = tiny_data / "hex_nut" / "train" / "good", tiny_data / "hex_nut" / "test" / "good"
+    for name in "once", "twice":
+        code, out, err = memseg("predict", "--memory", good, photos, "--out", tmp_path / name, "--device", "cpu")
+        assert code == 0 and "4 photos" in out, err
+    rows = list(csv.DictReader((tmp_path / "once" / "scores.csv").open()))
+    assert len(rows) == 4 and all(0 <= float(row["score"]) <= 1 for row in rows)
+    assert (tmp_path / "once" / "scores.csv").read_text() == (tmp_path / "twice" / "scores.csv").read_text()
+    assert len(list((tmp_path / "once").glob("*_overlay.png"))) == 4
+
+
+def test_predict_with_a_memory_that_is_none(memseg, tiny_data, tmp_path):
+    photos, out = tiny_data / "hex_nut" / "test" / "good", tmp_path / "a"
+    code, _, err = memseg("predict", "--memory", tmp_path / "none", photos, "--out", out)
+    assert code == 1 and "no such folder" in err
+    (tmp_path / "one").mkdir()
+    shutil.copy(photos / "000.png", tmp_path / "one")
+    code, _, err = memseg("predict", "--memory", tmp_path / "one", photos, "--out", out)
+    assert code == 1 and "at least 2" in err and not out.exists()
+
+
+@pytest.mark.parametrize("memory, paths, says", [(True, 0, "Missing argument"), (True, 2, "photos only"),
+                                                 (False, 1, "a RUN and photos"), (False, 3, "a RUN and photos")])
+def test_predict_says_which_paths_it_needs(memseg, tiny_data, tmp_path, memory, paths, says):
+    good = tiny_data / "hex_nut" / "test" / "good"
+    arguments = ["predict", *(["--memory", good] if memory else []), *[good] * paths, "--out", tmp_path / "a"]
+    code, _, err = memseg(*arguments)
+    assert code == 2 and says in err and not (tmp_path / "a").exists()
+
+
+def test_no_steps_make_a_run_that_can_be_evaluated(memseg, tiny_data, tmp_path):
+    run = tmp_path / "run"
+    code, _, err = memseg(*train_arguments(tiny_data, run, "--weights", "formulas", "--steps", 0))
+    assert code == 0, err
+    record = json.loads((run / "run.json").read_text())
+    assert record["steps_done"] == 0 and record["warm_start"]["sha256"] and record["weights"]["used"] == "formulas"
+    assert memseg("evaluate", run, "--device", "cpu")[0] == 0
+
+
+def test_compare(memseg, tiny_data, tmp_path):
+    line = ["compare", "--data", tiny_data, "--out", tmp_path / "c", "--ways", "random,instant", "--seeds", 1,
+            "--minutes", .03, *SETTINGS]
+    code, out, err = memseg(*line)
+    assert code == 0 and "Image AUROC" in out and "mean of 1" in out, err
+    rows = list(csv.DictReader((tmp_path / "c" / "comparison.csv").open()))
+    assert [row["way"] for row in rows] == ["random", "instant"] and all(row["image_auroc"] for row in rows)
+    steps = [json.loads(path.read_text())["steps_done"] for path in sorted((tmp_path / "c").rglob("run.json"))]
+    assert steps[0] == 0 and steps[1] > 0
+    code, _, err = memseg(*line, "--set", "evaluation.batch=5")
+    assert code == 1 and "other settings: evaluation.batch" in err
+
+
+@pytest.mark.parametrize("more, code, says", [
+    (["--ways", "warm,cold"], 1, "cold"),
+    (["--minutes", "0"], 2, "--minutes"),
+    (["--seeds", "0"], 2, "--seeds"),
+    (["--steps", "5"], 2, "--steps"),
+    (["--recipe", "none.ini"], 1, "none.ini"),
+    (["--categories", "teapot", "--seeds", "1", "--ways", "instant"], 1, "1 of 1 trainings failed"),
+])
+def test_compare_says_what_is_wrong(memseg, tiny_data, tmp_path, more, code, says):
+    got, _, err = memseg("compare", "--data", tiny_data, "--out", tmp_path / "c", *more)
+    assert got == code and says in err
+
+
+def test_compare_needs_data(memseg, tmp_path):
+    assert memseg("compare", "--out", tmp_path / "c")[0] == 2
+    assert memseg("compare", "--data", tmp_path / "none", "--out", tmp_path / "c")[0] == 1
+    assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.parametrize("more, code, says", [
+    (["--out", "weights.pth"], 1, ".safetensors"),
+    (["--out", "weights.safetensors", "--resume"], 1, "nothing to resume"),
+    (["--out", "there.safetensors"], 1, "exists"),
+    (["--out", "weights.safetensors", "--device", "gpu"], 1, "gpu"),
+    (["--out", "weights.safetensors", "--minutes", "0"], 2, "--minutes"),
+    (["--out", "weights.safetensors", "--minutes", "soon"], 2, "--minutes"),
+    (["--out", "weights.safetensors", "--seed", "-1"], 2, "--seed"),
+    (["--minutes", "1"], 2, "--out"),
+])
+def test_pretrain_says_what_is_wrong(memseg, tmp_path, monkeypatch, more, code, says):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there.safetensors").write_text("somebody's work")
+    got, _, err = memseg("pretrain", *more)
+    assert got == code and says in err
+    assert [path.name for path in tmp_path.iterdir()] == ["there.safetensors"]
+    assert (tmp_path / "there.safetensors").read_text() == "somebody's work"
+
+
 def test_the_run_keeps_the_effective_recipe(memseg, tiny_data, tmp_path):
     own = tmp_path / "my.ini"
     own.write_text("[loss]\ngamma = 2\n[perlin]\nthreshold = 0.4\n")
@@ -129,11 +221,14 @@ def test_the_run_keeps_the_effective_recipe(memseg, tiny_data, tmp_path):
     (["--size", "250"], 2, "multiples of 32"),
     (["--size", "big"], 2, "256"),
     (["--steps", "5", "--minutes", "1"], 2, "one of them"),
-    (["--steps", "0"], 2, "--steps"),
+    (["--steps", "0", "--minutes", "1"], 2, "one of them"),
+    (["--steps", "-1"], 2, "--steps"),
     (["--set", "training.stepps=3"], 1, "steps"),
     (["--set", "training=3"], 1, "section.key=value"),
     (["--set", "loss.gamma=much"], 1, "a number"),
     (["--weights", "nowhere.pth"], 1, "nowhere.pth"),
+    (["--weights", "formulae"], 1, "formulas, imagenet, random, auto"),
+    (["--set", "training.warm_start=nowhere.safetensors"], 1, "nowhere.safetensors"),
     (["--textures", "no/such/folder"], 1, "no/such/folder"),
     (["--recipe", "none.ini"], 1, "none.ini"),
     (["--device", "gpu"], 1, "gpu"),

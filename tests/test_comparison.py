@@ -1,0 +1,186 @@
+"Ways to begin: the same for all but what a way sets, one table for one setting, means that say over what"
+import csv
+import math
+
+import pytest
+from conftest import TINY
+
+from memseg_nb import comparison
+from memseg_nb.checkpoints import Run
+from memseg_nb.comparison import (COLUMNS, DEFAULT, SAYS, WAYS, compare_starts, figure, markdown, read_rows, report,
+                                  summarise)
+from memseg_nb.recipe import MemSegError, load_recipe
+
+QUICK = load_recipe("quick")
+
+
+@pytest.fixture(scope="module")
+def small():
+    "Two steps at 64 x 64 pixels, by count"
+    return load_recipe("quick", [*TINY, "training.steps=2"])
+
+
+@pytest.fixture(scope="module")
+def done(tiny_data, small, tmp_path_factory):
+    "A comparison of two ways with two seeds; not to be written to"
+    out = tmp_path_factory.mktemp("comparison")
+    rows = compare_starts(tiny_data, out, ways=("random", "instant"), seeds=2, minutes=0, recipe=small, progress=False)
+    return out, rows
+
+
+def row(way, category, seed=0, value=.5, error="", **more):
+    return dict.fromkeys(COLUMNS) | dict(way=way, category=category, seed=seed, image_auroc=value, error=error) | more
+
+
+# the ways
+
+def test_every_way_is_a_recipe_and_has_a_description():
+    assert set(SAYS) == set(WAYS) and set(DEFAULT) < set(WAYS)
+    recipes = {way: QUICK.replace(**settings) for way, settings in WAYS.items()}
+    assert len(set(recipes.values())) == len(WAYS)
+    assert recipes["instant"].training.steps == 0 and recipes["instant"].training.minutes == 0
+
+
+def test_each_of_the_first_ways_changes_one_thing_more():
+    recipes = [QUICK.replace(**WAYS[way]) for way in ("random", "even", "encoder", "warm")]
+    changed = [{line.split(":")[0] for line in a.differences(b)} for a, b in zip(recipes, recipes[1:])]
+    # formulas bring their own exposure: `auto` is `mean` for them
+    assert changed == [{"encoder.exposure"}, {"encoder.weights", "encoder.exposure"}, {"training.warm_start"}]
+
+
+def test_imagenet_is_only_asked_for_by_name():
+    assert "imagenet" not in DEFAULT and WAYS["imagenet"]["encoder.weights"] == "imagenet"
+    assert not any("imagenet" in str(WAYS[way]) for way in DEFAULT)
+
+
+# the trainings
+
+def test_a_row_for_each_training_seeds_outermost(done):
+    out, rows = done
+    assert [(r["seed"], r["way"]) for r in rows] == [(0, "random"), (0, "instant"), (1, "random"), (1, "instant")]
+    assert all(not r["error"] and 0 <= r["image_auroc"] <= 1 and 0 <= r["pixel_auroc"] <= 1 for r in rows)
+    with open(out / "comparison.csv", newline="") as file:
+        assert next(csv.reader(file)) == list(COLUMNS)
+    assert read_rows(out / "comparison.csv") == rows
+    assert "Image AUROC" in (out / "comparison.md").read_text() and (out / "comparison.png").stat().st_size > 1000
+
+
+def test_the_runs_differ_in_way_and_seed_only(done, small):
+    out, _ = done
+    for way in "random", "instant":
+        for seed in 0, 1:
+            run = Run.open(out / way / "hex_nut" / f"seed{seed}")
+            expected = small.replace(**{"training.seed": seed, "training.minutes": 0} | WAYS[way])
+            assert run.recipe == expected and run.finished
+            assert run.record["steps_done"] == (0 if way == "instant" else 2)
+            assert (run.record["warm_start"] is not None) == (way == "instant")
+
+
+def test_networks_are_not_kept_and_nothing_is_done_twice(done, tiny_data, small, monkeypatch):
+    out, rows = done
+    assert not list(out.rglob("model.safetensors")) and not list(out.rglob("checkpoint.safetensors"))
+    monkeypatch.setattr("memseg_nb.training._learn", lambda *args: pytest.fail("trained again"))
+    again = compare_starts(tiny_data, out, ways=("random", "instant"), seeds=2, minutes=0, recipe=small, progress=False)
+    assert again == rows
+
+
+@pytest.mark.parametrize("minutes, change", [(1., {}), (0., {"training.learning_rate": .01})])
+def test_other_settings_are_refused(done, tiny_data, small, minutes, change):
+    out, rows = done
+    before = (out / "comparison.csv").read_bytes()
+    with pytest.raises(MemSegError, match="other settings: training"):
+        compare_starts(tiny_data, out, ways=("random",), minutes=minutes, recipe=small.replace(**change), progress=False)
+    assert (out / "comparison.csv").read_bytes() == before
+
+
+def test_every_training_gets_the_same_minutes(tiny_data, tmp_path, monkeypatch):
+    seen = {}
+    def note(data, name, folder, recipe, progress):
+        seen[folder] = recipe
+        return dict(category=name, image_auroc=.5, pixel_auroc=None, aupro=None, error="")
+    monkeypatch.setattr(comparison, "train_and_score", note)
+    compare_starts(tiny_data, tmp_path / "out", seeds=3, minutes=7, progress=False)
+    assert len(seen) == 3 * len(DEFAULT)
+    for folder, recipe in seen.items():
+        instant = folder.parts[-3] == "instant"
+        assert recipe.training.minutes == (0 if instant else 7) and (recipe.training.steps == 0) == instant
+        assert folder.name == f"seed{recipe.training.seed}" and recipe.simulation == QUICK.simulation
+
+
+def test_the_recipes_seed_is_the_first(tiny_data, tmp_path, monkeypatch):
+    figures = dict(category="hex_nut", image_auroc=.5, pixel_auroc=None, aupro=None, error="")
+    monkeypatch.setattr(comparison, "train_and_score", lambda *args: figures)
+    recipe = QUICK.replace(**{"training.seed": 5})
+    rows = compare_starts(tiny_data, tmp_path, ways=["warm"], seeds=2, recipe=recipe, progress=False)
+    assert [one["seed"] for one in rows] == [5, 6]
+
+
+def test_a_failure_is_a_row_and_the_others_go_on(tiny_data, small, tmp_path, capsys):
+    rows = compare_starts(tiny_data, tmp_path, ["teapot", "hex_nut"], ["instant"], 1, 0, small)
+    assert "teapot" in rows[0]["error"] and rows[0]["image_auroc"] is None and not rows[1]["error"]
+    assert "Failed" in (tmp_path / "comparison.md").read_text() and "instant, hex_nut, seed 0: 0." in capsys.readouterr().out
+    assert read_rows(tmp_path / "comparison.csv") == rows
+
+
+def test_what_cannot_be_begun(tiny_data, tmp_path):
+    with pytest.raises(MemSegError, match="way 'cold': unknown, there are random, even"):
+        compare_starts(tiny_data, tmp_path / "out", ways=["warm", "cold"])
+    with pytest.raises(MemSegError, match="no such folder"):
+        compare_starts(tmp_path / "nowhere", tmp_path / "out")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(MemSegError, match="no products"):
+        compare_starts(tmp_path / "empty", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(MemSegError, match="can't be made"):
+        compare_starts(tiny_data, tmp_path / "file" / "out")
+
+
+# the table
+
+def test_mean_and_standard_deviation():
+    rows = [row("warm", "nut", seed, value) for seed, value in enumerate((.90, .94, .95))]
+    found = summarise(rows + [row("warm", "nut", 3, None, "power cut"), row("even", "nut", 0, .5)])
+    assert math.isclose(found["warm", "nut"].mean, .93) and math.isclose(found["warm", "nut"].deviation, .0007**.5)
+    assert found["warm", "nut"].seeds == 3 and found["even", "nut"] == (.5, None, 1)
+    assert summarise(rows, "aupro") == {}
+
+
+def test_the_mean_is_over_products_that_all_ways_have():
+    rows = [row("random", "a", value=.6), row("warm", "a", value=.8), row("random", "b", value=.9),
+            row("warm", "b", value=None, error="power cut")]
+    table = markdown(rows).splitlines()
+    assert table[0] == f"| product | {SAYS['random']} | {SAYS['warm']} |"
+    assert table[2:] == ["| a | 0.600 | 0.800 |", "| b | 0.900 | - |", "| **mean of 1** | 0.600 | 0.800 |"]
+    assert markdown(rows[2:]).splitlines()[-1] == "| **mean of 0** | - | - |"
+
+
+def test_report_leaves_out_what_nobody_has_and_tells_what_failed():
+    rows = [row("warm", "a", 0, .8), row("warm", "a", 1, .9), row("warm", "b", 0, None, "power cut")]
+    text = report(rows)
+    assert "0.850 ± 0.071" in text and "Pixel AUROC" not in text and "- warm, b, seed 0: power cut" in text
+    assert "Failed" not in report(rows[:2])
+
+
+def test_ways_of_another_version_are_shown_by_name():
+    rows = [row("teacher", "a", 0, .8)]
+    assert "| product | teacher |" in markdown(rows)
+    assert figure(rows).axes[0].get_yticklabels()[0].get_text() == "a"
+
+
+def test_figure_with_gaps():
+    rows = [row("warm", "a", 0, .8), row("warm", "a", 1, .9), row("random", "b", 0, .7), row("even", "c", 0, None, "x")]
+    drawn = figure(rows)
+    assert [t.get_text() for t in drawn.axes[0].get_yticklabels()] == ["a", "b", "c"]
+    assert [t.get_text() for t in drawn.legends[0].get_texts()] == [SAYS["warm"], SAYS["random"], SAYS["even"]]
+
+
+@pytest.mark.parametrize("text, says", [("way,category\nwarm,nut\n", "needs the columns"),
+                                        (",".join(COLUMNS) + "\nwarm,nut,0,high,,,\n", "high")])
+def test_files_that_are_no_comparison(tmp_path, text, says):
+    path = tmp_path / "comparison.csv"
+    with pytest.raises(MemSegError, match="can't be read"):
+        read_rows(path)
+    path.write_text(text)
+    with pytest.raises(MemSegError, match=says):
+        read_rows(path)
