@@ -49,10 +49,11 @@ recipe_options = _options(
     click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="Same seed, same result."),
 )
 
-# %% ../nbs/19_cli.ipynb #934ee35c
+# %% ../nbs/19_cli.ipynb #7dec8fcd
 training_options = _options(
     click.option("--textures", metavar="DIR", help="Folder of texture images, such as DTD; default: rendered ones."),
-    click.option("--weights", metavar="formulas|imagenet|random|auto|FILE", help="Where the frozen encoder's weights come from."),
+    click.option("--weights", metavar="formulas|imagenet|random|auto|FILE",
+                 help="Where the frozen encoder's weights come from."),
     click.option("--steps", type=click.IntRange(0), help="So many optimiser steps (0: none) ..."),
     click.option("--minutes", type=click.FloatRange(0, min_open=True), help="... or so many minutes of training."),
     click.option("--device", help="auto, cpu, cuda, cuda:0 or mps."),
@@ -199,13 +200,15 @@ def predict(paths, out, memory, device):
     if done.failed:
         raise MemSegError(f"{len(done.failed)} photos have no answer: {'; '.join(done.failed.values())}")
 
-# %% ../nbs/19_cli.ipynb #3ef80b0a
+# %% ../nbs/19_cli.ipynb #6810cbbc
 @cli.command()
-@click.option("--out", required=True, metavar="FILE", help="The encoder's weights, .safetensors; the network's lie beside it.")
+@click.option("--out", required=True, metavar="FILE",
+              help="The encoder's weights, .safetensors; the network's lie beside it.")
 @click.option("--minutes", type=click.FloatRange(0, min_open=True), help="Of training; default: as the shipped weights.")
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Other seed, other products.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:0 or mps.")
-@click.option("--workers", type=click.IntRange(0), help="Processes that compute images; default: 1, with a GPU all cores but one.")
+@click.option("--workers", type=click.IntRange(0),
+              help="Processes that compute images; default: 1, with a GPU all cores but one.")
 @click.option("--resume", is_flag=True, help="Go on with an interrupted pretraining.")
 def pretrain(out, minutes, seed, device, workers, resume):
     "Train encoder and network on products made of formulas: no photograph, no download. The shipped weights come from here."
@@ -213,10 +216,11 @@ def pretrain(out, minutes, seed, device, workers, resume):
     plan = pretraining.Plan(seed=seed, **(dict(minutes=minutes) if minutes else {}))
     for file in pretraining.pretrain(out, plan, device, workers=workers, resume=resume): click.echo(file)
 
-# %% ../nbs/19_cli.ipynb #07b1879c
+# %% ../nbs/19_cli.ipynb #37f92a36
 @cli.command()
 @click.option("--data", required=True, metavar="DIR", help="Folder of products in MVTec AD's layout.")
-@click.option("--out", default="runs", show_default=True, metavar="DIR", help="One run a product, results.csv and results.md.")
+@click.option("--out", default="runs", show_default=True, metavar="DIR",
+              help="One run a product, results.csv and results.md.")
 @click.option("--categories", metavar="NAME,NAME", help="Only these; default: all that are found.")
 @click.option("--mvtec", is_flag=True, help="MVTec AD's fifteen; one that is missing counts as failed.")
 @training_options
@@ -233,14 +237,17 @@ def benchmark(data, out, categories, mvtec, recipe_file, overrides, size, **opti
         raise MemSegError(f"{len(failed)} of {len(rows)} products failed: {', '.join(failed)}; the notes in "
                           f"{Path(out)/'results.md'} say why; mend it and run the same command again")
 
-# %% ../nbs/19_cli.ipynb #338e62f7
+# %% ../nbs/19_cli.ipynb #1a2b244d
 @cli.command()
 @click.option("--data", required=True, metavar="DIR", help="Folder of products in MVTec AD's layout.")
-@click.option("--out", default="comparison", show_default=True, metavar="DIR", help="All runs, comparison.csv, .md and .png.")
+@click.option("--out", default="comparison", show_default=True, metavar="DIR",
+              help="All runs, comparison.csv, .md and .png.")
 @click.option("--categories", metavar="NAME,NAME", help="Only these; default: all that are found.")
-@click.option("--ways", metavar="NAME,NAME", help="Of random, even, encoder, warm, instant, perlin, imagenet; default: the first five.")
+@click.option("--ways", metavar="NAME,NAME",
+              help="Of random, even, encoder, warm, instant, perlin, imagenet; default: the first five.")
 @click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Trainings of each.")
-@click.option("--minutes", type=click.FloatRange(0, min_open=True), default=1., show_default=True, help="Each training's time.")
+@click.option("--minutes", type=click.FloatRange(0, min_open=True), default=1., show_default=True,
+              help="Each training's time.")
 @recipe_options
 def compare(data, out, categories, ways, seeds, minutes, recipe_file, overrides, size, seed):
     "Compare what the network may begin with, at equal time: random weights, formulas, ImageNet. Base: the recipe quick."

@@ -57,7 +57,7 @@ def summarise(
     return {group: Spread(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values))
             for group, values in groups.items()}
 
-# %% ../nbs/18b_comparison.ipynb #baaf68f2
+# %% ../nbs/18b_comparison.ipynb #8cad0885
 def compare_starts(
     data: str|Path,                       # folder of products in MVTec AD's layout
     out: str|Path,                        # one run folder a training, comparison.csv, .md and .png
@@ -69,8 +69,7 @@ def compare_starts(
     progress: bool=True,                  # show bars and a line a training
 ) -> list[dict]:                          # way, category, seed, image_auroc, pixel_auroc, aupro, error
     "Train every product from every start; run it again to go on"
-    data, out, ways = Path(data), Path(out), list(ways)
-    names = list(categories if categories is not None else list_categories(data))
+    data, out, ways, names = Path(data), Path(out), list(ways), list(categories or list_categories(data))
     if not names: raise MemSegError(f"{data}: no products in it: needs folders such as {data/'bottle'/'train'/'good'}")
     if unknown := [way for way in ways if way not in WAYS]:
         raise MemSegError(f"way {unknown[0]!r}: unknown, there are {', '.join(WAYS)}")
