@@ -179,7 +179,7 @@ class FusionRecipe(Section):
     normalise: str = setting(choices=("memory", "fixed", "none"))
     scale: float = setting(1e-6, 1e6)  # factor under "fixed"
 
-# %% ../nbs/00_recipe.ipynb #b530633b
+# %% ../nbs/00_recipe.ipynb #7839e49d
 @dataclass(frozen=True)
 class AttentionRecipe(Section):
     "Coordinate attention's bottleneck"
@@ -194,9 +194,10 @@ class LossRecipe(Section):
     gamma: float = setting(0, 20)             # the higher, the less easy pixels count
     alpha_normal: float = setting(0, 100)     # weight of normal pixels in the focal loss
     alpha_anomalous: float = setting(0, 100)  # weight of anomalous pixels
+    balanced: float = setting(0, 100)         # weight of the balanced loss
 
     def _disagreement(self) -> str:
-        return "l1 and focal are both 0: needs one above 0" if self.l1 == self.focal == 0 else ""
+        return "l1, focal and balanced are all 0: needs one above 0" if not (self.l1 or self.focal or self.balanced) else ""
 
 @dataclass(frozen=True)
 class EvaluationRecipe(Section):
@@ -205,7 +206,7 @@ class EvaluationRecipe(Section):
     fpr_limit: float = setting(.001, 1)  # AUPRO is integrated up to this false-positive rate
     batch: int = setting(1, 1024)        # images at once
 
-# %% ../nbs/00_recipe.ipynb #180295d9
+# %% ../nbs/00_recipe.ipynb #3992f009
 @dataclass(frozen=True)
 class TrainingRecipe(Section):
     "How the network learns"
@@ -227,6 +228,7 @@ class TrainingRecipe(Section):
     precision: str = setting(choices=("float32", "bfloat16", "float16"))
     checkpoint_every: int = setting(1, 1_000_000)  # steps
     warm_start: str = setting(pattern=".+", says="auto, off, or a .safetensors file")
+    norms: str = setting(choices=("learn", "frozen"))
 
 # %% ../nbs/00_recipe.ipynb #aff4b1c2
 class Table(Mapping):

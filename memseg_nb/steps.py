@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SPLIT', 'EPOCH', 'STEP', 'THRESHOLDS', 'FEW', 'ADVICE', 'draws', 'step_indices', 'Split', 'split', 'one_thread',
-           'Batch', 'StepData', 'learning_rate', 'State', 'new_state', 'train_step', 'match_others']
+           'Batch', 'StepData', 'learning_rate', 'State', 'new_state', 'freeze_norms', 'train_step', 'match_others']
 
 # %% ../nbs/13b_steps.ipynb #1993d70b
 import contextlib, math
@@ -160,6 +160,14 @@ def new_state(
     scaler = torch.amp.GradScaler(device.type, enabled=training.precision == "float16")
     return State(model, optimizer, scaler)
 
+# %% ../nbs/13b_steps.ipynb #fb7d082b
+def freeze_norms(
+    model: nn.Module,  # in training mode
+):
+    "Batch norms use and keep the statistics that they have; their scales and shifts still learn"
+    for part in model.modules():
+        if isinstance(part, nn.BatchNorm2d): part.eval()
+
 # %% ../nbs/13b_steps.ipynb #df45edbb
 ADVICE = "the learning rate is too large: try a tenth of it (training.learning_rate)"
 
@@ -173,7 +181,7 @@ def _why_not_finite(step: int, losses: Losses, batch: Batch, recipe: Recipe, rat
     return (f"step {step + 1}: the loss ({losses.total:g}) or its gradient is not finite, "
             f"at learning rate {rate:.3g}; {cause}. The last good checkpoint is kept")
 
-# %% ../nbs/13b_steps.ipynb #4f0679b1
+# %% ../nbs/13b_steps.ipynb #269e0b2e
 def train_step(
     state: State,         # changed in place
     batch: Batch,
@@ -186,7 +194,9 @@ def train_step(
     images = batch.images.to(device, non_blocking=True, memory_format=torch.channels_last)
     masks = batch.masks.to(device, non_blocking=True)
     own = batch.source.to(device) if shared else None
-    logits = _forward(state.model.train(), images, training.precision, own)
+    state.model.train()
+    if training.norms == "frozen": freeze_norms(state.model)
+    logits = _forward(state.model, images, training.precision, own)
     losses = memseg_loss(logits, masks, recipe.loss)
     numbers = Losses(*torch.stack([part.detach() for part in losses]).tolist())
     norm = _gradient(state, losses.total, training.clip)

@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from memseg_nb.losses import focal_loss, l1_loss, memseg_loss
+from memseg_nb.losses import balanced_loss, focal_loss, l1_loss, memseg_loss
 from memseg_nb.recipe import MemSegError, load_recipe
 
 
@@ -42,10 +42,30 @@ def test_each_number_of_the_recipe_counts():
                                         + .4 * focal_loss(logits, masks, alpha_normal=.9)),
         "loss.alpha_anomalous": lambda r: (.6 * l1_loss(logits, masks)
                                            + .4 * focal_loss(logits, masks, alpha_anomalous=.9)),
+        "loss.balanced": lambda r: (.6 * l1_loss(logits, masks) + .4 * focal_loss(logits, masks)
+                                    + .9 * balanced_loss(logits[:, 1] - logits[:, 0], masks)),
     }.items():
         recipe = base.replace(**{change: .9}).loss
         torch.testing.assert_close(memseg_loss(logits, masks, recipe).total, expected(recipe))
         assert memseg_loss(logits, masks, recipe).total != memseg_loss(logits, masks, base.loss).total
+
+
+def test_balanced_by_hand():
+    logits = torch.tensor([[[2., -1.], [0., 3.]]])
+    masks = torch.tensor([[[True, False], [False, False]]])
+    alarms = [math.log(1 + math.exp(z)) for z in (-1., 0., 3.)]
+    by_hand = .5 * math.log(1 + math.exp(-2.)) + sum(alarms) / 4 + .1 * alarms[2]
+    assert balanced_loss(logits, masks).item() == pytest.approx(by_hand, rel=1e-6)
+    assert balanced_loss(logits, ~masks & masks).isfinite()  # no defect anywhere
+
+
+def test_balanced_counts_defects_and_not_pixels():
+    masks = torch.zeros(2, 32, 32, dtype=torch.bool)
+    masks[0, :16], masks[1, 0, :3] = True, True
+    logits = torch.zeros(2, 32, 32, requires_grad=True)
+    balanced_loss(logits, masks).backward()
+    pulls = [logits.grad[k][masks[k]].sum().item() for k in (0, 1)]
+    assert pulls[0] == pytest.approx(pulls[1]) and pulls[0] < 0
 
 
 def test_gamma_zero_is_cross_entropy():

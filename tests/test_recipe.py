@@ -190,7 +190,7 @@ def test_text_from_python_is_read_like_a_file(shipped):
     ("[memory_samples]\npill = 0", r"\[memory_samples\] pill = '0': needs a whole number from 1"),
     ("[simulation]\nopacity_min = 1\nopacity_max = 0.5", r"opacity_min = 1.0: needs at most opacity_max"),
     ("[perlin]\nsmallest_exponent = 6", r"smallest_exponent = 6: needs at most largest_exponent, 5"),
-    ("[loss]\nl1 = 0\nfocal = 0", r"\[loss\] l1 and focal are both 0"),
+    ("[loss]\nl1 = 0\nfocal = 0", r"\[loss\] l1, focal and balanced are all 0"),
     ("steps = 1", r"no section headers.*needs \[section\] lines"),
     ("[training]\nsteps", r"parsing errors.*needs \[section\]"),
     ("[image]\nwidth = 64\nwidth = 96", r"already exists"),
