@@ -55,8 +55,8 @@ def test_every_key_is_read_and_has_a_comment_with_its_origin(shipped):
 def test_quick_differs_where_it_says(shipped):
     quick = load_recipe("quick")
     changed = {line.split(":")[0] for line in shipped.differences(quick)}
-    assert changed == {"image.height", "image.width", "simulation.flaws", "training.optimizer",
-                       "training.learning_rate", "training.minutes"}
+    assert changed == {"image.height", "image.width", "simulation.flaws", "loss.l1", "loss.focal", "loss.balanced",
+                       "training.norms", "training.optimizer", "training.learning_rate", "training.minutes"}
     assert load_recipe("quick", ["training.steps=7"]).training.steps == 7
 
 
@@ -232,7 +232,7 @@ def test_unknown_names_in_replace(shipped):
 def test_sections_made_by_hand_are_checked():
     assert ImageRecipe(64, "96").size == (64, 96)
     with pytest.raises(MemSegError): MemoryRecipe(30, "joint", "absolute", 2)
-    with pytest.raises(MemSegError): LossRecipe(0, 0, 4, 1, 1)
+    with pytest.raises(MemSegError): LossRecipe(0, 0, 4, 1, 1, 0)
     with pytest.raises(TypeError): ImageRecipe(64)
 
 
