@@ -1,5 +1,6 @@
 "The command line as a newcomer meets it: what it prints, what it writes, which exit code it gives"
 import csv
+import functools
 import json
 import os
 import shutil
@@ -184,6 +185,25 @@ def test_compare_needs_data(memseg, tmp_path):
     assert memseg("compare", "--out", tmp_path / "c")[0] == 2
     assert memseg("compare", "--data", tmp_path / "none", "--out", tmp_path / "c")[0] == 1
     assert not (tmp_path / "c").exists()
+
+
+def test_pretrain_makes_weights_that_train_takes(memseg, tiny_data, tmp_path, monkeypatch):
+    from memseg_nb import pretraining
+    small = functools.partial(pretraining.Plan, size=64, products=(1, 1), memory=(2, 2), queries=(2, 2))
+    monkeypatch.setattr(pretraining, "Plan", small)
+    weights = tmp_path / "w" / "mine.safetensors"
+    line = ["pretrain", "--out", weights, "--minutes", .03, "--seed", 3, "--device", "cpu", "--workers", 0]
+    code, out, err = memseg(*line)
+    network = weights.with_name("mine_network.safetensors")
+    assert code == 0 and out.split() == [str(weights), str(network)], err
+    assert sorted(path.name for path in weights.parent.iterdir()) == [weights.name, network.name]
+    arguments = train_arguments(tiny_data, tmp_path / "run", "--weights", weights, "--set", f"training.warm_start={network}")
+    code, _, err = memseg(*arguments, "--steps", 0)
+    assert code == 0, err
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["weights"]["source"] == str(weights) and record["warm_start"]["source"] == str(network)
+    before = weights.read_bytes()
+    assert memseg(*line)[0] == 1 and weights.read_bytes() == before
 
 
 @pytest.mark.parametrize("more, code, says", [
