@@ -167,15 +167,27 @@ def _remember(good: Path, recipe: Recipe, device: torch.device) -> tuple:
                                    remembered=parts.shared)
     return model, recipe, thresholds.image, thresholds.pixel
 
-# %% ../nbs/17_detector.ipynb #6346385c
+# %% ../nbs/17_detector.ipynb #881cdbfa
 @dataclass(frozen=True)
-class Detector:
-    "A trained network with its thresholds, ready for photos"
+class _Judge:
+    "A network with its thresholds, ready for photos"
     model: MemSeg           # trained, on its device
     recipe: Recipe          # it was trained with
     threshold: float        # image scores above it mean defective
     pixel_threshold: float  # pixels from here on are anomalous
 
+    def predict(self, image) -> Prediction:
+        "Looks at one image: whatever `as_image` takes, of any size"
+        return predict_batch(self, [as_image(image)])[0]
+
+    def predict_folder(self, photos: str | Path, out: str | Path, batch: int | None=None,
+                       progress: bool=True) -> "Folder":
+        "Looks at a folder of photos (or one file); overlays, masks, maps and scores.csv go to the folder `out`"
+        return _predict_folder(self, Path(photos), Path(out), batch or self.recipe.evaluation.batch, progress)
+
+# %% ../nbs/17_detector.ipynb #7742c355
+class Detector(_Judge):
+    "A network with its thresholds, from a finished run or from good photos alone"
     @classmethod
     def load(cls, run: Run | str | Path, device: str="auto") -> "Detector":
         "The detector of a finished run, on device auto, cpu, cuda, cuda:0 or mps"
@@ -187,15 +199,6 @@ class Detector:
     def remember(cls, good: str | Path, recipe: Recipe | None=None, device: str="auto") -> "Detector":
         "A detector without any training on the product: it remembers a folder of good photos, at least two"
         return cls(*_remember(Path(good), recipe or load_recipe(overrides=INSTANT), choose_device(device)))
-
-    def predict(self, image) -> Prediction:
-        "Looks at one image: whatever `as_image` takes, of any size"
-        return predict_batch(self, [as_image(image)])[0]
-
-    def predict_folder(self, photos: str | Path, out: str | Path, batch: int | None=None,
-                       progress: bool=True) -> "Folder":
-        "Looks at a folder of photos (or one file); overlays, masks, maps and scores.csv go to the folder `out`"
-        return _predict_folder(self, Path(photos), Path(out), batch or self.recipe.evaluation.batch, progress)
 
 # %% ../nbs/17_detector.ipynb #021f466b
 def predict_batch(
