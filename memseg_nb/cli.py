@@ -200,11 +200,11 @@ def predict(paths, out, memory, device):
     if done.failed:
         raise MemSegError(f"{len(done.failed)} photos have no answer: {'; '.join(done.failed.values())}")
 
-# %% ../nbs/19_cli.ipynb #6810cbbc
+# %% ../nbs/19_cli.ipynb #0a254c75
 @cli.command()
 @click.option("--out", required=True, metavar="FILE",
               help="The encoder's weights, .safetensors; the network's lie beside it.")
-@click.option("--minutes", type=click.FloatRange(0, min_open=True), help="Of training; default: as the shipped weights.")
+@click.option("--minutes", type=click.FloatRange(0, min_open=True), help="Of training; default: 40, with a GPU 17.")
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Other seed, other products.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:0 or mps.")
 @click.option("--workers", type=click.IntRange(0),
@@ -213,7 +213,7 @@ def predict(paths, out, memory, device):
 def pretrain(out, minutes, seed, device, workers, resume):
     "Train encoder and network on products made of formulas: no photograph, no download. The shipped weights come from here."
     from memseg_nb import pretraining
-    plan = pretraining.Plan(seed=seed, **(dict(minutes=minutes) if minutes else {}))
+    plan = pretraining.plan_for(device, seed=seed, **(dict(minutes=minutes) if minutes else {}))
     for file in pretraining.pretrain(out, plan, device, workers=workers, resume=resume): click.echo(file)
 
 # %% ../nbs/19_cli.ipynb #37f92a36
@@ -259,9 +259,8 @@ def compare(data, out, categories, ways, seeds, minutes, recipe_file, overrides,
     if failed := [row for row in rows if row["error"]]:
         raise MemSegError(f"{len(failed)} of {len(rows)} trainings failed, first: {failed[0]['error']}")
 
-# %% ../nbs/19_cli.ipynb #d366b2d9
-DEMO = ("image.height=128", "image.width=128", "training.steps=300", "training.optimizer=adamw",
-        "training.learning_rate=0.001", "encoder.weights=auto")
+# %% ../nbs/19_cli.ipynb #81ed013d
+DEMO = ("training.minutes=0", "training.steps=200")
 
 @cli.command()
 @click.option("--out", default="demo", show_default=True, metavar="DIR", help="Folder to write to.")
@@ -271,7 +270,7 @@ DEMO = ("image.height=128", "image.width=128", "training.steps=300", "training.o
 def demo(out, product, recipe_file, overrides, size, **options):
     "See it work: render a product, train, find its defects, compare with a plain baseline. Some minutes on two cores."
     from memseg_nb import evaluation, training
-    recipe = effective_recipe(recipe_file, overrides, size, DEMO, **options)
+    recipe = effective_recipe(recipe_file or "quick", overrides, size, DEMO, **options)
     data, folder = _demo_data(Path(out), product, recipe), Path(out)/"run"
     run = training.train(data, product, folder, recipe, resume=(folder/"run.json").exists())
     metrics = evaluation.evaluate(run)

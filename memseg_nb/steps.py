@@ -135,7 +135,7 @@ def learning_rate(
     rest = min(1., (fraction - recipe.warmup) / (1 - recipe.warmup))
     return recipe.learning_rate * (1 + math.cos(math.pi * rest)) / 2
 
-# %% ../nbs/13b_steps.ipynb #b673aec3
+# %% ../nbs/13b_steps.ipynb #b074de8f
 @dataclass
 class State:
     "Everything that a step changes"
@@ -144,6 +144,7 @@ class State:
     scaler: torch.amp.GradScaler      # does nothing unless precision is float16
     step: int = 0                     # steps done
     seconds: float = 0.               # time they took, before this session
+    frozen: bool = False              # batch norms keep the statistics of a warm start
 
 def new_state(
     model: MemSeg,         # moved to the device
@@ -181,7 +182,7 @@ def _why_not_finite(step: int, losses: Losses, batch: Batch, recipe: Recipe, rat
     return (f"step {step + 1}: the loss ({losses.total:g}) or its gradient is not finite, "
             f"at learning rate {rate:.3g}; {cause}. The last good checkpoint is kept")
 
-# %% ../nbs/13b_steps.ipynb #269e0b2e
+# %% ../nbs/13b_steps.ipynb #6fe0f905
 def train_step(
     state: State,         # changed in place
     batch: Batch,
@@ -195,7 +196,7 @@ def train_step(
     masks = batch.masks.to(device, non_blocking=True)
     own = batch.source.to(device) if shared else None
     state.model.train()
-    if training.norms == "frozen": freeze_norms(state.model)
+    if state.frozen: freeze_norms(state.model)
     logits = _forward(state.model, images, training.precision, own)
     losses = memseg_loss(logits, masks, recipe.loss)
     numbers = Losses(*torch.stack([part.detach() for part in losses]).tolist())

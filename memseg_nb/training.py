@@ -300,7 +300,7 @@ def _fresh(run: Run, recipe: Recipe, memory: ImageSet, device: torch.device) -> 
     model.remember(memory.batch(range(at, min(at + 8, len(memory)))) for at in range(0, len(memory), 8))
     return new_state(model, recipe, device)
 
-# %% ../nbs/14_training.ipynb #da02ccb1
+# %% ../nbs/14_training.ipynb #959eaeb3
 def _prepare(run: Run, recipe: Recipe, category: Category, parts: Split, resume: bool, progress: bool):
     "All that a training needs: state, simulator, images to train on and images held back"
     device, simulator = choose_device(recipe.training.device), make_simulator(recipe, category.name)
@@ -314,6 +314,7 @@ def _prepare(run: Run, recipe: Recipe, category: Category, parts: Split, resume:
     else:
         state = _fresh(run, recipe, memory, device)
         save_checkpoint(run, state)
+    state.frozen = recipe.training.norms == "frozen" and run.record.get("warm_start") is not None
     notes = [note for note in (run.record["weights"]["note"], parts.note) if note]
     run.update(status="training", message="", device=str(device), notes=notes,
                foreground=simulator.foreground_method)

@@ -13,7 +13,8 @@ from memseg_nb.recipe import load_recipe
 torch.set_num_threads(1)
 
 TINY = ["image.height=64", "image.width=64", "training.steps=3", "training.workers=0", "training.device=cpu",
-        "training.good=2", "training.simulated=2", "memory.samples=3", "encoder.weights=random"]
+        "training.good=2", "training.simulated=2", "memory.samples=3", "encoder.weights=random",
+        "training.warm_start=auto"]
 
 
 @pytest.fixture(scope="session")

@@ -148,7 +148,8 @@ def test_predict_says_which_paths_it_needs(memseg, tiny_data, tmp_path, memory, 
 
 def test_no_steps_make_a_run_that_can_be_evaluated(memseg, tiny_data, tmp_path):
     run = tmp_path / "run"
-    code, _, err = memseg(*train_arguments(tiny_data, run, "--weights", "formulas", "--steps", 0))
+    code, _, err = memseg(*train_arguments(tiny_data, run, "--weights", "formulas", "--steps", 0,
+                                          "--set", "training.warm_start=auto"))
     assert code == 0, err
     record = json.loads((run / "run.json").read_text())
     assert record["steps_done"] == 0 and record["warm_start"]["sha256"] and record["weights"]["used"] == "formulas"

@@ -257,7 +257,7 @@ def test_load_errors(tiny_run, tmp_path):
 
 # no training at all
 
-SMALL = load_recipe(overrides=["image.height=64", "image.width=64", "simulation.flaws=0.5"])
+SMALL = load_recipe("quick", ["image.height=64", "image.width=64"])
 
 
 @pytest.fixture(scope="module")

@@ -56,7 +56,7 @@ def test_quick_differs_where_it_says(shipped):
     quick = load_recipe("quick")
     changed = {line.split(":")[0] for line in shipped.differences(quick)}
     assert changed == {"image.height", "image.width", "simulation.flaws", "loss.l1", "loss.focal", "loss.balanced",
-                       "training.norms", "training.optimizer", "training.learning_rate", "training.minutes"}
+                       "training.norms", "training.warm_start", "training.optimizer", "training.learning_rate", "training.minutes"}
     assert load_recipe("quick", ["training.steps=7"]).training.steps == 7
 
 
@@ -85,7 +85,7 @@ def other(value, f):
     "Another value that the rules allow"
     rules = f.metadata
     if rules["choices"]: return next(choice for choice in rules["choices"] if choice != value)
-    if f.type is str: return "cpu" if "cuda" in rules["pattern"] else "off"
+    if f.type is str: return "cpu" if "cuda" in rules["pattern"] else "auto" if value == "off" else "off"
     if value != rules["low"]: return f.type(rules["low"])
     return f.type(rules["high"] - ((rules["high"] - rules["low"]) % rules["step"] if rules["step"] else 0))
 
