@@ -691,6 +691,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'memseg_nb.steps.StepData.__len__': ('steps.html#stepdata.__len__', 'memseg_nb/steps.py'),
                                  'memseg_nb.steps._forward': ('steps.html#_forward', 'memseg_nb/steps.py'),
                                  'memseg_nb.steps._gradient': ('steps.html#_gradient', 'memseg_nb/steps.py'),
+                                 'memseg_nb.steps._learning': ('steps.html#_learning', 'memseg_nb/steps.py'),
                                  'memseg_nb.steps._why_not_finite': ('steps.html#_why_not_finite', 'memseg_nb/steps.py'),
                                  'memseg_nb.steps.draws': ('steps.html#draws', 'memseg_nb/steps.py'),
                                  'memseg_nb.steps.freeze_norms': ('steps.html#freeze_norms', 'memseg_nb/steps.py'),

@@ -188,7 +188,7 @@ class AttentionRecipe(Section):
 
 @dataclass(frozen=True)
 class LossRecipe(Section):
-    "The two parts of the loss"
+    "The parts of the loss"
     l1: float = setting(0, 100)               # weight of the L1 loss
     focal: float = setting(0, 100)            # weight of the focal loss
     gamma: float = setting(0, 20)             # the higher, the less easy pixels count
@@ -197,8 +197,10 @@ class LossRecipe(Section):
     balanced: float = setting(0, 100)         # weight of the balanced loss
 
     def _disagreement(self) -> str:
-        return "l1, focal and balanced are all 0: needs one above 0" if not (self.l1 or self.focal or self.balanced) else ""
+        nothing = self.l1 == self.focal == self.balanced == 0
+        return "l1, focal and balanced are all 0: needs one above 0" if nothing else ""
 
+# %% ../nbs/00_recipe.ipynb #fdcd14f0
 @dataclass(frozen=True)
 class EvaluationRecipe(Section):
     "How a trained network is scored"
@@ -381,6 +383,7 @@ def _split(override: str) -> tuple[str, str]:
 
 NAMED = {"quick": Path(memseg_nb.__file__).parent / "recipes" / "quick.ini"}  # recipes that come with the package
 
+# %% ../nbs/00_recipe.ipynb #571d355e
 def load_recipe(
     path: str|Path|None=None,     # your own recipe, may hold only what differs; or the name `quick`
     overrides: Iterable[str]=(),  # "section.key=value", stronger than any file

@@ -94,7 +94,7 @@ def _compared(memory: Memory, features: Features, samples: int) -> list[Tensor]:
     gaps = [level / one for level, one in zip(difference, unit)]
     return [features.stem, features.layer3, *scaled, *gaps, *attention_maps(difference, unit)]
 
-
+# %% ../nbs/14c_scouting.ipynb #9d4c0d39
 def network_logits(
     model: MemSeg,     # its memory is filled anew
     episode: Episode,

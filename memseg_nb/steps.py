@@ -169,6 +169,12 @@ def freeze_norms(
     for part in model.modules():
         if isinstance(part, nn.BatchNorm2d): part.eval()
 
+def _learning(state) -> MemSeg:
+    "The model in training mode, its batch norms as the run wants them"
+    state.model.train()
+    if state.frozen: freeze_norms(state.model)
+    return state.model
+
 # %% ../nbs/13b_steps.ipynb #df45edbb
 ADVICE = "the learning rate is too large: try a tenth of it (training.learning_rate)"
 
@@ -195,9 +201,7 @@ def train_step(
     images = batch.images.to(device, non_blocking=True, memory_format=torch.channels_last)
     masks = batch.masks.to(device, non_blocking=True)
     own = batch.source.to(device) if shared else None
-    state.model.train()
-    if state.frozen: freeze_norms(state.model)
-    logits = _forward(state.model, images, training.precision, own)
+    logits = _forward(_learning(state), images, training.precision, own)
     losses = memseg_loss(logits, masks, recipe.loss)
     numbers = Losses(*torch.stack([part.detach() for part in losses]).tolist())
     norm = _gradient(state, losses.total, training.clip)
