@@ -638,7 +638,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'memseg_nb.scouting._level': ('scouting.html#_level', 'memseg_nb/scouting.py'),
                                     'memseg_nb.scouting._narrow': ('scouting.html#_narrow', 'memseg_nb/scouting.py'),
                                     'memseg_nb.scouting.compare': ('scouting.html#compare', 'memseg_nb/scouting.py'),
-                                    'memseg_nb.scouting.freeze_norms': ('scouting.html#freeze_norms', 'memseg_nb/scouting.py'),
                                     'memseg_nb.scouting.network_logits': ('scouting.html#network_logits', 'memseg_nb/scouting.py'),
                                     'memseg_nb.scouting.scout_logits': ('scouting.html#scout_logits', 'memseg_nb/scouting.py'),
                                     'memseg_nb.scouting.settle': ('scouting.html#settle', 'memseg_nb/scouting.py')},

@@ -25,7 +25,7 @@ from .images import list_categories
 from .recipe import MemSegError, Recipe, load_recipe
 
 # %% ../nbs/18b_comparison.ipynb #83f987bd
-WAYS = {  # name: what it sets; each of the first four changes one thing more
+WAYS = {  # name: what it sets; the first four add up; `quick` freezes batch norms after a warm start
     "random": {"encoder.weights": "random", "encoder.exposure": "as_is", "training.warm_start": "off"},
     "even": {"encoder.weights": "random", "encoder.exposure": "mean", "training.warm_start": "off"},
     "encoder": {"encoder.weights": "formulas", "training.warm_start": "off"},

@@ -8,7 +8,7 @@ __all__ = ['STAGES', 'ON_GPU', 'Plan', 'plan_for', 'schedule', 'Stages', 'Pretra
 
 # %% ../nbs/14d_pretraining.ipynb #55e3f259
 import contextlib, json, math, os, platform, time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -25,9 +25,11 @@ from .encoder import EXPOSURES, Backbone, Encoder
 from .episodes import Episode, Episodes
 from .fusion import initialise
 from .images import check_size
+from .losses import balanced_loss
 from .model import build_model
 from .recipe import MemSegError, load_recipe
-from .scouting import Scout, balanced_loss, freeze_norms, network_logits, scout_logits, settle
+from .scouting import Scout, network_logits, scout_logits, settle
+from .steps import freeze_norms, one_thread
 from .training import _ignore_interrupt, _patient, choose_device
 
 # %% ../nbs/14d_pretraining.ipynb #d70f2685
@@ -146,10 +148,7 @@ class _Stream(Dataset):
         self.episodes, self.ease = _episodes(plan, stage, plan.seed + 1000 * stage), ease
 
     def __getitem__(self, k: int) -> tuple:
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try: episode = self.episodes.episode(k, float(self.ease))
-        finally: torch.set_num_threads(threads)
+        with one_thread(): episode = self.episodes.episode(k, float(self.ease))
         return episode.memory, episode.queries, episode.masks
 
 

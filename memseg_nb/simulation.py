@@ -200,7 +200,8 @@ class Simulator:
         is_texture = uniform((len(images),), 0, 1, generator, device) < recipe.texture_share
         opacity = uniform((len(images),), recipe.opacity_min, recipe.opacity_max, generator, device)
         source = draw_source(images, is_texture, self.textures, generator, recipe)
-        result = Simulation(blend(images, source, masks, opacity), masks, noise, noise_mask, product, source, opacity, is_texture, tries)
+        made = blend(images, source, masks, opacity)
+        result = Simulation(made, masks, noise, noise_mask, product, source, opacity, is_texture, tries)
         return with_flaws(result, images, generator, recipe.flaws) if recipe.flaws else result
 
 # %% ../nbs/06_simulation.ipynb #55127f08

@@ -12,7 +12,9 @@ from memseg_nb.fusion import CHANNELS
 from memseg_nb.memory import Memory, pool
 from memseg_nb.model import build_model
 from memseg_nb.recipe import load_recipe
-from memseg_nb.scouting import Scout, balanced_loss, compare, freeze_norms, network_logits, scout_logits, settle
+from memseg_nb.losses import balanced_loss
+from memseg_nb.scouting import Scout, compare, network_logits, scout_logits, settle
+from memseg_nb.steps import freeze_norms
 
 
 def generator(seed=0): return torch.Generator().manual_seed(seed)

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from memseg_nb import training
-from memseg_nb.checkpoints import Run, load_state
+from memseg_nb.checkpoints import Run, load_model, load_state
 from memseg_nb.encoder import NETWORK, Encoder, load_encoder
 from memseg_nb.evaluation import evaluate
 from memseg_nb.images import ImageSet, open_category
@@ -383,6 +383,32 @@ def test_a_warm_start_is_recorded(tiny_data, tiny_recipe, out):
     off = warm.replace(**{"training.warm_start": "off"})
     record = train(tiny_data, "hex_nut", out / "cold", off, progress=False).record
     assert record["warm_start"] is None and record["weights"]["used"] == "formulas"
+
+
+def statistics(model):
+    "Running means of the batch norms that could learn"
+    return {name: value for name, value in model.state_dict().items()
+            if name.endswith("running_mean") and name.startswith(WARM)}
+
+
+@pytest.mark.parametrize("norms, start, kept", [("frozen", "auto", True), ("learn", "auto", False),
+                                                ("frozen", "off", False)])
+def test_batch_norms_keep_the_statistics_of_a_warm_start_only(tiny_data, tiny_recipe, out, norms, start, kept):
+    recipe = tiny_recipe.replace(**{"encoder.weights": "formulas", "training.warm_start": start, "training.norms": norms})
+    before = statistics(fresh_model(recipe)[0])
+    after = statistics(load_model(train(tiny_data, "hex_nut", out, recipe, progress=False)))
+    assert all(torch.equal(after[name], value) for name, value in before.items()) == kept
+
+
+def test_resumed_batch_norms_stay_frozen(tiny_data, tiny_recipe, out):
+    recipe = tiny_recipe.replace(**{"encoder.weights": "formulas", "training.warm_start": "auto",
+                                    "training.norms": "frozen", "training.checkpoint_every": 1})
+    def stop(step, *rest):
+        if step == 1: raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt): train(tiny_data, "hex_nut", out, recipe, progress=False, callback=stop)
+    before = statistics(fresh_model(recipe)[0])
+    after = statistics(load_model(train(out=out, resume=True, progress=False)))
+    assert all(torch.equal(after[name], value) for name, value in before.items())
 
 
 def test_auto_is_warm_with_shipped_weights_only(tiny_recipe, weights):
