@@ -30,7 +30,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "memseg_nb: $$($(PYTHON) -V) has no venv module: install it (Debian, Ubuntu: apt install python3-venv)"; exit 1; }
 	@$(PYTHON) -c 'import os, shutil, sys, sysconfig; sys.exit(not (shutil.which("cc") and os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h"))))' || { echo "memseg_nb: no C compiler or no Python headers: the package 'noise' (reference for the Perlin chapter) is built on installation (Debian, Ubuntu: apt install build-essential python3-dev)"; exit 1; }
 	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[lab,test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[lab,onnx,test]'
 	@touch $@
 
 clean:           ## remove the environment and everything that was made
