@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['numpy_perlin', 'package_perlin', 'peer_noise', 'peer_foreground', 'peer_texture', 'peer_structure', 'peer_simulate',
-           'loop_match', 'peer_loss', 'plain_copy', 'peer_logits', 'PeerStep', 'exact_aupro', 'region_aupro']
+           'loop_match', 'peer_loss', 'plain_copy', 'peer_logits', 'PeerData', 'PeerStep', 'exact_aupro',
+           'region_aupro']
 
 # %% ../nbs/20b_peers.ipynb #75cea5f7
 import copy
@@ -71,7 +72,7 @@ def peer_noise(
     turn = rng.uniform(-recipe.perlin.rotation, recipe.perlin.rotation)
     return ndimage.rotate(noise, turn, reshape=False, order=1, mode="reflect")
 
-# %% ../nbs/20b_peers.ipynb #1ab8e7bc
+# %% ../nbs/20b_peers.ipynb #a2eff2e4
 def _otsu(grey: np.ndarray) -> int:
     "The threshold between the two classes that lie farthest apart, 0..255"
     counts = np.bincount(grey.ravel(), minlength=256) / grey.size
@@ -89,7 +90,8 @@ def peer_foreground(
     grey = np.asarray(Image.fromarray(image).convert("L"))
     mask = grey > _otsu(grey)
     if np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]]).mean() > .5: mask = ~mask
-    for clean, radius in ((ndimage.binary_opening, recipe.foreground.opening), (ndimage.binary_closing, recipe.foreground.closing)):
+    steps = (ndimage.binary_opening, recipe.foreground.opening), (ndimage.binary_closing, recipe.foreground.closing)
+    for clean, radius in steps:
         side = np.arange(-radius, radius + 1)
         mask = clean(mask, side[:, None]**2 + side**2 <= radius**2)
     return mask if mask.any() else np.ones_like(mask)
@@ -126,7 +128,7 @@ def peer_structure(
     cells = [cells[k] for k in rng.permutation(rows * columns)]
     return np.concatenate([np.concatenate(cells[r * columns:(r + 1) * columns], 1) for r in range(rows)], 0)
 
-# %% ../nbs/20b_peers.ipynb #d7e6c010
+# %% ../nbs/20b_peers.ipynb #72676099
 def peer_simulate(
     image: np.ndarray,         # a good image, (H, W, 3), 8 bits
     textures: Sequence[Path],  # image files
@@ -134,8 +136,7 @@ def peer_simulate(
     recipe: Recipe,            # its sections perlin, foreground and simulation
 ) -> tuple[np.ndarray, np.ndarray]:  # image (H, W, 3), float32, 0..1; mask, bool, (H, W)
     "One simulated anomaly"
-    size = image.shape[:2]
-    product = peer_foreground(image, recipe)
+    size, product = image.shape[:2], peer_foreground(image, recipe)
     for _ in range(recipe.perlin.tries):
         mask = (peer_noise(size, rng, recipe) > recipe.perlin.threshold) & product
         if mask.any(): break
@@ -204,35 +205,44 @@ def peer_logits(
     fused = model.fusion(features[1:], difference, attention_maps(difference, unit), model.memory.spread(), unit)
     return model.decoder(model.encoder.layer4(features.layer3), fused.fused, features.stem)[1]
 
-# %% ../nbs/20b_peers.ipynb #e8415b3f
-class PeerStep:
-    "One step of a training in the obvious way; call it again for the next"
+# %% ../nbs/20b_peers.ipynb #0f021e1d
+class PeerData:
+    "Batches of good and simulated images, made one after the other"
     def __init__(self,
-        model: MemSeg,             # from `plain_copy`; changed in place
         images: Sequence[Path],    # good images
         textures: Sequence[Path],  # image files
         recipe: Recipe,
         seed: int=0,
     ):
-        self.model, self.images, self.textures, self.recipe = model, images, textures, recipe
-        self.rng, rate = np.random.default_rng(seed), recipe.training.learning_rate
-        trained = [p for p in model.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.SGD(trained, rate, recipe.training.momentum, weight_decay=recipe.training.weight_decay)
+        self.images, self.textures, self.recipe = images, textures, recipe
+        self.rng = np.random.default_rng(seed)
 
     def batch(self) -> tuple[Tensor, Tensor]:
-        "Images (B, 3, H, W) and masks (B, H, W), one after the other"
+        "Images (B, 3, H, W), float32, 0..1, and masks (B, H, W)"
         recipe, size, made = self.recipe, self.recipe.image.size, []
         for k in range(recipe.training.good + recipe.training.simulated):
             image = peer_texture(self.images[self.rng.integers(len(self.images))], size)
-            good = image / np.float32(255), np.zeros(size, bool)
-            made.append(good if k < recipe.training.good else peer_simulate(image, self.textures, self.rng, recipe))
+            if k < recipe.training.good: made.append((image / np.float32(255), np.zeros(size, bool)))
+            else: made.append(peer_simulate(image, self.textures, self.rng, recipe))
         images, masks = (torch.from_numpy(np.stack(part)) for part in zip(*made))
         return images.permute(0, 3, 1, 2).contiguous(), masks
 
+# %% ../nbs/20b_peers.ipynb #0a59fc4d
+class PeerStep:
+    "One step of a training in the obvious way; call it again for the next"
+    def __init__(self,
+        model: MemSeg,   # from `plain_copy`; changed in place
+        data: PeerData,
+    ):
+        self.model, self.data, training = model, data, data.recipe.training
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.optimizer = torch.optim.SGD(trained, training.learning_rate, training.momentum,
+                                         weight_decay=training.weight_decay)
+
     def __call__(self) -> float:  # the loss
-        images, masks = self.batch()
+        images, masks = self.data.batch()
         self.model.train()
-        loss = peer_loss(peer_logits(self.model, images), masks, self.recipe.loss)
+        loss = peer_loss(peer_logits(self.model, images), masks, self.data.recipe.loss)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
