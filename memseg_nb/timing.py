@@ -6,8 +6,8 @@
 __all__ = ['wait_for', 'seconds', 'Comparison', 'summarise', 'compare', 'Ceiling', 'measure_ceiling', 'roof', 'operations',
            'Stopwatch', 'own_peak', 'peak_memory', 'hold']
 
-# %% ../nbs/20a_timing.ipynb #298b0087
-import contextlib, json, statistics, subprocess, sys, time
+# %% ../nbs/20a_timing.ipynb #654ab1d7
+import contextlib, json, math, statistics, subprocess, sys, time
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -55,17 +55,22 @@ def summarise(
     slow, fast = (statistics.median(column) for column in zip(*pairs))
     return Comparison(slow, fast, statistics.median(ratios), min(ratios), max(ratios))
 
-# %% ../nbs/20a_timing.ipynb #7a6b0ab5
+# %% ../nbs/20a_timing.ipynb #47d5b59d
 def compare(
     baseline: Callable[[], object],  # does the work once
     ours: Callable[[], object],      # does it `times` times
     turns: int=5,                    # both are timed so many times
     times: float=1.,                 # how much of the baseline's work one call of ours does
     device: torch.device|str="cpu",  # where ours works
+    least: float=.05,                # what takes less than these seconds is called several times a turn
 ) -> Comparison:                     # times of one piece of work
     "Time both in turns, after one call of each that doesn't count"
-    baseline(), ours()
-    return summarise([(seconds(baseline), seconds(ours, device) / times) for _ in range(turns)])
+    def repeated(function, times):
+        function()
+        calls = min(100, math.ceil(least / max(seconds(function, device), 1e-6))) if least else 1
+        return lambda: [function() for _ in range(calls)], calls * times
+    (baseline, slow), (ours, fast) = repeated(baseline, 1), repeated(ours, times)
+    return summarise([(seconds(baseline, device) / slow, seconds(ours, device) / fast) for _ in range(turns)])
 
 # %% ../nbs/20a_timing.ipynb #f36bbaf5
 class Ceiling(NamedTuple):
