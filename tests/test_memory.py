@@ -1,5 +1,6 @@
 "The memory: the definition, worked by hand and in loops, against the fast search."
 import copy
+import shutil
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from memseg_nb.encoder import Backbone, Encoder, Features
-from memseg_nb.memory import LEVELS, Memory, distances, pool
+from memseg_nb.memory import LEVELS, Memory, compiled_distances, distances, pool
 from memseg_nb.recipe import MemSegError
 
 MATCHES, KINDS = ("joint", "level"), ("absolute", "squared")
@@ -328,6 +329,46 @@ def test_an_empty_memory_says_so():
 def test_another_image_size_is_an_error():
     with pytest.raises(MemSegError, match=r"layer1 \(1, 64, 16, 16\) do not fit the memory's \(2, 64, 8, 16\)"):
         filled(random_features(2, 0))(random_features(1, 0, 64, 64))
+
+
+# --- the search as one compiled loop
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="needs a C++ compiler")
+@pytest.mark.parametrize("match, difference", list(zip(MATCHES, KINDS)))
+def test_the_compiled_search_finds_the_same(match, difference):
+    samples = Features(*(torch.cat([level, level]) for level in random_features(3, 2)))  # ties: 0 = 3, 1 = 4, 2 = 5
+    memory, features = filled(samples, match, difference), random_features(5, 3)
+    other = Features(*(level.bfloat16() for level in random_features(1, 4)))
+    expected, of_one, forced = memory(features), memory(other), memory(features, 4)
+    memory.compile_search()
+    found = memory(features)
+    assert torch.equal(found.index, expected.index) and found.index.max() <= 2
+    torch.testing.assert_close(found.distances, expected.distances, rtol=1e-5, atol=0)
+    torch.testing.assert_close(found.difference, expected.difference)
+    assert torch.equal(memory(other).index, of_one.index) and torch.equal(memory(features, 4).index, forced.index)
+    assert copy.deepcopy(memory)(samples).distances.diagonal(dim1=0, dim2=-1).max() == 0
+
+
+def test_the_compiled_search_takes_any_number_of_features():
+    few, bank = torch.rand(2, 100), torch.rand(3, 100)
+    assert torch.equal(compiled_distances(few, bank), distances(few, bank))
+
+
+def test_no_compiler_is_said(monkeypatch):
+    def broken(*_):
+        raise RuntimeError("no g++")
+    monkeypatch.setattr("memseg_nb.memory.compiled_distances", broken)
+    memory = filled(random_features(2, 0))
+    with pytest.raises(MemSegError, match="no g.*install a C.. compiler"):
+        memory.compile_search()
+    assert memory.search is distances and memory(random_features(1, 0)).index.tolist() == [0]
+
+
+def test_channels_last_stays_so():
+    features = Features(*(level.contiguous(memory_format=torch.channels_last) for level in random_features(2, 0)))
+    found = filled(random_features(3, 1))(features)
+    assert all(level.is_contiguous(memory_format=torch.channels_last) for level in found.difference)
+    assert torch.equal(found.distances, filled(random_features(3, 1))(random_features(2, 0)).distances)
 
 
 # --- with the encoder, under autocast, on other devices
