@@ -95,7 +95,7 @@ def load_json(
 # %% ../nbs/13_checkpoints.ipynb #47f73f11
 # settings that decide where and how fast a run goes, not which weights come out of a step
 MAY_CHANGE = ("data.root", "encoder.timeout", "training.minutes", "training.workers", "training.device",
-              "training.checkpoint_every", "evaluation.batch")
+              "training.compile", "training.checkpoint_every", "evaluation.batch")
 
 def fingerprint(
     recipe: Recipe,
@@ -170,7 +170,8 @@ class Run(_Files):
     def finished(self) -> bool: return self.record.get("status") == "done"
     def discard(self):
         "Remove a run that never began"
-        for path in (self.recipe_file, self.record_file, self.checkpoint_file, self.losses_file):
+        files = self.recipe_file, self.record_file, self.checkpoint_file, self.losses_file
+        for path in (*files, *self.folder.glob(".*.part")):
             path.unlink(missing_ok=True)
         with contextlib.suppress(OSError): self.folder.rmdir()
     def update(self, **entries):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['recipe_options', 'training_options', 'KEYS', 'DEMO', 'Size', 'effective_recipe', 'cli', 'products', 'simulate',
-           'train', 'evaluate', 'predict', 'pretrain', 'benchmark', 'compare', 'demo', 'main']
+           'train', 'evaluate', 'predict', 'export', 'pretrain', 'benchmark', 'compare', 'ablate', 'demo', 'main']
 
 # %% ../nbs/19_cli.ipynb #e77f7157
 import os
@@ -162,11 +162,12 @@ def _simulate(image: Path, out: Path, count: int, recipe) -> None:
 def train(data, category, out, resume, recipe_file, overrides, size, **options):
     "Train on the good images of one product. No test image is looked at."
     if not data and not resume: raise click.UsageError("--data: missing, the folder of products to learn from")
-    from memseg_nb import checkpoints, training
-    if resume and not recipe_file: recipe_file = checkpoints.Run.open(out).recipe_file
-    recipe = effective_recipe(recipe_file, overrides, size, **options)
+    from memseg_nb import checkpoints, distributed, training
+    first, recipe = distributed.team_of().first, None  # under torchrun the first process decides and speaks
+    if first and resume and not recipe_file: recipe_file = checkpoints.Run.open(out).recipe_file
+    if first: recipe = effective_recipe(recipe_file, overrides, size, **options)
     run = training.train(data, category, out, recipe, resume=resume)
-    click.echo(f"trained: {run.folder}\nnext: memseg evaluate {run.folder}")
+    if first: click.echo(f"trained: {run.folder}\nnext: memseg evaluate {run.folder}")
 
 # %% ../nbs/19_cli.ipynb #8aacfdfd
 @cli.command()
@@ -186,19 +187,42 @@ def evaluate(run, data, device):
 @click.option("--out", required=True, metavar="DIR", help="Folder for overlays, masks, maps (.npy) and scores.csv.")
 @click.option("--memory", metavar="DIR", help="Folder of good photos, in place of RUN: no training at all.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:0 or mps.")
-def predict(paths, out, memory, device):
+@click.option("--runtime", default="torch", show_default=True, metavar="torch|onnx", help="What computes.")
+@click.option("--precision", metavar="NAME", help="torch: float32, bfloat16, auto (the faster); onnx: float32, float16, int8.")
+def predict(paths, out, memory, device, runtime, precision):
     """Heatmap, mask, score and decision for a photo or all photos of a folder.
 
-    With --memory no RUN is needed: the network as it was trained on formulas looks at the difference to some good photos.
+    In place of RUN a file of `memseg export` will do. With --memory no RUN is needed: the network as it was trained on formulas looks at the difference to some good photos.
     """
     if len(paths) != (1 if memory else 2):
         raise click.UsageError(f"{len(paths)} paths: needs photos only with --memory, else a RUN and photos")
     from memseg_nb.detector import Detector
-    detector = Detector.remember(memory, device=device) if memory else Detector.load(paths[0], device)
+    if memory and (precision or runtime != "torch"):
+        raise click.UsageError("--memory with --runtime or --precision: export it first (memseg export --memory)")
+    detector = Detector.remember(memory, device=device) if memory else Detector.load(paths[0], device, runtime, precision)
     done = detector.predict_folder(paths[-1], out)
     click.echo(f"{done.predicted} photos, {done.defective} called defective: {done.table}")
     if done.failed:
         raise MemSegError(f"{len(done.failed)} photos have no answer: {'; '.join(done.failed.values())}")
+
+# %% ../nbs/19_cli.ipynb #e4a70b12
+@cli.command()
+@click.argument("run", metavar="[RUN]", required=False)
+@click.option("--out", required=True, metavar="FILE.onnx", help="The file to write.")
+@click.option("--memory", metavar="DIR", help="Folder of good photos, in place of RUN: no training at all.")
+@click.option("--precision", type=click.Choice(["float32", "float16", "int8"]), default="float32", show_default=True,
+              help="float16: half the size; int8: a third or less, its ranges measured on good photos.")
+@click.option("--samples", type=click.IntRange(1), help="Take only so many memory samples along; default: all.")
+@click.option("--photos", metavar="DIR", help="Good photos for int8; default: those that RUN was trained on.")
+def export(run, out, memory, precision, samples, photos):
+    "Write a trained RUN to one ONNX file: network, memory, size and thresholds."
+    if bool(run) == bool(memory): raise click.UsageError("needs a RUN or --memory, and not both")
+    from memseg_nb.export import export_onnx
+    if memory:
+        from memseg_nb.detector import Detector
+        source = Detector.remember(memory, device="cpu")
+    file = export_onnx(source if memory else run, out, precision, samples, photos or memory)
+    click.echo(f"{file}: {file.stat().st_size / 1e6:.1f} MB\nnext: memseg predict {file} PHOTOS --out DIR")
 
 # %% ../nbs/19_cli.ipynb #0a254c75
 @cli.command()
@@ -256,6 +280,27 @@ def compare(data, out, categories, ways, seeds, minutes, recipe_file, overrides,
     rows = comparison.compare_starts(data, out, categories.split(",") if categories else None,
                                      ways.split(",") if ways else comparison.DEFAULT, seeds, minutes, recipe)
     click.echo(comparison.report(rows))
+    if failed := [row for row in rows if row["error"]]:
+        raise MemSegError(f"{len(failed)} of {len(rows)} trainings failed, first: {failed[0]['error']}")
+
+# %% ../nbs/19_cli.ipynb #4d197e44
+@cli.command()
+@click.option("--data", required=True, metavar="DIR", help="Folder of products in MVTec AD's layout.")
+@click.option("--out", default="ablations", show_default=True, metavar="DIR", help="ablations.csv, .md and .png.")
+@click.option("--categories", metavar="NAME,NAME", help="Only these; default: all that are found.")
+@click.option("--variants", metavar="NAME,NAME",
+              help="Of whole, no_memory, no_attention, no_coordinate, no_fusion, texture, structure, no_foreground, n1, n5, "
+                   "n15, n60; default: all.")
+@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Trainings of each.")
+@click.option("--steps", type=click.IntRange(0), default=200, show_default=True, help="Of each training.")
+@recipe_options
+def ablate(data, out, categories, variants, seeds, steps, recipe_file, overrides, size, seed):
+    "Take away one piece at a time, train the rest, and see what the piece buys. Base: quick, with the paper's simulation."
+    from memseg_nb import ablations
+    recipe = effective_recipe(recipe_file or "quick", overrides, size, ablations.PAPER, seed=seed)
+    names, chosen = categories.split(",") if categories else None, variants.split(",") if variants else ablations.VARIANTS
+    rows = ablations.ablate(data, out, names, chosen, seeds, steps, recipe)
+    click.echo(ablations.report(rows))
     if failed := [row for row in rows if row["error"]]:
         raise MemSegError(f"{len(failed)} of {len(rows)} trainings failed, first: {failed[0]['error']}")
 

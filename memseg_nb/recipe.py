@@ -227,7 +227,8 @@ class TrainingRecipe(Section):
     seed: int = setting(0, 2**32 - 1)
     workers: int = setting(0, 64)        # processes
     device: str = setting(pattern=r"auto|cpu|mps|cuda(:\d+)?", says="auto, cpu, mps, cuda or cuda:0")
-    precision: str = setting(choices=("float32", "bfloat16", "float16"))
+    precision: str = setting(choices=("auto", "float32", "bfloat16", "float16"))
+    compile: str = setting(choices=("off", "on"))  # torch.compile
     checkpoint_every: int = setting(1, 1_000_000)  # steps
     warm_start: str = setting(pattern=".+", says="auto, off, or a .safetensors file")
     norms: str = setting(choices=("learn", "frozen"))

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['SPLIT', 'EPOCH', 'STEP', 'THRESHOLDS', 'FEW', 'ADVICE', 'draws', 'step_indices', 'Split', 'split', 'one_thread',
-           'Batch', 'StepData', 'learning_rate', 'State', 'new_state', 'freeze_norms', 'train_step', 'match_others']
+           'Batch', 'StepData', 'learning_rate', 'State', 'new_state', 'choose_precision', 'freeze_norms', 'train_step',
+           'match_others']
 
-# %% ../nbs/13b_steps.ipynb #1993d70b
+# %% ../nbs/13b_steps.ipynb #f10b22ba
 import contextlib, math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from .distributed import average_gradients, total, world
 from .images import ImageSet
 from .losses import Losses, memseg_loss
 from .model import MemSeg
@@ -99,29 +101,38 @@ class Batch(NamedTuple):
     masks: Tensor   # bool, (B, H, W): True where anomalous
     source: Tensor  # (B,), int64: number of the training image that each was made from
 
-# %% ../nbs/13b_steps.ipynb #7bca7d92
+# %% ../nbs/13b_steps.ipynb #2edc8ac4
+def _shareable(training: TrainingRecipe, size: int) -> TrainingRecipe:
+    "The same, if so many processes can share its batch equally"
+    if training.good % size == 0 and training.simulated % size == 0: return training
+    raise MemSegError(f"training.good = {training.good} and training.simulated = {training.simulated} can't be "
+                      f"shared by {size} processes: needs multiples of {size}, e.g. --set training.good={size} "
+                      f"--set training.simulated={size}; or start fewer processes")
+
+# %% ../nbs/13b_steps.ipynb #e792bfd4
 class StepData(Dataset):
     "Item k is the batch of step k; it depends on seed and k only, so workers and restarts change nothing"
     def __init__(self,
         images: ImageSet,      # good images to train on
         simulator: Simulator,
         recipe: Recipe,        # its sections training and light
+        rank: int=0, size: int=1,  # this process is number `rank` of `size` that share every batch
     ):
-        self.images, self.simulator = images, simulator
-        self.training, self.light = recipe.training, asdict(recipe.light)
+        self.images, self.simulator, self.rank, self.size = images, simulator, rank, size
+        self.training, self.light = _shareable(recipe.training, size), asdict(recipe.light)
 
     def __len__(self) -> int: return self.training.steps
 
     def __getitem__(self, step: int) -> Batch:
-        training, good = self.training, self.training.good
-        chosen = step_indices(step, good + training.simulated, len(self.images), training.seed)
-        generator = draws(training.seed, STEP, step)
+        training, good = self.training, self.training.good // self.size
+        chosen = step_indices(step, training.good + training.simulated, len(self.images), training.seed)
+        chosen = chosen[self.rank::self.size]
+        generator = draws(training.seed, STEP, step, self.rank)
         with one_thread():
             images = self.images.batch(chosen)
             simulation = self.simulator(images[good:], generator)
             images = vary_light(torch.cat([images[:good], simulation.images]), generator, **self.light)
-        masks = simulation.masks.new_zeros(len(images), *images.shape[2:])
-        masks[good:] = simulation.masks
+        masks = torch.cat([simulation.masks.new_zeros(good, *images.shape[2:]), simulation.masks])
         return Batch(images, masks, torch.tensor(chosen))
 
 # %% ../nbs/13b_steps.ipynb #d827775a
@@ -135,7 +146,7 @@ def learning_rate(
     rest = min(1., (fraction - recipe.warmup) / (1 - recipe.warmup))
     return recipe.learning_rate * (1 + math.cos(math.pi * rest)) / 2
 
-# %% ../nbs/13b_steps.ipynb #b074de8f
+# %% ../nbs/13b_steps.ipynb #367a6266
 @dataclass
 class State:
     "Everything that a step changes"
@@ -145,7 +156,9 @@ class State:
     step: int = 0                     # steps done
     seconds: float = 0.               # time they took, before this session
     frozen: bool = False              # batch norms keep the statistics of a warm start
+    explain: Callable|None = None     # the model's, compiled; None: as it is
 
+# %% ../nbs/13b_steps.ipynb #5ec4cc39
 def new_state(
     model: MemSeg,         # moved to the device
     recipe: Recipe,        # its section training
@@ -159,9 +172,21 @@ def new_state(
     if training.optimizer == "sgd": optimizer = torch.optim.SGD(trained, momentum=training.momentum, **common)
     else: optimizer = torch.optim.AdamW(trained, **common)
     scaler = torch.amp.GradScaler(device.type, enabled=training.precision == "float16")
-    return State(model, optimizer, scaler)
+    compiled = torch.compile(model.explain) if training.compile == "on" else None
+    return State(model, optimizer, scaler, explain=compiled)
 
-# %% ../nbs/13b_steps.ipynb #fb7d082b
+# %% ../nbs/13b_steps.ipynb #0f334d99
+def choose_precision(
+    name: str,             # auto, float32, bfloat16 or float16
+    device: torch.device,  # that computes
+) -> str:                  # float32, bfloat16 or float16
+    "For `auto` bfloat16 where the device computes with it natively, else float32"
+    if name != "auto": return name
+    if device.type == "cuda": native = torch.cuda.get_device_capability(device) >= (8, 0)
+    else: native = device.type == "cpu" and getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()
+    return "bfloat16" if native else "float32"
+
+# %% ../nbs/13b_steps.ipynb #c7ac487c
 def freeze_norms(
     model: nn.Module,  # in training mode
 ):
@@ -188,7 +213,7 @@ def _why_not_finite(step: int, losses: Losses, batch: Batch, recipe: Recipe, rat
     return (f"step {step + 1}: the loss ({losses.total:g}) or its gradient is not finite, "
             f"at learning rate {rate:.3g}; {cause}. The last good checkpoint is kept")
 
-# %% ../nbs/13b_steps.ipynb #6fe0f905
+# %% ../nbs/13b_steps.ipynb #92d0f805
 def train_step(
     state: State,         # changed in place
     batch: Batch,
@@ -201,9 +226,9 @@ def train_step(
     images = batch.images.to(device, non_blocking=True, memory_format=torch.channels_last)
     masks = batch.masks.to(device, non_blocking=True)
     own = batch.source.to(device) if shared else None
-    logits = _forward(_learning(state), images, training.precision, own)
+    logits = _forward(state, images, training.precision, own)
     losses = memseg_loss(logits, masks, recipe.loss)
-    numbers = Losses(*torch.stack([part.detach() for part in losses]).tolist())
+    numbers = Losses(*(total(torch.stack([part.detach() for part in losses])) / world()).tolist())
     norm = _gradient(state, losses.total, training.clip)
     fine = math.isfinite(numbers.total) and (state.scaler.is_enabled() or math.isfinite(norm))
     if not fine: raise MemSegError(_why_not_finite(state.step, numbers, batch, recipe, rate))
@@ -213,15 +238,17 @@ def train_step(
     state.step += 1
     return numbers
 
-# %% ../nbs/13b_steps.ipynb #aeddf04c
+# %% ../nbs/13b_steps.ipynb #2b84b929
 def _gradient(state: State, loss: Tensor, clip: float) -> float:
     "Compute the gradient and clip it; its norm before that"
     state.optimizer.zero_grad(set_to_none=True)
     state.scaler.scale(loss).backward()
+    parameters = state.optimizer.param_groups[0]["params"]
+    average_gradients(parameters)
     state.scaler.unscale_(state.optimizer)
-    return float(nn.utils.clip_grad_norm_(state.optimizer.param_groups[0]["params"], clip or math.inf))
+    return float(nn.utils.clip_grad_norm_(parameters, clip or math.inf))
 
-# %% ../nbs/13b_steps.ipynb #7fee6389
+# %% ../nbs/13b_steps.ipynb #acfe089f
 def match_others(
     model: MemSeg,
     images: Tensor,  # (B, 3, H, W), 0..1
@@ -233,8 +260,9 @@ def match_others(
     if distances.ndim == 3: same = same[:, None]
     return distances.masked_fill(same, math.inf).argmin(-1)
 
-def _forward(model: MemSeg, images: Tensor, precision: str, own: Tensor|None) -> Tensor:
+def _forward(state: State, images: Tensor, precision: str, own: Tensor|None) -> Tensor:
     "Logits, in the precision of the recipe"
+    model, precision = _learning(state), choose_precision(precision, images.device)
     with torch.autocast(images.device.type, getattr(torch, precision), enabled=precision != "float32"):
         index = None if own is None else match_others(model, images, own)
-        return model.explain(images, index).logits
+        return (state.explain or model.explain)(images, index).logits

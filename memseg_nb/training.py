@@ -6,20 +6,20 @@
 __all__ = ['save_checkpoint', 'load_checkpoint', 'Clock', 'read_losses', 'choose_device', 'make_simulator', 'fresh_model',
            'train']
 
-# %% ../nbs/14_training.ipynb #a0dc064a
-import contextlib, csv, platform, signal, threading, time
+# %% ../nbs/14_training.ipynb #6412bb48
+import contextlib, csv, os, platform, signal, threading, time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import torch
-import torchvision
+import torch, torchvision
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 import memseg_nb
 from . import plots
 from .checkpoints import Run, check_same, fingerprint, load_state, replacing, restore, save_state
+from .distributed import Lost, Team, check_same_numbers, join, share_norms
 from .encoder import NETWORK, SHIPPED, Encoder, load_encoder
 from .foreground import choose_method
 from .images import Category, ImageSet, open_category
@@ -27,7 +27,8 @@ from .losses import Losses
 from .model import MemSeg, build_model, warm_start
 from .recipe import MemSegError, Recipe, TrainingRecipe, load_recipe
 from .simulation import Simulator
-from .steps import ADVICE, Split, State, StepData, draws, learning_rate, new_state, split, train_step
+from .steps import (ADVICE, Split, State, StepData, choose_precision, draws, learning_rate, new_state,
+                             split, train_step)
 from .textures import open_textures
 from .thresholds import choose_thresholds
 
@@ -54,7 +55,7 @@ def save_checkpoint(
                     scaler=state.scaler.state_dict())
     save_state(run.checkpoint_file, tensors, metadata)
 
-# %% ../nbs/14_training.ipynb #1cbf3237
+# %% ../nbs/14_training.ipynb #0d0af1fd
 def load_checkpoint(
     run: Run,
     state: State,  # fresh; changed in place
@@ -63,6 +64,11 @@ def load_checkpoint(
     tensors, metadata = load_state(run.checkpoint_file)
     if metadata.get("kind") != "checkpoint" or metadata.get("recipe") != fingerprint(run.recipe):
         raise MemSegError(f"{run.checkpoint_file} is not a checkpoint of this run's recipe.ini: train again")
+    _take_up(run, state, tensors, metadata)
+
+# %% ../nbs/14_training.ipynb #ad7dceda
+def _take_up(run: Run, state: State, tensors: dict, metadata: dict):
+    "The same from what such a file holds"
     weights = {name: tensors.pop(name) for name in list(tensors) if name.startswith("model.")}
     weights = {name.removeprefix("model."): value for name, value in weights.items()}
     restore(state.model, weights, run.checkpoint_file)
@@ -176,16 +182,19 @@ def _show(bar: tqdm, timed: bool, state: State, mean: float, seconds: float, pac
     bar.set_postfix_str(text, refresh=False)
     bar.update(min(seconds, bar.total) - bar.n)
 
-# %% ../nbs/14_training.ipynb #b03df62d
-def _learn(run: Run, state: State, data: StepData, recipe: Recipe, shared: bool, clock: Clock, progress: bool,
-           callback):
+# %% ../nbs/14_training.ipynb #19b32b2f
+def _learn(team: Team, run: Run, state: State, data: StepData, recipe: Recipe, shared: bool, clock: Clock,
+           progress: bool, callback):
     "Step after step until the training is over"
     training, device, mean = recipe.training, next(state.model.parameters()).device, None
-    began = clock.seconds(state), state.step
+    began, log = (clock.seconds(state), state.step), run.losses_file if team.first else os.devnull
     with (_patient() as asked, contextlib.closing(_bar(training, state, progress)) as bar,
           contextlib.closing(_batches(data, state.step, device)) as batches,
-          open(run.losses_file, "a", newline="", encoding="utf-8") as file):
-        while (fraction := clock.fraction(state)) < 1:
+          open(log, "a", newline="", encoding="utf-8") as file):
+        while True:
+            fraction, stop = team.decide(clock.fraction(state), asked.is_set())
+            if stop: raise KeyboardInterrupt
+            if fraction >= 1: break
             rate = learning_rate(fraction, training)
             losses = train_step(state, next(batches), recipe, rate, shared)
             seconds, mean = clock.seconds(state), .9 * (mean or losses.total) + .1 * losses.total
@@ -195,36 +204,48 @@ def _learn(run: Run, state: State, data: StepData, recipe: Recipe, shared: bool,
             pace = (state.step - began[1]) / max(seconds - began[0], 1e-9)
             _show(bar, training.minutes > 0, state, mean, seconds, pace)
             if callback: callback(state.step, losses, state.model)
-            if asked.is_set(): raise KeyboardInterrupt
-            if state.step % training.checkpoint_every == 0: _save(run, state, clock, "training")
+            if state.step % training.checkpoint_every == 0 and not asked.is_set():
+                _save(team, run, state, clock, "training")
 
-# %% ../nbs/14_training.ipynb #5135a1f5
-def _save(run: Run, state: State, clock: Clock, status: str):
-    "Checkpoint and record"
+# %% ../nbs/14_training.ipynb #8e7b544b
+def _save(team: Team, run: Run, state: State, clock: Clock, status: str):
+    "Checkpoint and record; one process writes for all"
+    if not team.first: return
     seconds = clock.seconds(state)
     save_checkpoint(run, state, seconds)
     run.update(status=status, steps_done=state.step, seconds=round(seconds, 1))
 
-# %% ../nbs/14_training.ipynb #fef54543
+# %% ../nbs/14_training.ipynb #36240476
 _PARTS = ("memory", "train", "held_back")
 
 def _begin(data, category: str|None, out, recipe: Recipe|None):
     "A new run: its folder, its settings, its images and who serves for what"
     recipe = recipe or load_recipe()
     category = data if isinstance(data, Category) else open_category(data or recipe.data.root, category)
+    recipe, precision = _decided(recipe)
     samples = recipe.memory_samples.get(category.name, recipe.memory.samples)
     parts = split(category.train, samples, recipe.training.held_back, recipe.training.seed)
     names = {part: [path.name for path in getattr(parts, part)] for part in _PARTS}
     versions = dict(memseg_nb=memseg_nb.__version__, torch=torch.__version__,
                     torchvision=torchvision.__version__, python=platform.python_version())
     run = Run.create(out, recipe, category=category.name, data=str(category.root.resolve()), steps_done=0,
-                     versions=versions, split=dict(names, shared=parts.shared, note=parts.note))
+                     versions=versions, precision=precision,
+                     split=dict(names, shared=parts.shared, note=parts.note))
     return run, recipe, category, parts
 
-# %% ../nbs/14_training.ipynb #28a77fff
+def _decided(recipe: Recipe) -> tuple[Recipe, str]:
+    "The recipe with the precision that `auto` stands for, and how it was chosen"
+    precision = recipe.training.precision
+    if precision != "auto": return recipe, precision
+    precision = choose_precision("auto", choose_device(recipe.training.device))
+    return recipe.replace(**{"training.precision": precision}), f"{precision}, chosen for this machine"
+
+# %% ../nbs/14_training.ipynb #6a47c405
 def _go_on(data, category: str|None, out, recipe: Recipe|None):
     "The same for a run that exists"
     run = Run.open(out)
+    if recipe is not None and recipe.training.precision == "auto":  # what it was when the run began
+        recipe = recipe.replace(**{"training.precision": run.recipe.training.precision})
     if recipe is not None: check_same(run, recipe)
     recipe, record = recipe or run.recipe, run.record
     if not run.finished and not run.checkpoint_file.is_file():
@@ -240,7 +261,7 @@ def _go_on(data, category: str|None, out, recipe: Recipe|None):
     parts = (tuple(by_name[name] for name in names[part]) for part in _PARTS)
     return run, recipe, data, Split(*parts, names["shared"], names["note"])
 
-# %% ../nbs/14_training.ipynb #583e484d
+# %% ../nbs/14_training.ipynb #d574bb25
 def choose_device(
     name: str="auto",  # auto, cpu, cuda, cuda:0, mps
 ) -> torch.device:
@@ -253,6 +274,18 @@ def choose_device(
     if not found: raise MemSegError(f"device {name}: not on this machine; use training.device=auto or cpu")
     return device
 
+def _own_device(name: str, team: Team) -> torch.device:
+    "The device of this process"
+    device = choose_device(name)
+    if team.size == 1 or device.type == "cpu": return device
+    if device.type == "mps" or device.index is not None:
+        raise MemSegError(f"device {device} for {team.size} processes: each needs one of its own; use "
+                          "training.device=auto or cpu")
+    device = choose_device(f"cuda:{team.local}")
+    torch.cuda.set_device(device)
+    return device
+
+# %% ../nbs/14_training.ipynb #633ad996
 def make_simulator(
     recipe: Recipe,
     category: str,  # whose row in the foreground table counts
@@ -300,29 +333,59 @@ def _fresh(run: Run, recipe: Recipe, memory: ImageSet, device: torch.device) -> 
     model.remember(memory.batch(range(at, min(at + 8, len(memory)))) for at in range(0, len(memory), 8))
     return new_state(model, recipe, device)
 
-# %% ../nbs/14_training.ipynb #959eaeb3
-def _prepare(run: Run, recipe: Recipe, category: Category, parts: Split, resume: bool, progress: bool):
-    "All that a training needs: state, simulator, images to train on and images held back"
-    device, simulator = choose_device(recipe.training.device), make_simulator(recipe, category.name)
-    memory, images, held_back = (ImageSet(paths, recipe.image.size) for paths in parts[:3])
-    for part in (images, held_back): _read(part, progress)
-    simulator.textures.sample(1, recipe.image.size, draws(0))  # rendered now, not in each worker
-    if resume:
-        state = new_state(build_model(recipe, Encoder()), recipe, device)
-        load_checkpoint(run, state)
-        recipe.save(run.recipe_file)  # device, workers or minutes may be others now
-    else:
+# %% ../nbs/14_training.ipynb #7d444b4a
+def _first_state(run: Run, recipe: Recipe, memory: ImageSet, device: torch.device, resume: bool) -> State:
+    "A new state, saved once, or that of the checkpoint"
+    if not resume:
         state = _fresh(run, recipe, memory, device)
         save_checkpoint(run, state)
-    state.frozen = recipe.training.norms == "frozen" and run.record.get("warm_start") is not None
-    notes = [note for note in (run.record["weights"]["note"], parts.note) if note]
-    run.update(status="training", message="", device=str(device), notes=notes,
+        return state
+    state = new_state(build_model(recipe, Encoder()), recipe, device)
+    load_checkpoint(run, state)
+    recipe.save(run.recipe_file)  # device, workers or minutes may be others now
+    return state
+
+def _spread(team: Team, run: Run, recipe: Recipe, state: State|None, device: torch.device) -> State:
+    "The first process's state, in every process"
+    if team.size == 1: return state
+    saved = team.tell(lambda: load_state(run.checkpoint_file))
+    if state is None:
+        state = new_state(build_model(recipe, Encoder()), recipe, device)
+        _take_up(run, state, *saved)
+    check_same_numbers(state.model.state_dict(), "at the start")
+    share_norms(state.model)
+    return state
+
+# %% ../nbs/14_training.ipynb #0f51aa28
+def _prepare(team: Team, run: Run, recipe: Recipe, category: Category, parts: Split, resume: bool,
+             progress: bool):
+    "All that a training needs: state, simulator, images to train on and images held back"
+    device, simulator = _own_device(recipe.training.device, team), make_simulator(recipe, category.name)
+    memory, images, held_back = (ImageSet(paths, recipe.image.size) for paths in parts[:3])
+    data = StepData(images, simulator, recipe, team.rank, team.size)
+    for part in (images, held_back): _read(part, progress)
+    simulator.textures.sample(1, recipe.image.size, draws(0))  # rendered now, not in each worker
+    state = _first_state(run, recipe, memory, device, resume) if team.first else None
+    state = _spread(team, run, recipe, state, device)
+    warm = team.tell(lambda: run.record.get("warm_start") is not None)
+    state.frozen = recipe.training.norms == "frozen" and warm
+    if team.first: _announce(team, run, state, parts, simulator, str(device), progress)
+    return state, data, simulator, held_back
+
+# %% ../nbs/14_training.ipynb #36278da5
+def _announce(team: Team, run: Run, state: State, parts: Split, simulator: Simulator, device: str,
+              progress: bool):
+    "Record what was decided, and begin the log"
+    record = run.record
+    precision = record.get("precision", "")
+    notes = [record["weights"]["note"], parts.note, "chosen" in precision and f"precision {precision}"]
+    notes = [note for note in notes if note]
+    run.update(status="training", message="", device=device, processes=team.size, notes=notes,
                foreground=simulator.foreground_method)
     for note in notes if progress else (): tqdm.write(f"note: {note}")
     _start_log(run, state.step)
-    return state, simulator, images, held_back
 
-# %% ../nbs/14_training.ipynb #1d5bbf0d
+# %% ../nbs/14_training.ipynb #4dad823a
 def _finish(run: Run, state: State, simulator: Simulator, held_back: ImageSet, parts: Split, recipe: Recipe):
     "Thresholds, result and picture of the losses"
     remembered = parts.shared and parts.held_back == parts.train
@@ -336,17 +399,17 @@ def _finish(run: Run, state: State, simulator: Simulator, held_back: ImageSet, p
                thresholds=thresholds._asdict())
     run.checkpoint_file.unlink()
 
-def _work(run, recipe, parts, state, simulator, images, held_back, clock, progress, callback):
+def _work(team, run, recipe, parts, state, data, simulator, held_back, clock, progress, callback):
     "Train, save, choose the thresholds"
-    data = StepData(images, simulator, recipe)
-    try: _learn(run, state, data, recipe, parts.shared, clock, progress, callback)
+    try: _learn(team, run, state, data, recipe, parts.shared, clock, progress, callback)
     except KeyboardInterrupt:
-        _save(run, state, clock, "interrupted")
+        _save(team, run, state, clock, "interrupted")
         raise
-    _save(run, state, clock, "training")
-    _finish(run, state, simulator, held_back, parts, recipe)
+    check_same_numbers(state.model.state_dict(), "at the end")
+    _save(team, run, state, clock, "training")
+    team.tell(lambda: _finish(run, state, simulator, held_back, parts, recipe))
 
-# %% ../nbs/14_training.ipynb #ea0c754e
+# %% ../nbs/14_training.ipynb #96917b00
 def train(
     data: str|Path|Category|None=None,  # folder in MVTec's layout; None: the recipe's, or the run's
     category: str|None=None,            # which product; may be left out where there is one only
@@ -358,28 +421,35 @@ def train(
 ) -> Run:                               # finished
     "Train on the good images of a category and choose the thresholds"
     started = time.monotonic()
-    run, recipe, category, parts = (_go_on if resume else _begin)(data, category, out, recipe)
-    if run.finished: return run
-    try: setup = _prepare(run, recipe, category, parts, resume, progress)
-    except BaseException:  # nothing was learned yet: leave no half-written folder
-        if not resume: run.discard()
-        raise
-    clock = Clock(recipe.training, started, 5 * len(parts.held_back))
-    with _explaining(run): _work(run, recipe, parts, *setup, clock, progress, callback)
-    return run
+    with join() as team:
+        begin = _go_on if resume else _begin
+        run, recipe, category, parts = team.tell(lambda: begin(data, category, out, recipe))
+        if team.tell(lambda: run.finished): return run
+        progress = progress and team.first
+        try: setup = _prepare(team, run, recipe, category, parts, resume, progress)
+        except BaseException:  # nothing was learned yet: leave no half-written folder
+            if not resume and team.first: run.discard()
+            raise
+        clock = Clock(recipe.training, started, 5 * len(parts.held_back) * team.size)
+        with _explaining(team, run): _work(team, run, recipe, parts, *setup, clock, progress, callback)
+        return run
 
-# %% ../nbs/14_training.ipynb #d5bc1a8c
+# %% ../nbs/14_training.ipynb #a041499c
 @contextlib.contextmanager
-def _explaining(run: Run):
+def _explaining(team: Team, run: Run):
     "Say how to go on after whatever ended the training early"
     how = f"go on with --resume (in Python: train(out={str(run.folder)!r}, resume=True))"
     try: yield
     except KeyboardInterrupt:
-        done = run.record["steps_done"]
+        done = run.record["steps_done"] if team.first else 0
         raise KeyboardInterrupt(f"interrupted; {run.folder} is saved up to step {done}: {how}") from None
     except torch.cuda.OutOfMemoryError as error:
         raise MemSegError("the device ran out of memory: use smaller images (image.height, image.width), "
                           f"or another device and {how}") from error
-    except MemSegError as error:
-        with contextlib.suppress(MemSegError): run.update(status="failed", message=str(error))
+    except Exception as error:
+        if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            raise MemSegError("torch.compile failed; it needs a C++ compiler and its Python headers: use "
+                              f"training.compile=off. It said: {str(error).splitlines()[0]}") from error
+        if team.first and isinstance(error, MemSegError):
+            with contextlib.suppress(MemSegError): run.update(status="failed", message=str(error))
         raise
