@@ -297,7 +297,7 @@ def compare(data, out, categories, ways, seeds, minutes, recipe_file, overrides,
 def ablate(data, out, categories, variants, seeds, steps, recipe_file, overrides, size, seed):
     "Take away one piece at a time, train the rest, and see what the piece buys. Base: quick, with the paper's simulation."
     from memseg_nb import ablations
-    recipe = effective_recipe(recipe_file or "quick", overrides, size, ablations.PAPER, seed=seed)
+    recipe = effective_recipe(recipe_file or "quick", overrides, size, ablations.BASE, seed=seed)
     names, chosen = categories.split(",") if categories else None, variants.split(",") if variants else ablations.VARIANTS
     rows = ablations.ablate(data, out, names, chosen, seeds, steps, recipe)
     click.echo(ablations.report(rows))
