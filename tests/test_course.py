@@ -1,0 +1,253 @@
+"Exercises: solutions are accepted, typical wrong answers get their hint, nothing hangs or crashes; progress is kept"
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+import memseg_nb
+from memseg_nb import course
+from memseg_nb.course import (KINDS, Exercise, Hint, Wrong, check, close, exercises, expect, expect_number, expect_tensor, find,
+                              has_loop, judge, limited, order, progress, progress_table, read_progress, record, solution,
+                              solve, unwritten)
+from memseg_nb.recipe import MemSegError
+
+EXERCISES = exercises()
+each = pytest.mark.parametrize("one", EXERCISES, ids=lambda one: one.key)
+NOTEBOOKS = sorted((Path(memseg_nb.__file__).parents[1] / "nbs" / "exercises").glob("*.ipynb"))
+
+
+@pytest.fixture(autouse=True)
+def own_progress(tmp_path, monkeypatch):
+    monkeypatch.setenv("MEMSEG_COURSE", str(tmp_path / "course" / "progress.json"))
+    return tmp_path / "course" / "progress.json"
+
+
+# Every exercise
+
+@each
+def test_the_solution_is_accepted(one):
+    assert judge(one.key, solve(one)) is None
+
+
+@pytest.mark.parametrize("one, wrong", [(one, wrong) for one in EXERCISES for wrong in one.wrong],
+                         ids=[f"{one.key}-{k}" for one in EXERCISES for k in range(len(one.wrong))])
+def test_a_typical_wrong_answer_gets_its_hint(one, wrong, monkeypatch):
+    monkeypatch.setattr(course, "LIMIT", 1.)
+    hint = judge(one.key, wrong.answer)
+    assert hint is not None, f"accepted: {wrong.why}"
+    assert wrong.hint.lower() in hint.lower(), f"{wrong.why}: {hint}"
+    assert not hint.startswith("not answered yet") and len(hint) < 400
+
+
+GARBAGE = ["", "garbage", float("nan"), float("inf"), -12345.678, [], {}, object(), True, torch.tensor([]), b"x", int,
+           lambda *a: float("nan"), lambda *a: a[0] if a else 7, lambda *a: "text", lambda *a: torch.zeros(1),
+           lambda *a: 1 / 0, lambda *a: {}, lambda *a: True, lambda: 1]
+
+
+@each
+def test_garbage_is_rejected_with_words(one):
+    for answer in GARBAGE:
+        hint = judge(one.key, answer)
+        assert isinstance(hint, str) and hint, f"{one.key} accepts {answer!r}"
+
+
+@each
+def test_an_empty_cell_is_not_a_try(one, own_progress, capsys):
+    empty = type("Empty", (torch.nn.Module,), {}) if one.answer.startswith("class") else ((lambda *a: ...) if "(" in one.answer else ...)
+    check(one.key, empty)
+    assert "not answered yet" in capsys.readouterr().out and not own_progress.exists()
+
+
+@each
+def test_is_complete(one):
+    assert one.kind in KINDS and one.title and one.solution and one.answer
+    assert len(one.wrong) >= 2 and all(isinstance(wrong, Wrong) and wrong.why and wrong.hint for wrong in one.wrong)
+    chapter = Path(memseg_nb.__file__).parents[1] / "nbs" / f"{one.chapter}.ipynb"
+    assert chapter.exists() and one.chapter.startswith(order(one.key)[1].zfill(len(order(one.key)[1]) + (order(one.key)[0] < 10)))
+
+
+@each
+def test_has_its_task_its_cell_and_its_folded_solution_in_a_notebook(one):
+    found = []
+    for path in NOTEBOOKS:
+        cells = [("".join(c["source"]), c) for c in json.loads(path.read_text())["cells"]]
+        found += [k for k, (text, _) in enumerate(cells) if text.startswith(f"### Exercise {one.key} · {one.title} ({one.kind})")]
+        if found:
+            code, folded = cells[found[0] + 1], cells[found[0] + 2]
+            break
+    assert len(found) == 1, "no task, or its title and kind differ"
+    assert f'check("{one.key}", ' in code[0] and "..." in code[0] and folded[0] == f'solution("{one.key}")'
+    assert "(" not in one.answer or one.name in code[0]
+    assert "<details>" in json.dumps(folded[1]["outputs"]), "the solution isn't there, folded"
+
+
+def test_every_kind_is_there_and_keys_are_in_order():
+    assert {one.kind for one in EXERCISES} == set(KINDS)
+    assert [order(one.key) for one in EXERCISES] == sorted(order(one.key) for one in EXERCISES)
+    assert len({one.key for one in EXERCISES}) == len(EXERCISES)
+
+
+# The engine
+
+def endless(t):
+    while True: t = t + 0
+
+
+def stubborn(t):
+    while True:
+        try: t = t + 0
+        except Exception: pass
+
+
+def leaves(t): raise SystemExit(3)
+
+
+@pytest.mark.parametrize("answer", [endless, stubborn])
+def test_an_endless_answer_is_stopped(answer, monkeypatch):
+    monkeypatch.setattr(course, "LIMIT", .3)
+    assert "never ends" in judge("3.1", answer)
+
+
+def test_errors_become_one_line():
+    def fade(t):
+        return t[0][7]
+    hint = judge("3.1", fade)
+    assert "line" in hint and "fade" in hint and "IndexError" in hint and "Traceback" not in hint and "\n" not in hint
+    assert "SystemExit" in judge("3.1", leaves)
+
+
+def test_what_is_asked_for_decides_between_value_and_function():
+    assert "the function itself" in judge("3.1", .5) and "not a function" in judge("3.2", lambda: 45)
+    assert judge("3.1", None).startswith("not answered yet: fade(t)")
+
+
+def test_unknown_exercises_are_named():
+    with pytest.raises(MemSegError, match="3.1, 3.2"): check("3.99", 1)
+    with pytest.raises(MemSegError, match="as a text"): find("no such")
+
+
+def test_close_is_never_true_of_what_is_not_finite():
+    assert close(1, 1.00001) and close(torch.ones(3), torch.ones(3)) and not close(1, 1.1)
+    assert not close(float("nan"), float("nan")) and not close(1, float("nan")) and not close(torch.ones(3), 1)
+
+
+def test_expectations():
+    expect(True, "no")
+    for bad in (lambda: expect(False, "said"), lambda: expect_number(True), lambda: expect_number("1"),
+                lambda: expect_number(float("inf")), lambda: expect_tensor(None, (1,)), lambda: expect_tensor(torch.zeros(2), (1,)),
+                lambda: expect_tensor(torch.tensor([float("nan")]), (1,)), lambda: expect_tensor(1, (1,))):
+        with pytest.raises(Hint): bad()
+    assert expect_number(torch.tensor([2])) == 2
+
+
+def test_unwritten():
+    def documented(a):
+        "Says what it would do"
+
+    class Empty(torch.nn.Module): ...
+
+    class Full(torch.nn.Module):
+        def forward(self, x): return x
+    assert all(map(unwritten, (None, ..., lambda x: ..., lambda x: None, documented, Empty)))
+    assert not any(map(unwritten, (0, "", lambda x: x, lambda x: 1, Full, torch.relu)))
+
+
+def test_has_loop():
+    assert has_loop(endless) and has_loop(lambda x: [y for y in x]) and has_loop(lambda x: (lambda y: [z for z in y])(x))
+    assert not has_loop(lambda x: x + 1) and not has_loop(torch.relu)
+
+
+def test_limited_leaves_a_debugger_alone():
+    import sys
+    before = sys.gettrace()
+    with limited(5.): pass
+    assert sys.gettrace() is before
+
+
+# Progress
+
+def test_tries_and_solved_are_kept(own_progress, capsys):
+    check("3.2", 32)
+    check("3.2", 45)
+    check("3.2", 6)  # solved stays solved, and further tries don't count
+    out = capsys.readouterr().out
+    assert "cells" in out and f"3.2: right. 1 of {len(EXERCISES)} solved" in out
+    known = read_progress(own_progress)["3.2"]
+    assert known["tries"] == 2 and re.fullmatch(r"\d{4}-\d\d-\d\d", known["solved"])
+    standing = next(s for s in progress() if s.exercise.key == "3.2")
+    assert standing.tries == 2 and standing.solved
+    table = progress_table(progress())
+    assert "[x] 3.2" in table and "[ ] 3.1" in table and f"1 of {len(EXERCISES)} solved" in table
+    assert len(table.splitlines()) == len(EXERCISES) + len({e.chapter for e in EXERCISES}) + 1
+    assert [p.name for p in own_progress.parent.iterdir()] == ["progress.json"]
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"exercises": 3}', '{"exercises": {"3.2": 1}}',
+                                     '{"exercises": {"3.2": {"tries": "x", "solved": 1}}}', "\x00\x01", '{"other": {}}'])
+def test_a_broken_file_is_put_aside(own_progress, capsys, content):
+    own_progress.parent.mkdir(parents=True)
+    own_progress.write_text(content)
+    assert read_progress(own_progress) == {} and progress_table(progress())
+    check("3.2", 45)
+    assert read_progress(own_progress)["3.2"]["solved"]
+    kept = own_progress.with_suffix(".broken.json")
+    assert not content or (kept.read_text() == content and "couldn't be read" in capsys.readouterr().out)
+
+
+def test_bytes_that_are_no_text(own_progress):
+    own_progress.parent.mkdir(parents=True)
+    own_progress.write_bytes(b"\xff\xfe\x00\x80")
+    assert read_progress(own_progress) == {}
+    check("3.2", 45)
+    assert read_progress(own_progress)["3.2"]["solved"]
+
+
+def test_a_folder_that_can_not_be_written_is_said_and_no_more(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setenv("MEMSEG_COURSE", str(tmp_path / "file" / "progress.json"))
+    check("3.2", 45)
+    out = capsys.readouterr().out
+    assert "right" in out and "progress isn't kept" in out
+
+
+def test_without_the_variable_it_is_the_users_folder(monkeypatch):
+    monkeypatch.delenv("MEMSEG_COURSE")
+    assert course.progress_path().name == "course.json" and "memseg_nb" in str(course.progress_path().parent).replace("-", "_")
+
+
+def test_an_interrupted_write_leaves_the_old_file(own_progress, monkeypatch):
+    record("3.2", True, own_progress)
+    before = own_progress.read_text()
+
+    def fails(*a): raise OSError("disk full")
+    monkeypatch.setattr(course.os, "replace", fails)
+    assert "disk full" in record("3.1", True, own_progress)
+    assert own_progress.read_text() == before
+
+
+# Solutions and notebooks
+
+def test_a_solution_is_folded(one=None):
+    folded = solution("3.1")
+    assert folded._repr_html_().startswith("<details><summary>") and "def fade" not in repr(folded) and "def fade" in str(folded)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_is_what_the_package_has_and_runs(path, tmp_path):
+    import nbformat
+    from nbclient import NotebookClient
+    from nbdev.export import nb_export
+    nb_export(path, lib_path=tmp_path / "memseg_nb")
+    exported, = [p for p in (tmp_path / "memseg_nb" / "exercises").glob("*.py") if p.name != "__init__.py"]
+
+    def code(file): return re.sub(r"^#.*$", "", file.read_text(), flags=re.MULTILINE)
+    assert code(exported) == code(Path(memseg_nb.__file__).parent / "exercises" / exported.name), "run nbdev-export"
+    notebook = nbformat.read(path, as_version=4)
+    NotebookClient(notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}).execute()
+    outputs = [o for cell in notebook.cells for o in cell.get("outputs", [])]
+    assert not [o for o in outputs if o["output_type"] == "error"]
+    text = path.read_text()
+    assert not [word for word in ("/work/", "/root/", "/home/", "/tmp/", "site-packages") if word in text]
+    assert max(len("".join(c["source"]).splitlines()) for c in json.loads(text)["cells"]) <= 50
