@@ -165,14 +165,19 @@ def _remember(good: Path, recipe: Recipe, device: torch.device) -> tuple:
                                    remembered=parts.shared)
     return model, recipe, thresholds.image, thresholds.pixel
 
-# %% ../nbs/17_detector.ipynb #881cdbfa
+# %% ../nbs/17_detector.ipynb #83b5768d
 @dataclass(frozen=True)
 class _Judge:
     "A network with its thresholds, ready for photos"
-    model: MemSeg           # trained, on its device
+    model: MemSeg           # trained, on its device; or whatever else has its method anomaly_map
     recipe: Recipe          # it was trained with
     threshold: float        # image scores above it mean defective
     pixel_threshold: float  # pixels from here on are anomalous
+
+    @property
+    def device(self) -> torch.device:
+        "Where the network computes"
+        return getattr(self.model, "device", None) or next(self.model.parameters()).device
 
     def predict(self, image) -> Prediction:
         "Looks at one image: whatever `as_image` takes, of any size"
@@ -183,22 +188,38 @@ class _Judge:
         "Looks at a folder of photos (or one file); overlays, masks, maps and scores.csv go to the folder `out`"
         return _predict_folder(self, Path(photos), Path(out), batch or self.recipe.evaluation.batch, progress)
 
-# %% ../nbs/17_detector.ipynb #dd88e64a
+# %% ../nbs/17_detector.ipynb #226d82ea
+def _load(run: Run | str | Path, device: str, runtime: str, precision: str | None) -> tuple:
+    "Network, recipe and thresholds of a run or of an .onnx file"
+    from memseg_nb import runtimes
+    if not isinstance(run, Run) and Path(run).suffix == ".onnx":
+        return runtimes.open_file(run, device, precision)
+    run = Run.open(run)
+    if runtime == "onnx":
+        return runtimes.open_run(run, device, precision or "float32")
+    if runtime != "torch":
+        raise MemSegError(f"runtime {runtime!r}: expected torch or onnx")
+    model = runtimes.in_precision(load_model(run, choose_device(device)), precision or "float32", run.recipe.image.size)
+    return model, run.recipe, run.record["threshold"], run.record["pixel_threshold"]
+
+# %% ../nbs/17_detector.ipynb #bff14705
 class Detector(_Judge):
     "A network with its thresholds, from a finished run or from good photos alone"
     @classmethod
-    def load(cls, run: Run | str | Path, device: str="auto") -> "Detector":
-        "The detector of a finished run, on device auto, cpu, cuda, cuda:0 or mps"
-        run = Run.open(run)
-        model, record = load_model(run, choose_device(device)), run.record
-        return cls(model, run.recipe, record["threshold"], record["pixel_threshold"])
+    def load(cls, run: Run | str | Path, device: str="auto", runtime: str="torch",
+             precision: str | None=None) -> "Detector":
+        """The detector of a finished run, or of a file that was exported from one.
+
+        Device: auto, cpu, cuda, cuda:0 or mps. Runtime: torch or onnx. Precision, float32 if not given: with torch
+        float32, bfloat16 or auto, the faster of the two on this machine; with onnx float32, float16 or int8."""
+        return cls(*_load(run, device, runtime, precision))
 
     @classmethod
     def remember(cls, good: str | Path, recipe: Recipe | None=None, device: str="auto") -> "Detector":
         "A detector without any training on the product: it remembers a folder of good photos, at least two"
         return cls(*_remember(Path(good), recipe or load_recipe("quick"), choose_device(device)))
 
-# %% ../nbs/17_detector.ipynb #021f466b
+# %% ../nbs/17_detector.ipynb #3bb66335
 def predict_batch(
     detector: Detector,
     images: Sequence[Tensor],  # (3, H, W), 0..1; their sizes may differ
@@ -208,7 +229,7 @@ def predict_batch(
         return []
     recipe, thresholds = detector.recipe, (detector.threshold, detector.pixel_threshold)
     small = torch.stack([resize(image, recipe.image.size) for image in images])
-    maps = detector.model.anomaly_map(small.to(next(detector.model.parameters()).device)).float().cpu()
+    maps = detector.model.anomaly_map(small.to(detector.device)).float().cpu()
     scores = image_score(maps, recipe.evaluation.top_share).tolist()
     maps = [resize(map[None], image.shape[-2:])[0].clamp(0, 1) for map, image in zip(maps, images)]
     return [Prediction(image, map, score, *thresholds, find_regions(map, detector.pixel_threshold))
