@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TextureSource', 'ProceduralTextures', 'FolderTextures', 'download_dtd', 'open_textures']
 
-# %% ../nbs/05_textures.ipynb #b54fbc3c
+# %% ../nbs/05_textures.ipynb #e530abec
 import math
 import os
 import tempfile
@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.datasets import DTD
 
-from .images import IMAGE_SUFFIXES, read_image, resize
+from .images import IMAGE_SUFFIXES, read_image
 from .patterns import FAMILIES, colour
 from .recipe import MemSegError
 
@@ -88,14 +88,15 @@ def _sheet_side(size: tuple[int, int]) -> int:
     "How large a sheet is for images of this size, pixels"
     return math.ceil(_MARGIN * max(size))
 
-# %% ../nbs/05_textures.ipynb #ebd49583
+# %% ../nbs/05_textures.ipynb #b6469656
 def _render_bank(
     count: int,  # textures
     side: int,   # of each, pixels
     seed: int,
 ) -> Tensor:     # (count, 3, side, side), uint8
     "Coloured patterns; the families take turns"
-    families, bank = list(FAMILIES.values()), torch.empty(count, 3, side, side, dtype=torch.uint8)
+    families = list(FAMILIES.values())
+    bank = torch.empty(count, 3, side, side, dtype=torch.uint8, memory_format=torch.channels_last)
     for k in range(count):
         generator = torch.Generator().manual_seed(1_000_003 * seed + k)
         pattern = families[k % len(families)]((side, side), generator)
@@ -141,17 +142,17 @@ def _fit(source: ProceduralTextures, side: int) -> dict[int, Tensor]:
     if sheets is None: sheets = _render_bank(source.bank, native, source.seed)
     return {native: sheets} if side == native else {native: sheets, side: _scale(sheets, side)}
 
-# %% ../nbs/05_textures.ipynb #b2f7e750
+# %% ../nbs/05_textures.ipynb #ddcba008
 def _read_sheet(
     path: Path,
     side: int,  # of the shorter side, pixels
 ) -> Tensor:    # (3, h, w), uint8
     "An image file as a sheet"
-    image = read_image(path)
+    image = (read_image(path) * 255).round().byte()
     least = min(image.shape[1:])
-    image = image[:, :2 * least, :2 * least]
-    size = tuple(max(side, round(length * side / least)) for length in image.shape[1:])
-    return (resize(image, size) * 255).round().clamp(0, 255).byte()
+    image = image[None, :, :2 * least, :2 * least].contiguous(memory_format=torch.channels_last)
+    size = tuple(max(side, round(length * side / least)) for length in image.shape[2:])
+    return F.interpolate(image, size, mode="bilinear", antialias=True)[0]
 
 
 def _find_textures(folder: Path) -> list[Path]:
