@@ -1,0 +1,361 @@
+"The benchmark: equal results before equal work, ratios by hand, tables that survive; nothing is asserted by the clock"
+import math
+import platform
+
+import numpy as np
+import pytest
+import torch
+
+from memseg_nb import peers, rows, speed, timing, workloads
+from memseg_nb.losses import memseg_loss
+from memseg_nb.metrics import rank, rank_score
+from memseg_nb.perlin import improved_gradients, perlin
+from memseg_nb.recipe import MemSegError, load_recipe
+from memseg_nb.rows import ROWS, Measured
+from memseg_nb.simulation import Simulator
+from memseg_nb.steps import StepData
+from memseg_nb.timing import Ceiling, compare, operations, peak_memory, roof, summarise
+from memseg_nb.workloads import PARTS, Workshop, ready, step_parts, stepper
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    "A workshop of 64 x 64 pixels with one turn of everything; its model is not to be trained"
+    shop = Workshop(tmp_path_factory.mktemp("shop"), quick=True, side=64)
+    shop.turns = 1
+    return shop
+
+
+@pytest.fixture
+def once(monkeypatch):
+    "Comparisons that call each function once and measure 2 s against 1 s"
+    def compare_once(baseline, ours, times=1., **options):
+        baseline(), ours()
+        return summarise([(2., 1. / times)])
+    monkeypatch.setattr(rows, "compare", compare_once)
+
+
+# timing
+
+def test_ratio_by_hand():
+    found = summarise([(.040, .010), (.090, .018), (.042, .014)])
+    assert found == pytest.approx((.042, .014, 4, 3, 5))
+
+
+def test_in_turns_a_slowing_machine_does_no_harm():
+    pairs = [(1.1 ** k, 1.1 ** (k + 1)) for k in range(0, 20, 2)]
+    assert summarise(pairs).ratio == pytest.approx(1 / 1.1)
+
+
+def test_compare_calls_in_turns_after_a_warm_up():
+    calls = []
+    found = compare(lambda: calls.append("a"), lambda: calls.append("b"), turns=3, times=4, least=0)
+    assert "".join(calls) == "ab" + "ababab"
+    assert found.lowest <= found.ratio <= found.highest
+
+
+def test_times_divides_ours(monkeypatch):
+    monkeypatch.setattr(timing, "seconds", lambda function, device="cpu": (function(), 8.)[1])
+    found = compare(lambda: None, lambda: None, turns=2, times=4, least=0)
+    assert (found.baseline, found.ours, found.ratio) == (8, 2, 4)
+
+
+def test_short_work_is_called_several_times_a_turn(monkeypatch):
+    calls = []
+    monkeypatch.setattr(timing, "seconds", lambda function, device="cpu": (function(), .01)[1])
+    compare(lambda: None, lambda: calls.append(1), turns=2, least=.05)
+    assert len(calls) == 2 + 2 * 5
+
+
+def test_roof():
+    ceiling = Ceiling(100., 200., 300., 400., 20.)
+    assert (ceiling.float32, ceiling.bfloat16) == (200, 400)
+    assert roof(1, ceiling) == 20 and roof(10, ceiling) == 200 and roof(1e6, ceiling) == 200
+
+
+def test_operations_of_a_product():
+    a, b = torch.zeros(3, 5), torch.zeros(5, 7)
+    assert operations(lambda: a @ b) == 2 * 3 * 5 * 7
+
+
+def test_peak_of_another_process():
+    (small, one), (large, many) = peak_memory(timing.hold, 1), peak_memory(timing.hold, 200)
+    if small is None: pytest.skip("this system doesn't tell")
+    assert (one, many) == (1, 200) and 190 < large - small < 230
+
+
+def test_a_process_that_fails_says_why():
+    with pytest.raises(MemSegError, match=r"hold\('much',\) in a process of its own failed: TypeError"):
+        peak_memory(timing.hold, "much")
+
+
+# peers compute the same
+
+@pytest.mark.parametrize("cells, size", [((8, 16), (64, 64)), ((1, 32), (64, 96)), ((4, 4), (32, 64))])
+def test_perlin_is_the_same_field(cells, size):
+    arrows = np.random.default_rng(0).standard_normal((cells[0] + 1, cells[1] + 1, 2))
+    ours = perlin(torch.from_numpy(arrows)[None], torch.tensor([cells]), size)[0]
+    assert np.allclose(peers.numpy_perlin(arrows, size), ours.numpy(), atol=1e-6)
+
+
+def test_perlin_of_the_package():
+    pytest.importorskip("noise")
+    ours = perlin(improved_gradients(9, 9)[None], torch.tensor([[8, 8]]), (64, 64))[0].numpy()
+    assert np.allclose(peers.package_perlin((64, 64), 8), ours, atol=1e-5)
+
+
+def test_simulation_is_of_the_same_kind(shop):
+    array = (shop.images[0].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
+    rng = np.random.default_rng(0)
+    theirs = [peers.peer_simulate(array, shop.textures, rng, shop.recipe) for _ in range(80)]
+    ours = shop.simulator()(shop.images[:1].expand(80, -1, -1, -1), torch.Generator().manual_seed(0))
+    area = np.array([mask.mean() for _, mask in theirs]), ours.masks.flatten(1).float().mean(1).numpy()
+    assert all(part.min() > 0 for part in area)
+    assert .4 < np.median(area[0]) / np.median(area[1]) < 2.5
+    for image, mask in theirs:
+        assert image.dtype == np.float32 and 0 <= image.min() and image.max() <= 1 + 1e-6
+        assert np.allclose(image[~mask], array[~mask] / 255, atol=1e-6)
+
+
+def test_pieces_of_the_structural_source_are_those_of_the_image():
+    changes = ("mirror", "rotation", "brightness", "saturation", "hue")
+    recipe = load_recipe(overrides=[f"simulation.{name}=0" for name in changes])
+    image = np.random.default_rng(0).integers(0, 256, (32, 64, 3)).astype(np.uint8)
+    image[..., 1:] = image[..., :1]  # grey: unharmed by the way through hue and saturation
+    made = peers.peer_structure(image, np.random.default_rng(1), recipe)
+    cells = [sorted(part[r * 8:(r + 1) * 8, c * 8:(c + 1) * 8].tobytes() for r in range(4) for c in range(8))
+             for part in (image, made)]
+    assert cells[0] == cells[1] and not np.array_equal(image, made)
+
+
+def test_match_is_the_same(shop):
+    features = shop.model.encoder(shop.images)
+    index, distances, difference = peers.loop_match(features, shop.model.memory)
+    match = shop.model.memory(features)
+    assert torch.equal(index, match.index) and torch.allclose(distances, match.distances, rtol=1e-4)
+    assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(difference, match.difference))
+
+
+def test_loss_is_the_same():
+    draw, recipe = torch.Generator().manual_seed(0), load_recipe().loss
+    logits, masks = 3 * torch.randn(4, 2, 24, 16, generator=draw), torch.rand(4, 24, 16, generator=draw) > .8
+    assert torch.allclose(peers.peer_loss(logits, masks, recipe), memseg_loss(logits, masks, recipe).total, atol=1e-6)
+
+
+def test_logits_are_the_same(shop):
+    plain = peers.plain_copy(shop.model).eval()
+    with torch.no_grad(): ours, theirs = shop.model.eval()(shop.images), peers.peer_logits(plain, shop.images)
+    assert torch.allclose(ours, theirs, atol=1e-3, rtol=1e-3)
+
+
+def test_the_obvious_step_learns_and_leaves_the_model_alone(shop):
+    before = {name: value.clone() for name, value in shop.model.state_dict().items()}
+    plain = peers.plain_copy(shop.model)
+    step = peers.PeerStep(plain, peers.PeerData(shop.photos[:8], shop.textures, shop.recipe))
+    assert math.isfinite(step())
+    assert not torch.equal(plain.encoder.conv1.weight, before["encoder.conv1.weight"])  # the stem learns there
+    assert all(torch.equal(value, before[name]) for name, value in shop.model.state_dict().items())
+
+
+def test_aupro_is_the_same():
+    maps, masks = rows.synthetic_maps(20, 64, seed=5)
+    rounded = rank_score(rank(maps))
+    assert peers.exact_aupro(rounded, masks) == pytest.approx(rows.counted_aupro(rounded, masks), abs=1e-6)
+    exact = peers.exact_aupro(maps, masks)
+    assert peers.region_aupro(torch.from_numpy(maps), torch.from_numpy(masks)) == pytest.approx(exact, abs=1e-4)
+    assert rows.counted_aupro(maps, masks) == pytest.approx(exact, abs=1e-5)
+
+
+# workloads
+
+def test_all_parts_of_a_step_are_there(shop):
+    state = ready(shop)
+    parts = step_parts(state, shop.data, shop.recipe, steps=1)
+    assert tuple(parts) == PARTS and all(value > 0 for value in parts.values())
+    assert state.step == 2
+    modules = list(state.model.modules())
+    assert not any(part._forward_hooks or part._forward_pre_hooks for part in modules)
+
+
+def test_parts_sum_to_the_whole_and_change_nothing(shop, monkeypatch):
+    ticks = iter(range(10**6))
+    monkeypatch.setattr(workloads.time, "perf_counter", lambda: float(next(ticks)))  # a clock that counts its readings
+    watched, plain = ready(shop), ready(shop)
+    laps = workloads.Laps()
+    laps("a"), laps("b"), laps("a")
+    assert laps.parts == {"a": 2, "b": 1}
+    step_parts(watched, shop.data, shop.recipe, steps=1)
+    monkeypatch.undo()
+    for step in range(2): workloads.train_step(plain, shop.data[step], shop.recipe, 1e-3)
+    left, right = watched.model.state_dict(), plain.model.state_dict()
+    assert all(torch.allclose(left[name].float(), right[name].float(), atol=1e-5) for name in left)
+
+
+def test_hooks_are_gone_after_a_failure(shop):
+    class Broken:
+        def __call__(self, *arguments): raise RuntimeError("no")
+    state = ready(shop)
+    with pytest.raises(RuntimeError): step_parts(state, StepData(shop.data.images, Broken(), shop.recipe), shop.recipe)
+    assert not any(part._forward_hooks or part._forward_pre_hooks for part in state.model.modules())
+
+
+def test_simulator_reads_textures_from_the_folder(shop):
+    simulator = shop.simulator(0)
+    assert isinstance(simulator, Simulator) and len(simulator.textures) == len(shop.textures) == 24
+    assert simulator.textures.cache_bytes == 0
+
+
+# rows
+
+@pytest.mark.parametrize("name", ["ceiling", "perlin", "simulation", "match", "aupro"])
+def test_rows(name, shop):
+    lines = list(ROWS[name](shop))
+    assert lines and all(isinstance(line, Measured) and line.work for line in lines)
+    for line in lines:
+        assert line.note == "not installed" or line.ratio is None or line.lowest <= line.ratio <= line.highest
+        assert line.share is None or line.share > 0 and line.ceiling in ("float32", "bfloat16", "copy")
+
+
+def test_step_and_inference_rows(shop, once):
+    lines = [*ROWS["step"](shop), *ROWS["parts"](shop), *ROWS["inference"](shop)]
+    text = "\n".join(line.work for line in lines)
+    for part in (*PARTS, "training step", "float32", "bfloat16", "batch 1", "batch 8"): assert part in text
+
+
+def test_growth_row(shop, monkeypatch):
+    monkeypatch.setattr(rows, "_timed", lambda work, at, function, turns: Measured(work, at=at))
+    series = {}
+    for line in ROWS["growth"](shop): series.setdefault(line.work, []).append(line.at)
+    assert len(series) == 4 and [1, 10, 30, 60, 120] in series.values()
+    assert all(points == sorted(points) for points in series.values())
+
+
+def test_without_the_package_the_row_says_so(shop, monkeypatch):
+    monkeypatch.setattr(rows.importlib.util, "find_spec", lambda name: None)
+    assert list(ROWS["perlin"](shop))[-1].note == "not installed"
+
+
+def test_a_runtime_that_is_not_there_says_so(shop, monkeypatch):
+    def missing(model, images): raise MemSegError("onnxruntime is not installed")
+    monkeypatch.setattr(rows, "RUNTIMES", {"ONNX Runtime, float32": missing})
+    assert all("onnxruntime is not installed" in line.note for line in ROWS["inference"](shop))
+
+
+def test_scoring_many_maps_batch_by_batch():
+    spent, high, aupro, auroc = rows.score_many(70, 64)
+    parts = [rows.synthetic_maps(50, 64, 0), rows.synthetic_maps(20, 64, 50)]
+    maps, masks = (np.concatenate(part) for part in zip(*parts))
+    assert aupro == pytest.approx(rows.counted_aupro(maps, masks)) and .5 < auroc < 1 and 0 <= high <= 70 and spent > 0
+
+
+def test_synthetic_maps_have_the_regions_they_should():
+    from memseg_nb.metrics import label_regions
+    maps, masks = rows.synthetic_maps(100, 256)
+    assert label_regions(masks)[1] == 180 and maps.dtype == np.float32 and 0 <= maps.min() and maps.max() <= 1
+
+
+def test_without_a_gpu_it_is_not_measured(shop):
+    assert [line.note for line in ROWS["device"](shop)] == ["not measured: no GPU here"]
+
+
+def test_the_rows_of_a_device(shop, once):
+    lines = list(rows.on_device(shop, "cpu"))
+    names = " ".join(line.work for line in lines)
+    for work in ("Perlin", "anomalies", "match", "training step", "batch 1", "batch 32", "bfloat16"): assert work in names
+    assert all("extrapolated" in line.note for line in lines if "training" in line.work)
+    assert all(line.rate > 0 and line.ratio == 2 for line in lines)
+
+
+# tables
+
+def lines_of(*measured):
+    return [dict(row="match") | line._asdict() for line in measured]
+
+
+def test_table_reads_back(tmp_path):
+    given = lines_of(Measured("a, b", "c", 1.5, .5, 3., 2.5, 4., share=.25, ceiling="copy", at=8., note="x | \"y\""),
+                     Measured("nothing"))
+    speed.write_table(given, tmp_path / "t.csv")
+    assert speed.read_table(tmp_path / "t.csv") == given
+
+
+def test_markdown_has_a_section_a_kind_and_no_empty_columns():
+    text = speed.markdown([dict(row="ceiling") | Measured("copy", rate=12.34, unit="GB/s")._asdict(),
+                           dict(row="match") | Measured("m", "loops", 40., 4., 10., 9., 11., share=.5, ceiling="copy")._asdict()])
+    assert "| work | rate |" in text and "| copy | 12.3 GB/s |" in text
+    assert "10.0 (9.0 .. 11.0)" in text and "50% copy" in text and "note" not in text
+
+
+def test_every_row_has_a_section():
+    assert {"conditions", *ROWS} == {name for names in speed.SECTIONS for name in names.split()}
+
+
+def test_figure_of_nothing_and_of_everything(tmp_path):
+    speed.plots.save(speed.figure([]), tmp_path / "nothing.png")
+    lines = [dict(row=name) | Measured("w: x", "b", 2., 1., 2., 1., 3., at=2.)._asdict() for name in ROWS]
+    speed.plots.save(speed.figure(lines), tmp_path / "all.png")
+    assert (tmp_path / "all.png").stat().st_size > 1000
+
+
+# bench
+
+def test_unknown_row(tmp_path):
+    with pytest.raises(MemSegError, match="row 'perlim' of the benchmark: unknown, did you mean perlin"):
+        speed.bench(tmp_path, rows=["perlim"])
+    with pytest.raises(MemSegError, match="unknown, there are ceiling, perlin"): speed.bench(tmp_path, rows=["xyz"])
+
+
+def test_unknown_device(tmp_path):
+    if torch.cuda.is_available(): pytest.skip("there is one")
+    with pytest.raises(MemSegError, match="device cuda"): speed.bench(tmp_path, device="cuda")
+
+
+def fake(name, *measured, stop=None):
+    def row(shop):
+        "Made up"
+        yield from measured
+        if stop: raise stop
+    return {name: row}
+
+
+def test_interrupted_tables_are_complete(tmp_path, monkeypatch):
+    made_up = fake("match", Measured("first", "b", 2., 1., 2., 1., 3.), stop=KeyboardInterrupt()) | fake("memory", Measured("never"))
+    monkeypatch.setattr(speed, "ROWS", made_up)
+    with pytest.raises(KeyboardInterrupt, match="holds the 5 lines"): speed.bench(tmp_path, quick=True, progress=False)
+    assert speed.read_table(tmp_path / "bench.csv")[-1]["work"] == "first"
+    assert "first" in (tmp_path / "bench.md").read_text() and "never" not in (tmp_path / "bench.md").read_text()
+    assert {path.name for path in tmp_path.iterdir()} == {"bench.csv", "bench.md", "bench.png"}
+
+
+def test_tables_grow_line_by_line(tmp_path, monkeypatch):
+    seen = []
+    def row(shop):
+        "Looks at the file between its lines"
+        for k in range(3):
+            yield Measured(f"line {k}")
+            seen.append(speed.read_table(tmp_path / "bench.csv")[-1]["work"])
+    monkeypatch.setattr(speed, "ROWS", {"match": row})
+    speed.bench(tmp_path, progress=False)
+    assert seen == ["line 0", "line 1", "line 2"]
+
+
+@pytest.mark.parametrize("error", [MemSegError("too bad"), RuntimeError("too bad\nreally"), OSError("too bad")])
+def test_a_row_that_fails_does_not_stop_the_others(error, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(speed, "ROWS", fake("match", stop=error) | fake("memory", Measured("fine")))
+    lines = speed.bench(tmp_path, quick=True)
+    assert lines[-2]["note"] == "failed: too bad" and lines[-1]["work"] == "fine"
+    assert "[2/2] memory: Made up" in capsys.readouterr().out
+
+
+def test_quick_run_of_two_rows(tmp_path, capsys):
+    lines = speed.bench(tmp_path / "new" / "folder", quick=True, rows=["perlin", "device"], device="cpu")
+    assert speed.read_table(tmp_path / "new" / "folder" / "bench.csv")[-1]["note"] == "not measured: no GPU here"
+    assert [line["row"] for line in lines if line["row"] != "conditions"][0] == "perlin"
+    assert "Perlin noise, one field of 128 x 128" in capsys.readouterr().out
+    notes = " ".join(line["note"] for line in lines)
+    assert "PyTorch" in notes and "quick" in notes
+
+
+def test_conditions_name_no_host(tmp_path, monkeypatch):
+    monkeypatch.setattr(platform, "node", lambda: "my-own-machine")
+    assert "my-own-machine" not in str(speed.conditions(Workshop(tmp_path)))
