@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['recipe_options', 'training_options', 'KEYS', 'DEMO', 'Size', 'effective_recipe', 'cli', 'products', 'simulate',
-           'train', 'evaluate', 'predict', 'export', 'pretrain', 'benchmark', 'compare', 'ablate', 'demo', 'main']
+           'train', 'evaluate', 'predict', 'export', 'pretrain', 'benchmark', 'compare', 'ablate', 'bench', 'demo',
+           'main']
 
 # %% ../nbs/19_cli.ipynb #e77f7157
 import os
@@ -247,15 +248,16 @@ def pretrain(out, minutes, seed, device, workers, resume):
               help="One run a product, results.csv and results.md.")
 @click.option("--categories", metavar="NAME,NAME", help="Only these; default: all that are found.")
 @click.option("--mvtec", is_flag=True, help="MVTec AD's fifteen; one that is missing counts as failed.")
+@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Products at a time.")
 @training_options
 @recipe_options
-def benchmark(data, out, categories, mvtec, recipe_file, overrides, size, **options):
+def benchmark(data, out, categories, mvtec, jobs, recipe_file, overrides, size, **options):
     "Train and score many products; goes on after a failed one, and where it was interrupted."
     from memseg_nb import benchmark as module
     if categories and mvtec: raise click.UsageError("--categories and --mvtec: give one of them")
     recipe = effective_recipe(recipe_file, overrides, size, **options)
     names = module.MVTEC if mvtec else categories.split(",") if categories else None
-    rows = module.benchmark(data, out, names, recipe)
+    rows = module.benchmark(data, out, names, recipe, jobs=jobs)
     click.echo(module.markdown(rows))
     if failed := [row["category"] for row in rows if row["error"]]:
         raise MemSegError(f"{len(failed)} of {len(rows)} products failed: {', '.join(failed)}; the notes in "
@@ -303,6 +305,20 @@ def ablate(data, out, categories, variants, seeds, steps, recipe_file, overrides
     click.echo(ablations.report(rows))
     if failed := [row for row in rows if row["error"]]:
         raise MemSegError(f"{len(failed)} of {len(rows)} trainings failed, first: {failed[0]['error']}")
+
+# %% ../nbs/19_cli.ipynb #be5c4a11
+@cli.command()
+@click.option("--out", default="bench", show_default=True, metavar="DIR", help="Folder for bench.csv, .md and .png.")
+@click.option("--quick", is_flag=True, help="About a minute, on small images, to see that all works.")
+@click.option("--rows", metavar="NAME,NAME", help="Only these rows, such as perlin,match; default: all.")
+@click.option("--device", default="auto", show_default=True, help="Measured as well: auto, cpu (none), cuda, cuda:0 or mps.")
+def bench(out, quick, rows, device):
+    "Time the library against its obvious version, as ratios, with a table and a picture. About six minutes on two cores."
+    from memseg_nb import speed
+    lines = speed.bench(out, quick, rows.split(",") if rows else None, device)
+    click.echo(f"table and picture: {Path(out)/'bench.md'}, {Path(out)/'bench.png'}")
+    if failed := [line for line in lines if line["note"].startswith("failed")]:
+        raise MemSegError(f"{len(failed)} rows failed, first {failed[0]['row']}: {failed[0]['note']}")
 
 # %% ../nbs/19_cli.ipynb #81ed013d
 DEMO = ("training.minutes=0", "training.steps=200")

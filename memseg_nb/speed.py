@@ -187,7 +187,7 @@ def bench(
         lines = [dict(row="conditions") | line._asdict() for line in conditions(shop)]
         try:
             for k, name in enumerate(names, 1):
-                tell(f"[{k}/{len(names)}] {name}: {(ROWS[name].__doc__ or '').splitlines()[0]}")
+                tell(f"[{k}/{len(names)}] {name}: {(ROWS[name].__doc__ or name).splitlines()[0]}")
                 for line in measure(name, shop):
                     lines.append(line)
                     tell(say(line))

@@ -37,7 +37,7 @@ def train_arguments(data, out, *more):
     return ["train", "--data", data, "--category", "hex_nut", "--out", out, *SETTINGS, *more]
 
 
-COMMANDS = ["demo", "products", "simulate", "train", "evaluate", "predict", "benchmark", "compare", "ablate", "pretrain"]
+COMMANDS = ["demo", "products", "simulate", "train", "evaluate", "predict", "benchmark", "compare", "ablate", "pretrain", "bench"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -346,3 +346,16 @@ def test_ctrl_c_saves_and_resume_ends_at_the_same_weights(tiny_data, tmp_path):
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("through", "cut")]
     assert weights[0] == weights[1]
     assert [p.name for p in Path(tmp_path / "cut").glob("*.part")] == []
+
+
+def test_bench_writes_a_table(memseg, tmp_path, monkeypatch):
+    from memseg_nb import speed
+    from memseg_nb.rows import Measured
+    monkeypatch.setattr(speed, "ROWS", {"match": lambda shop: [Measured("work", "loops", 2., 1., 2., 1., 3.)]})
+    code, out, _ = memseg("bench", "--out", tmp_path / "b", "--quick", "--rows", "match", "--device", "cpu")
+    assert code == 0 and "bench.md" in out and "2.0 (1.0 .. 3.0)" in (tmp_path / "b" / "bench.md").read_text()
+    monkeypatch.setattr(speed, "ROWS", {"match": lambda shop: [Measured("match", note="failed: too bad")]})
+    code, _, err = memseg("bench", "--out", tmp_path / "b", "--quick")
+    assert code == 1 and "1 rows failed, first match: failed: too bad" in err
+    code, _, err = memseg("bench", "--out", tmp_path / "b", "--rows", "macth")
+    assert code == 1 and "did you mean match?" in err
