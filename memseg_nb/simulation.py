@@ -187,7 +187,6 @@ class Simulator:
     foreground_method: str="otsu"  # otsu, off or a rule such as ">50"
     opening: int=2                 # radius of the foreground's opening, pixels at 256 x 256
     closing: int=4                 # radius of the foreground's closing, pixels at 256 x 256
-
     def __call__(
         self,
         images: Tensor,              # normal images I, (B, 3, H, W), 0..1
