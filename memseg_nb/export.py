@@ -182,7 +182,7 @@ class _Reader:
         image = next(self.left, None)
         return None if image is None else {"image": image[None].numpy()}
 
-
+# %% ../nbs/17b_export.ipynb #e4a70c01
 def quantise(
     graph,                         # onnx.ModelProto, from `to_graph`; unchanged
     images: Tensor,                # for the ranges, (B, 3, H, W), 0..1
@@ -216,7 +216,7 @@ class _Source(NamedTuple):
     weights: str = ""                 # SHA-256 of the run's model file
     record: dict | None = None        # of the run
 
-
+# %% ../nbs/17b_export.ipynb #e4a70c02
 def digest(path: Path) -> str:
     "SHA-256 of a file"
     with path.open("rb") as file:
