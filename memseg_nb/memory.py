@@ -154,7 +154,8 @@ class Match(NamedTuple):
 def _differences(ours: list[Tensor], theirs: list[Tensor], index: Tensor, kind: str) -> tuple[Tensor, ...]:
     "DI* of each level; `index` (B,) or (B, 3)"
     chosen = [index] * 3 if index.ndim == 1 else index.unbind(1)
-    gaps = [(flat(b)[i] - flat(a)).unflatten(1, (*a.shape[2:], -1)) for a, b, i in zip(ours, theirs, chosen)]
+    gaps = [flat(b).index_select(0, i).sub_(flat(a)).unflatten(1, (*a.shape[2:], -1))
+            for a, b, i in zip(ours, theirs, chosen)]
     return tuple((gap.abs_() if kind == "absolute" else gap.square_()).permute(0, 3, 1, 2) for gap in gaps)
 
 # %% ../nbs/08_memory.ipynb #9b2543d7
