@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STEPS', 'TINY', 'label_regions', 'area', 'rank', 'rank_score', 'PixelCounts', 'F1', 'Rates', 'rates', 'PixelMetrics',
-           'merge', 'image_score', 'image_auroc', 'best_f1']
+           'merge', 'image_score', 'image_auroc', 'best_f1', 'exact_rates']
 
 # %% ../nbs/15_metrics.ipynb #abbb3f65
 from collections.abc import Sequence
@@ -70,23 +70,22 @@ def rank_score(
     above = np.where(above > exact, above, np.nextafter(above, np.float32(1)))
     return np.where(upper, above, np.where(ranks == 0, np.float32(0), edge))
 
-# %% ../nbs/15_metrics.ipynb #59b51655
+# %% ../nbs/15_metrics.ipynb #70eb1a31
 class PixelCounts:
     "Three histograms over the rank of the score: 6 MB, however many images they count"
 
-    def __init__(self):
-        self.normal = np.zeros(_TOP + 1, np.int64)      # good pixels of each rank
-        self.anomalous = np.zeros(_TOP + 1, np.int64)   # pixels of defects
-        self.overlap = np.zeros(_TOP + 1, np.float64)   # the same, each weighing 1 / area of its region
+    def __init__(self, ranks: int=_TOP + 1):  # how many ranks there are
+        self.normal = np.zeros(ranks, np.int64)      # good pixels of each rank
+        self.anomalous = np.zeros(ranks, np.int64)   # pixels of defects
+        self.overlap = np.zeros(ranks, np.float64)   # the same, each weighing 1 / area of its region
         self.regions = 0
 
     def add(self,
-        map: np.ndarray,   # anomaly map, float32, (H, W), 0..1
-        mask: np.ndarray,  # truth, bool, (H, W)
+        ranks: np.ndarray,  # of the scores, int, (H, W) or (B, H, W)
+        mask: np.ndarray,   # truth, bool, the same shape
     ) -> None:
-        "Counts the pixels of one image"
-        ranks = rank(map)
-        self.normal += np.bincount(ranks[~mask], minlength=_TOP + 1)
+        "Counts the pixels of one image, or of several"
+        self.normal += np.bincount(ranks[~mask], minlength=len(self.normal))
         if mask.any():
             labels, regions = label_regions(mask)
             inside, which = ranks[mask], labels[mask]
@@ -114,10 +113,11 @@ class Rates(NamedTuple):
         best = int(self.f1.argmax())
         return F1(float(self.f1[best]), float(self.thresholds[best]))
 
-# %% ../nbs/15_metrics.ipynb #c10e0560
+# %% ../nbs/15_metrics.ipynb #6b3a6099
 def rates(
-    counts: PixelCounts,  # of any number of images
-) -> Rates | None:        # None without good or without defective pixels
+    counts: PixelCounts,             # of any number of images
+    scores: np.ndarray | None=None,  # the score of each rank; None: those of `rank_score`
+) -> Rates | None:                   # None without good or without defective pixels
     "Running sums of the histograms, from the highest score down"
     used = np.flatnonzero(counts.normal + counts.anomalous)[::-1]
     normal, anomalous = counts.normal[used], counts.anomalous[used]
@@ -125,7 +125,7 @@ def rates(
         return None
     fp, tp, overlap = (np.append(0, np.cumsum(x)) for x in (normal, anomalous, counts.overlap[used]))
     f1 = 2 * tp / (tp + fp + tp[-1])
-    thresholds = np.append(np.inf, rank_score(used))
+    thresholds = np.append(np.inf, rank_score(used) if scores is None else scores[used])
     return Rates(fp / fp[-1], tp / tp[-1], overlap / counts.regions, f1, thresholds)
 
 # %% ../nbs/15_metrics.ipynb #2cc0173e
@@ -139,7 +139,7 @@ def _checked_maps(maps, masks):
         raise MemSegError(f"pixel scores {maps.min()}..{maps.max()}: expected probabilities, 0..1")
     return maps, masks
 
-# %% ../nbs/15_metrics.ipynb #558445c3
+# %% ../nbs/15_metrics.ipynb #3a8a1831
 class PixelMetrics(PixelCounts):
     "Pixel AUROC, AUPRO and best F1 of images that come batch by batch; None without good or defective pixels"
 
@@ -150,7 +150,7 @@ class PixelMetrics(PixelCounts):
     def update(self, maps: Tensor, masks: Tensor) -> None:  # (B, H, W), 0..1; bool, (B, H, W)
         "Counts some more images"
         for map, mask in zip(*_checked_maps(maps, masks)):
-            self.add(map, mask)
+            self.add(rank(map), mask)
 
     def auroc(self) -> float | None:
         "Area under the ROC curve of the pixels"
@@ -216,3 +216,15 @@ def best_f1(
     f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
     best = int(f1[:-1].argmax())
     return F1(float(f1[best]), float(thresholds[best]))
+
+# %% ../nbs/15_metrics.ipynb #400d8c58
+def exact_rates(
+    maps: Tensor,      # (B, H, W), 0..1
+    masks: Tensor,     # bool, (B, H, W)
+) -> Rates | None:     # None without good or without defective pixels
+    "As `rates`, with nothing rounded; for maps that fit into memory a few times over"
+    maps, masks = _checked_maps(maps, masks)
+    scores, ranks = np.unique(maps, return_inverse=True)
+    counts = PixelCounts(len(scores))
+    counts.add(ranks.reshape(maps.shape), masks)
+    return rates(counts, scores)

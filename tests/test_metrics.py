@@ -7,8 +7,8 @@ import torch
 from scipy import ndimage
 from sklearn.metrics import f1_score, roc_auc_score, roc_curve
 
-from memseg_nb.metrics import (PixelMetrics, area, best_f1, image_auroc, image_score, label_regions, merge, rank,
-                               rank_score, rates)
+from memseg_nb.metrics import (PixelMetrics, area, best_f1, exact_rates, image_auroc, image_score, label_regions, merge,
+                               rank, rank_score, rates)
 from memseg_nb.recipe import MemSegError
 
 
@@ -51,6 +51,29 @@ def slow_aupro(maps, masks, limit):
 def test_pixel_auroc_is_that_of_scikit_learn(seed, strength, spread):
     maps, masks = some_maps(seed, strength=strength, spread=spread)
     assert measured(maps, masks).auroc() == pytest.approx(roc_auc_score(masks.ravel(), maps.ravel()), abs=1e-5)
+
+
+@pytest.mark.parametrize("squeeze", [1., 1e-3, 0.])
+@pytest.mark.parametrize("seed", range(3))
+def test_exact_rates_round_nothing(seed, squeeze):
+    "Also where all scores lie within a thousandth, or are one and the same"
+    maps, masks = some_maps(seed)
+    maps = np.float32(.5) + np.float32(squeeze) * (maps - np.float32(.5))
+    found = exact_rates(maps, masks)
+    assert area(found.fpr, found.pro, .3) == pytest.approx(slow_aupro(maps, masks, .3), abs=1e-12)
+    assert area(found.fpr, found.tpr) == pytest.approx(roc_auc_score(masks.ravel(), maps.ravel()), abs=1e-12)
+    assert set(found.thresholds[1:].tolist()) == set(maps.ravel().tolist())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_histogram_is_exact_to_a_millionth_where_scores_spread(seed):
+    maps, masks = some_maps(seed, count=12, size=256)
+    found = exact_rates(torch.from_numpy(maps), torch.from_numpy(masks))
+    assert measured(maps, masks).aupro() == pytest.approx(area(found.fpr, found.pro, .3), abs=1e-6)
+
+
+def test_exact_rates_need_both_kinds_of_pixels():
+    assert exact_rates(np.zeros((1, 4, 4), np.float32), np.zeros((1, 4, 4), bool)) is None
 
 
 @pytest.mark.parametrize("limit", [.05, .3, 1.])
