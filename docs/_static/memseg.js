@@ -1,0 +1,53 @@
+// The home page's painter before the network is loaded: precomputed frames, chosen by a slider or the mouse. Nothing is computed here.
+function startPainter(painter) {
+  const frames = Number(painter.dataset.frames), threshold = Number(painter.dataset.threshold);
+  const scores = JSON.parse(painter.dataset.scores);
+  const slider = painter.querySelector("input"), output = painter.querySelector("output");
+  const boxes = [...painter.querySelectorAll(".frame")];
+  let playing = null;
+
+  function show(frame) {
+    const bad = scores[frame] > threshold;
+    boxes.forEach((box) => { box.style.backgroundPosition = `${100 * frame / (frames - 1)}% 0`; });
+    output.textContent = `score ${scores[frame].toFixed(2)}: ${bad ? "defective" : "good"}`;
+    output.classList.toggle("bad", bad);
+    slider.value = frame;
+    slider.setAttribute("aria-valuetext", frame ? `${Math.round(100 * frame / (frames - 1))} percent of the scratch` : "no scratch");
+  }
+
+  function load(box) {
+    return new Promise((done) => {
+      const strip = new Image();
+      strip.onload = () => {
+        box.style.backgroundImage = `url("${box.dataset.strip}")`;
+        box.style.backgroundSize = `${100 * frames}% 100%`;
+        box.classList.add("ready");
+        done();
+      };
+      strip.src = box.dataset.strip;
+    });
+  }
+
+  function follow(event) {  // the mouse paints, from left to right
+    const place = event.currentTarget.getBoundingClientRect();
+    const share = ((event.clientX - place.left) / place.width - .15) / .7;
+    clearInterval(playing);
+    show(Math.round(Math.min(Math.max(share, 0), 1) * (frames - 1)));
+  }
+
+  Promise.all(boxes.map(load)).then(() => {
+    painter.querySelector(".painter-controls").hidden = false;
+    slider.addEventListener("input", () => { clearInterval(playing); show(Number(slider.value)); });
+    boxes.forEach((box) => box.addEventListener("pointermove", follow));
+    show(frames - 1);
+    if (matchMedia("(prefers-reduced-motion: reduce)").matches) return;
+    let frame = 0;
+    playing = setInterval(() => {
+      show(frame);
+      if (++frame === frames) clearInterval(playing);
+    }, 160);
+  });
+}
+
+const painter = document.getElementById("painter");
+if (painter) startPainter(painter);

@@ -1,0 +1,185 @@
+"""Builds the site: python docs/build.py [--out _docs]
+
+The notebooks, the library's source and the Markdown files become pages in build/docs/source, Sphinx makes HTML of them, and everything a
+page loads lies beside it: the result is a folder of static files that any web server can serve. What is up to date isn't made again.
+"""
+import argparse
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import chapters
+import home
+import library
+import links
+import npm
+import pages
+import reference
+import stamp
+
+DOCS = Path(__file__).parent
+ROOT = DOCS.parent
+WORK = ROOT / "build" / "docs"
+SOURCE, STATIC, HTML = WORK / "source", WORK / "static", WORK / "html"
+NEEDED = {"sphinx": "sphinx", "myst_nb": "myst-nb", "pydata_sphinx_theme": "pydata-sphinx-theme"}
+
+
+class Writer:
+    "Files below a folder: written only when they differ, and what nobody wrote is removed at the end"
+
+    def __init__(self, folder: Path):
+        self.folder, self.written = folder, set()
+
+    def text(self, name: str, text: str) -> None:
+        self.bytes(name, text.encode())
+
+    def bytes(self, name: str, data: bytes) -> None:
+        path = self.folder / name
+        self.written.add(path)
+        if not path.exists() or path.read_bytes() != data:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+
+    def tidy(self) -> None:
+        for path in self.folder.rglob("*"):
+            if path.is_file() and path not in self.written: path.unlink()
+
+
+def check_outputs() -> None:
+    "Pages show saved outputs: these have to be those of the code"
+    if old := stamp.stale():
+        raise SystemExit(f"outputs older than their code: {', '.join(old)}\nrun them: python docs/stamp.py --run {' '.join(old)}")
+
+
+def write_sources(writer: Writer) -> None:
+    "Everything Sphinx reads"
+    images = {}
+    notebooks = [*chapters.NOTEBOOKS.glob("[0-9]*.ipynb"), *chapters.EXERCISES.glob("*.ipynb"), chapters.NOTEBOOKS / "index.ipynb"]
+    for path in notebooks:
+        page = links.page_of(path.relative_to(ROOT).as_posix())
+        notebook, found = chapters.page(path, page)
+        writer.text(f"{page}.ipynb", json.dumps(notebook, indent=1))
+        images |= found
+    writer.text("course/index.md", pages.course())
+    for module in library.modules().values():
+        writer.text(f"reference/{module.name}.md", reference.page(module))
+        writer.text(f"source/{module.name}.md", reference.source(module))
+    writer.text("reference/index.md", reference.index())
+    writer.text("reference/settings.md", reference.settings((ROOT / "settings.ini").read_text()))
+    writer.text("results/index.md", pages.results())
+    images |= _markdown(writer)
+    for origin, target in images.items():
+        writer.bytes(target, (ROOT / origin).read_bytes())
+
+
+def _markdown(writer: Writer) -> dict[str, str]:
+    "Guides, how-to pages, cards and the home page"
+    guides = pages.in_order(list(pages.GUIDES.glob("*.md")), pages.GUIDE_ORDER)
+    howto = pages.in_order([p for p in (DOCS / "howto").glob("*.md")], pages.HOWTO_ORDER)
+    writer.text("howto/index.md", pages.listing("How to", "Short answers for work", howto))
+    if guides:
+        writer.text("guides/index.md", pages.listing("Guides", "For those who teach, and for those who have much to compute", guides))
+    cards = [ROOT / "data" / "README.md", ROOT / "memseg_nb" / "weights" / "README.md"]
+    images = {}
+    for path in [*guides, *howto, *cards]:
+        page = links.page_of(path.relative_to(ROOT).as_posix())
+        text, found = pages.rewritten(path, page)
+        writer.text(f"{page}.md", text)
+        images |= found
+    writer.text("index.md", home_page(bool(guides)))
+    return images
+
+
+def home_page(has_guides: bool) -> str:
+    "docs/index.md with the figures of its pictures"
+    facts = home.pictures()
+    last, first = facts["scores"][-1], facts["scores"][0]
+    text = (DOCS / "index.md").read_text()
+    values = {"SCORES": json.dumps(facts["scores"]), "THRESHOLD": str(facts["threshold"]), "FRAMES": str(facts["frames"]),
+              "LAST": str(facts["frames"] - 1), "FIRST_SCORE": f"{first:.2f}", "LAST_SCORE": f"{last:.2f}",
+              "GOOD": str(facts["good"]), "CHAPTERS": str(len(chapters.chapters())),
+              "NAMES": str(sum(len(m.exported) for m in library.modules().values())),
+              "GUIDES": "Guides <guides/index>\n" if has_guides else ""}
+    for name, value in values.items():
+        text = text.replace("{{" + name + "}}", value)
+    return text
+
+
+def copy_static() -> None:
+    "Assets that aren't in docs/_static"
+    npm.copy_assets(STATIC)
+    target = STATIC / "home"
+    target.mkdir(parents=True, exist_ok=True)
+    for path in home.CACHE.glob("*.webp"):
+        if not (target / path.name).exists() or (target / path.name).read_bytes() != path.read_bytes():
+            shutil.copy(path, target)
+
+
+def sphinx(fresh: bool, draft: bool) -> None:
+    """HTML from the sources into build/docs/html; a warning is an error.
+
+    Sphinx looks only at what has changed. After a failure, or when pages came or went, links anywhere may be dead or mended: then it looks at all."""
+    record = WORK / "pages"
+    names = "\n".join(sorted(path.relative_to(SOURCE).as_posix() for path in SOURCE.rglob("*") if path.is_file()))
+    everything = fresh or not record.exists() or record.read_text() != names
+    record.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "sphinx", "-b", "html", "-c", str(DOCS), "-d", str(WORK / "doctrees"), "-q",
+               *([] if draft else ["-W", "--keep-going"]), "-j", str(min(4, os.cpu_count() or 1)),
+               *(["-E"] if fresh else []), *(["-a"] if everything else []), str(SOURCE), str(HTML)]
+    if subprocess.run(command, cwd=ROOT).returncode:
+        raise SystemExit("the pages have mistakes: see above; nothing is published with warnings")
+    if not draft: record.write_text(names)
+
+
+def publish(out: Path) -> None:
+    "The finished pages and what they use, and nothing else"
+    shutil.rmtree(out, ignore_errors=True)
+    shutil.copytree(HTML, out, ignore=shutil.ignore_patterns(".buildinfo*", "objects.inv", "*.map", "_sources"))
+    used = _pictures_in(out)
+    for path in (out / "_images").iterdir():
+        if path.name not in used: path.unlink()  # of earlier versions of a chapter
+    (out / ".nojekyll").touch()  # GitHub Pages would leave out folders that begin with an underscore
+
+
+def _pictures_in(out: Path) -> set[str]:
+    return {name for page in out.rglob("*.html") for name in re.findall(r'_images/([\w.-]+)"', page.read_text())}
+
+
+def build(out: Path, fresh: bool = False, draft: bool = False) -> None:
+    "The whole site into the folder `out`"
+    if missing := [package for module, package in NEEDED.items() if not importlib.util.find_spec(module)]:
+        raise SystemExit(f"{', '.join(missing)}: not installed: pip install 'memseg-nb[docs]'")
+    if not draft: check_outputs()
+    if fresh:
+        for folder in (SOURCE, STATIC, WORK / "doctrees", HTML):
+            shutil.rmtree(folder, ignore_errors=True)
+    writer = Writer(SOURCE)
+    home.pictures()
+    copy_static()
+    write_sources(writer)
+    writer.tidy()
+    sphinx(fresh, draft)
+    publish(out)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=ROOT / "_docs")
+    parser.add_argument("--fresh", action="store_true", help="make everything again")
+    parser.add_argument("--draft", action="store_true", help="while writing: old outputs and warnings are no errors")
+    options = parser.parse_args()
+    start = time.perf_counter()
+    build(options.out.resolve(), options.fresh, options.draft)
+    found = list(options.out.rglob("*.html"))
+    size = sum(path.stat().st_size for path in options.out.rglob("*") if path.is_file())
+    print(f"{len(found)} pages, {size / 2**20:.0f} MB in {options.out} after {time.perf_counter() - start:.0f} s")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,255 @@
+"From a notebook of the course to a page: what nbdev's directives mean on a page, links, alt texts, lesson anchors"
+import ast
+import copy
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import library
+import links
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = ROOT / "nbs"
+EXERCISES = NOTEBOOKS / "exercises"
+DIRECTIVE = re.compile(r"^#\|\s*([\w-]+):?[ \t]*(.*)\n?", flags=re.MULTILINE)
+BOX = "**You will be able to**"
+WIDGET = "application/vnd.jupyter.widget-view+json"
+# Groups of the course: title, what it's about, and how the names of its notebooks begin. A notebook belongs to the longest beginning.
+GROUPS = (
+    ("Start here", "Recipe and data: where every number and every image comes from", ("00", "01")),
+    ("Products", "Photographs that nobody took, with exact defects", ("02",)),
+    ("Simulated defects", "From a lattice of random arrows to an anomaly and its mask", ("03", "04", "05", "06")),
+    ("The network", "Frozen eyes, a memory, attention, fusion, decoder", ("07", "08", "09", "10", "11")),
+    ("Training", "What it is punished for, and how it learns", ("12", "13", "14")),
+    ("Without photographs", "An encoder and a network that have seen formulas only", ("14a", "14b", "14c", "14d")),
+    ("Judging", "How good is it, and compared with what?", ("15", "16", "18")),
+    ("At work", "One photo, one answer; speed, export, the command line", ("17", "19", "20a", "20b", "20c", "20d", "21")),
+    ("Looking in from outside", "Plots, widgets, and an account of paper and code", ("20", "22", "23", "24")),
+)
+
+
+@dataclass(frozen=True)
+class Chapter:
+    "A notebook, and what the course says of it"
+    stem: str      # "06_simulation"
+    number: str    # "06"
+    title: str     # "Simulation"
+    subtitle: str  # the line under it
+    run_time: str  # seconds, as the box says, or ""
+    module: str    # module it exports, or ""
+
+    @property
+    def page(self) -> str:
+        "Its place on the site"
+        return f"course/{self.stem}"
+
+
+def read(path: Path) -> dict:
+    "A notebook with each source as one text"
+    notebook = json.loads(path.read_text())
+    for cell in notebook["cells"]:
+        cell["source"] = "".join(cell["source"])
+    return notebook
+
+
+def chapters() -> list[Chapter]:
+    "All chapters in the order of the course"
+    return [_chapter(path) for path in sorted(NOTEBOOKS.glob("[0-9]*.ipynb"))]
+
+
+def _chapter(path: Path) -> Chapter:
+    cells = read(path)["cells"]
+    head = next(c["source"] for c in cells if c["cell_type"] == "markdown")
+    title = re.search(r"^# (.+)$", head, flags=re.MULTILINE)
+    if not title:
+        raise SystemExit(f"{path.name}: its first Markdown cell has no title")
+    subtitle = re.search(r"^> ((?!\*\*).+(?:\n> (?!\*\*).+)*)", head, flags=re.MULTILINE)
+    time = re.search(r"\*\*Run time\*\* (\d+) s", head)
+    module = next((m[1] for c in cells if c["cell_type"] == "code"
+                   and (m := re.search(r"^#\|\s*default_exp (\w+)", c["source"], flags=re.MULTILINE))), "")
+    return Chapter(path.stem, path.stem.partition("_")[0], title[1].strip(),
+                   subtitle[1].replace("\n> ", " ") if subtitle else "", time[1] if time else "", module)
+
+
+def exercises() -> list[tuple[Path, str, set[str]]]:
+    "Every notebook of exercises with its title and the chapters it belongs to: those its first cell links to"
+    found = []
+    for path in sorted(EXERCISES.glob("*.ipynb")):
+        head = read(path)["cells"][0]["source"]
+        title = re.sub(r"^Exercises:\s*", "", re.search(r"^# (.+)$", head, flags=re.MULTILINE)[1])
+        found.append((path, title[:1].upper() + title[1:], set(re.findall(r"\]\(\.\./(\w+)\.ipynb", head))))
+    return found
+
+
+def grouped() -> list[tuple[str, str, list[Chapter]]]:
+    "Title, description and chapters of every group that has some"
+    def group(chapter):
+        fits = [(len(start), title) for title, _, starts in GROUPS for start in starts if chapter.stem.startswith(start)]
+        return max(fits)[1] if fits else GROUPS[-1][0]
+    made = [(title, about, [c for c in chapters() if group(c) == title]) for title, about, _ in GROUPS]
+    return [each for each in made if each[2]]
+
+
+def imports(cells: list[dict]) -> dict[str, str]:
+    "Name -> module, of everything the code imports from the library"
+    found = {}
+    for cell in cells:
+        if cell["cell_type"] != "code": continue
+        for node in ast.walk(parse(cell["source"])):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("memseg_nb."):
+                found |= {alias.asname or alias.name: node.module.partition(".")[2] for alias in node.names}
+    return found
+
+
+def parse(code: str) -> ast.Module:
+    "The syntax tree of a cell; lines for the shell or IPython don't count"
+    return ast.parse(re.sub(r"^\s*[!%].*$", "pass", code, flags=re.MULTILINE))
+
+
+def page(
+    path: Path,  # a notebook
+    site_page: str,  # its place on the site
+) -> tuple[dict, dict[str, str]]:  # the notebook for the page, and images to copy: file of the repository -> file of the site
+    "What myst-nb renders"
+    notebook = read(path)
+    tasks = path.parent == EXERCISES
+    module = _chapter(path).module if path.stem[0].isdigit() and not tasks else ""
+    markdown = links.Markdown(path.relative_to(ROOT).as_posix(), site_page, module, imports(notebook["cells"]))
+    cells = []
+    for number, cell in enumerate(notebook["cells"]):
+        if cell["cell_type"] == "markdown":
+            text = re.sub(r"^###", "##", cell["source"], flags=re.MULTILINE) if tasks else cell["source"]
+            text = re.sub(r"^---[ \t]*\n", "", text, flags=re.MULTILINE)  # a line before a heading is no part of the page
+            cells.append(_prose(text, markdown, path, module if number == 0 and not tasks else None))
+        elif cell["cell_type"] == "code":
+            cells += _code(cell, site_page, module, fold=tasks)
+    if tasks:
+        cells.insert(1, _markdown_cell(_facts([_download(path)])))
+    cells = _merge_folded(cells)
+    kernel = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+              "language_info": {"name": "python"}}
+    return {"cells": cells, "metadata": kernel, "nbformat": 4, "nbformat_minor": 4}, markdown.images
+
+
+def _merge_folded(cells: list[dict]) -> list[dict]:
+    "Folded cells without outputs that follow each other become one"
+    made = []
+    for cell in cells:
+        before = made[-1] if made else None
+        if all(c and "hide-input" in c["metadata"].get("tags", []) and not c["outputs"] for c in (before, cell)):
+            before["source"] += "\n\n" + cell["source"]
+        else:
+            made.append(cell)
+    return made
+
+
+def _markdown_cell(text: str) -> dict:
+    return {"cell_type": "markdown", "metadata": {}, "source": text}
+
+
+def _prose(text: str, markdown: links.Markdown, path: Path, module: str | None) -> dict:
+    text = markdown(text)
+    if module is not None and path.stem[0].isdigit():
+        text = _head(text, path, module)
+    return _markdown_cell(text)
+
+
+def _head(text: str, path: Path, module: str) -> str:
+    "Title, subtitle, box and a line of links, each with a class of its own"
+    number = path.stem.partition("_")[0]
+    text = re.sub(r"^(# .+)$", rf'<p class="eyebrow">Chapter {number}</p>\n\n\1', text, count=1, flags=re.MULTILINE)
+    before, quote, after = _quotes(text)
+    blocks = [re.sub(r"^> ?", "", block, flags=re.MULTILINE).strip() for block in re.split(r"\n(?!>)", quote) if block.strip()]
+    blocks = [part for block in blocks for part in ([block] if BOX not in block else _split_box(block))]
+    made = []
+    for block in blocks:
+        name = "chapter-box" if BOX in block else "subtitle"
+        made.append(f":::{{container}} {name}\n{block}\n:::")
+    tasks = [p for p, _, stems in exercises() if path.stem in stems]
+    facts = [_download(path)]
+    if module:
+        facts += [f'<a href="../reference/{module}.html">Reference of <code>memseg_nb.{module}</code></a>']
+    facts += [f'<a href="../exercises/{task.stem}.html">Exercises</a>' for task in tasks]
+    return f"{before}\n\n" + "\n\n".join(made) + f"\n\n{_facts(facts)}\n{after}"
+
+
+def _download(path: Path) -> str:
+    return f"{{download}}`Notebook <../../../../{path.relative_to(ROOT).as_posix()}>`"
+
+
+def _facts(facts: list[str]) -> str:
+    return ":::{container} chapter-links\n" + " ".join(facts) + "\n:::"
+
+
+def _split_box(block: str) -> list[str]:
+    before, mark, rest = block.partition(BOX)
+    return [part for part in (before.strip(), mark + rest) if part]
+
+
+def _quotes(text: str) -> tuple[str, str, str]:
+    "What comes before the first block quotes, these, and what follows"
+    found = re.search(r"(?:^>.*\n?|^\s*\n(?=>))+", text, flags=re.MULTILINE)
+    return (text[:found.start()].rstrip(), found[0], text[found.end():]) if found else (text, "", "")
+
+
+def _code(cell: dict, site_page: str, module: str, fold: bool = False) -> list[dict]:
+    directives = {m[1]: m[2].strip() for m in DIRECTIVE.finditer(cell["source"])}
+    source = DIRECTIVE.sub("", cell["source"]).strip("\n")
+    outputs = [] if "hide" in directives or directives.get("output") == "false" else cell.get("outputs", [])
+    outputs = [_plain(output) for output in outputs]
+    if not source or ("default_exp" in directives and len(directives) == 1):
+        return []
+    only_imports = all(isinstance(node, (ast.Import, ast.ImportFrom)) for node in parse(source).body)
+    tags = ["remove-input"] if directives.get("echo") == "false" or "hide_input" in directives else []
+    tags += ["hide-input"] if only_imports or "hide" in directives or directives.get("code-fold") == "true" else []
+    made = []
+    if fold and "export" in directives:
+        tags.append("hide-input")  # how answers are checked gives them away
+    elif "export" in directives or "exports" in directives:
+        names = [name for node in parse(source).body for name in library._defined(node)]
+        tags += ["library"] if not only_imports else []
+        made += [_markdown_cell(label)] if (label := _label(names, site_page, module)) else []
+    words = "The checker, and the solution" if fold and not only_imports else "Imports and set-up"
+    prompt = {"code_prompt_show": words, "code_prompt_hide": words}
+    made.append({"cell_type": "code", "execution_count": None, "source": source, "outputs": outputs,
+                 "metadata": {"tags": tags, "mystnb": prompt if "hide-input" in tags else {}}})
+    return [part for each in made for part in _one_picture_each(each)]
+
+
+def _label(names: list[str], site_page: str, module: str) -> str:
+    "Anchors for a cell of the library, and links to the reference"
+    entries = [entry for name in names if (entry := library.find(name, module)) and isinstance(entry, library.Name)]
+    entries = [entry for entry in entries if entry.name in names and entry.module == module]
+    if not entries: return ""
+    shown = ", ".join(f'<a id="code-{e.name}" href="{links.address(e, site_page)}"><code>{e.name}</code></a>' for e in entries)
+    return f'<p class="library-label"><span>memseg_nb.{module}</span> {shown}</p>'
+
+
+def _plain(output: dict) -> dict:
+    "Only what a page shows; a live widget becomes the picture or the words that were saved with it"
+    output = copy.deepcopy(output)
+    output.pop("execution_count", None)
+    if output["output_type"] == "execute_result":
+        output["execution_count"] = None
+    if "data" in output:
+        output["data"].pop(WIDGET, None)
+    return output
+
+
+def _one_picture_each(cell: dict) -> list[dict]:
+    "myst-nb takes one alt text a cell: a cell with several pictures becomes several cells, the code in the first"
+    if cell["cell_type"] != "code": return [cell]
+    made, current, has_picture = [], dict(cell, outputs=[]), False
+    for output in cell["outputs"]:
+        if "data" in output and not output["data"]: continue
+        picture = "image/png" in output.get("data", {})
+        if picture and has_picture:
+            made.append(current)
+            current = dict(cell, source="", outputs=[], metadata={"tags": ["remove-input"], "mystnb": {}})
+        if picture:
+            alt = output.get("metadata", {}).get("image/png", {}).get("alt", "")
+            current["metadata"] = dict(current["metadata"], mystnb=dict(current["metadata"]["mystnb"], image={"alt": alt}))
+        has_picture |= picture
+        current["outputs"].append(output)
+    return [*made, current]

@@ -1,0 +1,68 @@
+"Sphinx's settings; the pages are written to build/docs/source by docs/build.py, which also starts Sphinx"
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+project = "memseg_nb"
+author = "The memseg_nb authors"
+project_copyright = author
+release = re.search(r'__version__ = "(.+)"', (ROOT / "memseg_nb" / "__init__.py").read_text())[1]
+version = release
+extensions = ["myst_nb", "sphinx.ext.mathjax"]
+templates_path = ["_templates"]
+exclude_patterns = []
+language = "en"
+
+nb_execution_mode = "off"
+nb_merge_streams = True
+nb_render_markdown_format = "myst"
+nb_ipywidgets_js = {}  # widgets bring their own loader
+myst_enable_extensions = ["amsmath", "attrs_block", "attrs_inline", "colon_fence", "deflist", "dollarmath"]
+myst_heading_anchors = 4
+mathjax_path = "mathjax/tex-chtml.js"
+mathjax3_config = {"options": {"enableMenu": False}, "chtml": {"displayAlign": "center"}}
+
+html_theme = "pydata_sphinx_theme"
+html_title = "memseg_nb"
+html_short_title = "memseg_nb"
+html_favicon = "_static/icon.svg"
+html_static_path = ["_static", "../build/docs/static"]
+html_css_files = ["memseg.css"]
+html_js_files = [("memseg.js", {"defer": "defer"})]
+html_copy_source = False
+html_use_index = False
+html_show_sourcelink = False
+html_show_sphinx = False
+html_sidebars = {"index": [], "overview": [], "[ceghrs]*/**": ["sidebar-nav-bs"]}
+html_context = {"default_mode": "auto"}
+html_theme_options = {
+    "logo": {"text": "memseg_nb", "image_light": "_static/icon.svg", "image_dark": "_static/icon.svg", "alt_text": ""},
+    "navbar_start": ["navbar-logo"],
+    "navbar_end": ["theme-switcher"],
+    "navbar_persistent": ["search-button-field"],
+    "secondary_sidebar_items": ["page-toc"],
+    "footer_start": ["licence"],
+    "footer_end": [],
+    "show_prev_next": True,
+    "header_links_before_dropdown": 6,
+    "navigation_depth": 3,
+    "show_toc_level": 2,
+    "pygments_light_style": "github-light",
+    "pygments_dark_style": "github-dark",
+    "back_to_top_button": False,
+}
+
+
+def _finish_body(app, pagename, templatename, context, doctree):
+    "Pictures are loaded when they come into view, tables scroll by themselves"
+    body = context.get("body")
+    if not body: return
+    body = re.sub(r"<img (?![^>]*loading=)", '<img loading="lazy" decoding="async" ', body)
+    body = re.sub(r"(<table class=\"[^\"]*table[^\"]*\">.*?</table>)", r'<div class="table-scroll" tabindex="0">\1</div>', body,
+                  flags=re.DOTALL) if "pst-scrollable-table" not in body else body
+    context["body"] = body
+
+
+def setup(app):
+    app.connect("html-page-context", _finish_body, priority=900)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,113 @@
+"Pages that are not chapters: course, guides, how-to, data cards, model card, results"
+import csv
+import html
+import re
+from pathlib import Path
+
+import chapters
+import links
+
+ROOT = Path(__file__).parents[1]
+GUIDES = ROOT / "nbs" / "guides"
+RESULTS = ROOT / "nbs" / "results"
+GUIDE_ORDER = ("lecturers", "glossary", "notation", "scaling")
+HOWTO_ORDER = ("own-data", "mvtec", "offline", "export")
+
+
+def course() -> str:
+    "The list of all chapters, in groups"
+    parts = ["# The course", ":::{container} subtitle\nOne notebook a component, in the order in which the method is understood\n:::",
+             "Each chapter begins with a picture and a number to check by hand, writes the naive code, then the library's, with the "
+             "same assertion after each; then it takes the piece away, to see what it was good for. Begin with "
+             "[the recipe](00_recipe.ipynb) or go straight to [Perlin noise](03_perlin.ipynb). To run and change the chapters, "
+             "`make lab` opens them in JupyterLab."]
+    for title, about, group in chapters.grouped():
+        rows = "\n".join(f"| {c.number} | [{c.title}]({c.stem}.ipynb) | {c.subtitle} | {c.run_time + ' s' if c.run_time else ''} |"
+                         for c in group)
+        tree = "\n".join(f"{c.number} {c.title} <{c.stem}>" for c in group)
+        parts += [f"## {title}", about + ".", f"| no. | chapter | what it is about | runs in |\n| --- | --- | --- | --: |\n{rows}",
+                  f"```{{toctree}}\n:hidden:\n:caption: {title}\n\n{tree}\n```"]
+    if found := chapters.exercises():
+        rows = "\n".join(f"- [{title}](../exercises/{path.stem}.ipynb)" for path, title, _ in found)
+        tree = "\n".join(f"{title} <../exercises/{path.stem}>" for path, title, _ in found)
+        parts += ["## Exercises", "To be solved in the notebooks, where each answer is checked and a wrong one gets a hint; here to be read.",
+                  rows, f"```{{toctree}}\n:hidden:\n:caption: Exercises\n\n{tree}\n```"]
+    return "\n\n".join(parts) + "\n"
+
+
+def in_order(paths: list[Path], order: tuple[str, ...]) -> list[Path]:
+    "Those with a place first, the others by name"
+    return sorted(paths, key=lambda p: (order.index(p.stem) if p.stem in order else len(order), p.stem))
+
+
+def title(text: str, path: Path) -> str:
+    "The first heading"
+    found = re.search(r"^# (.+)$", text, flags=re.MULTILINE)
+    if not found:
+        raise SystemExit(f"{path.name}: has no title (# ...)")
+    return found[1]
+
+
+def listing(heading: str, about: str, paths: list[Path]) -> str:
+    "A page that lists pages"
+    rows, tree = [], []
+    for path in paths:
+        text = path.read_text()
+        rows.append(f"- [{title(text, path)}]({path.stem}.md){_first_sentence(text)}")
+        tree.append(path.stem)
+    newline = "\n"
+    return (f"# {heading}\n\n:::{{container}} subtitle\n{about}\n:::\n\n{newline.join(rows)}\n\n"
+            f"```{{toctree}}\n:hidden:\n\n{newline.join(tree)}\n```\n")
+
+
+def _first_sentence(text: str) -> str:
+    "What a page says of itself, for the list"
+    found = re.search(r"^> (.+(?:\n> .+)*)", text, flags=re.MULTILINE)
+    return ": " + found[1].replace("\n> ", " ").strip() if found else ""
+
+
+def results() -> str:
+    "Tables of nbs/results, as they were measured"
+    parts = ["# Results", ":::{container} subtitle\nOnly what was run, with the command that runs it again\n:::",
+             "What this package reaches, on its own products and on photographs, and with which command: "
+             "[overview](../overview.ipynb#what-it-reaches). Which weights it brings and where they are good and bad: [model "
+             "card](model-card.md). What was measured on: [data sets](data.md). Symbol by symbol, how paper and code compare: "
+             "[the ledger](../course/23_ledger.ipynb)." if (ROOT / "nbs" / "23_ledger.ipynb").exists() else ""]
+    for path in sorted(RESULTS.glob("*.csv")) if RESULTS.exists() else []:
+        parts += [f"## {path.stem.replace('_', ' ').capitalize()}", table(path), f"From `nbs/results/{path.name}`."]
+    parts.append("```{toctree}\n:hidden:\n\nModel card <model-card>\nData sets <data>\n```")
+    return "\n\n".join(parts) + "\n"
+
+
+def table(path: Path) -> str:
+    "A CSV file as a table; numbers to the right, to three decimals where they have more"
+    lines = [line for line in path.read_text().splitlines() if not line.startswith("#")]
+    comments = [line.lstrip("# ") for line in path.read_text().splitlines() if line.startswith("#")]
+    head, *rows = list(csv.reader(lines))
+    numeric = [all(_number(row[k]) for row in rows if k < len(row)) for k in range(len(head))]
+    marks = " | ".join("--:" if n else "---" for n in numeric)
+    body = "\n".join("| " + " | ".join(_cell(value) for value in row) + " |" for row in rows)
+    words = " ".join(comments)
+    return (words + "\n\n" if words else "") + f"| {' | '.join(h.replace('_', ' ') for h in head)} |\n| {marks} |\n{body}"
+
+
+def _number(text: str) -> bool:
+    return bool(re.fullmatch(r"\s*|-|[-+]?\d+(\.\d*)?(e[-+]?\d+)?%?", text.strip()))
+
+
+def _cell(text: str) -> str:
+    if re.fullmatch(r"[-+]?\d+\.\d{4,}", text):
+        text = f"{float(text):.3f}" if abs(float(text)) < 100 else f"{float(text):.0f}"
+    return html.escape(text).replace("|", "\\|") or "–"
+
+
+def rewritten(
+    path: Path,  # a Markdown file of the repository
+    page: str,   # its place on the site
+) -> tuple[str, dict[str, str]]:  # its text for the site, and images to copy
+    "Links and names lead to pages; a quote right below the title is the subtitle"
+    markdown = links.Markdown(path.relative_to(ROOT).as_posix(), page)
+    text = markdown(path.read_text())
+    text = re.sub(r"\A(# .+\n\s*\n)((?:>.*\n)+)", lambda m: m[1] + ":::{container} subtitle\n" +
+                  re.sub(r"^> ?", "", m[2], flags=re.MULTILINE) + ":::\n", text)
+    return text, markdown.images
