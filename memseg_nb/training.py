@@ -111,7 +111,9 @@ class Clock:
 
 # %% ../nbs/14_training.ipynb #1481e356
 @contextlib.contextmanager
-def _patient():
+def _patient(
+    tell: Callable[[], object]=lambda: None,  # called on Ctrl-C too
+):                                            # context: an event
     "Ctrl-C sets an event, so that no step is cut in half; a second one stops at once"
     asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():
@@ -120,6 +122,7 @@ def _patient():
     before = signal.getsignal(signal.SIGINT)
     def note(number, frame):
         asked.set()
+        tell()
         signal.signal(signal.SIGINT, before)
     signal.signal(signal.SIGINT, note)
     try: yield asked

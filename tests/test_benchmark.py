@@ -2,14 +2,19 @@
 import csv
 import json
 import math
+import os
+import signal
+import threading
+import time
 
 import pytest
 from conftest import TINY
 
-from memseg_nb.benchmark import MVTEC, PUBLISHED, benchmark, markdown, mean
+from memseg_nb.benchmark import MVTEC, PUBLISHED, _number, benchmark, markdown, mean, worker_device
+from memseg_nb.checkpoints import Run
 from memseg_nb.cli import main
 from memseg_nb.products import PRODUCTS, write_products
-from memseg_nb.recipe import MemSegError
+from memseg_nb.recipe import MemSegError, load_recipe
 
 SETTINGS = [word for setting in TINY + ["training.steps=1"] for word in ("--set", setting)]
 
@@ -77,3 +82,68 @@ def test_mean_leaves_out_what_is_not_known():
 def test_published_figures_are_the_papers():
     assert PUBLISHED["MemSeg, as published (arXiv 2205.00908)"] == dict(image_auroc=.9956, pixel_auroc=.9884)
     assert "- |" in markdown([dict(category="a", image_auroc=.5, pixel_auroc=None, aupro=None, error="")])
+
+
+# several at a time
+
+@pytest.fixture(scope="module")
+def three(miniature, tmp_path_factory):
+    "Three products, one of them broken, one after the other: the rows and the table"
+    out = tmp_path_factory.mktemp("three")
+    recipe = load_recipe(overrides=[*TINY, "training.steps=1"])
+    for path in (miniature / "pill" / "train" / "good").iterdir():
+        path.write_bytes(path.read_bytes()[:100])
+    rows = benchmark(miniature, out / "one", ["wood", "pill", "tile"], recipe, progress=False)
+    return miniature, recipe, out, rows
+
+
+def test_two_workers_make_the_same_table(three, capfd):
+    data, recipe, out, rows = three
+    assert [bool(row["error"]) for row in rows] == [False, True, False]
+    assert benchmark(data, out / "two", ["wood", "pill", "tile"], recipe, jobs=2) == rows
+    for name in ("results.csv", "results.md"):
+        assert (out / "one" / name).read_text() == (out / "two" / name).read_text()
+    shown = capfd.readouterr()
+    assert sorted(line.split(":")[0] for line in shown.out.strip().split("\n")) == ["pill", "tile", "wood"]
+    assert "training" not in shown.err and not list((out / "two").glob(".workers*"))
+
+
+def test_ctrl_c_stops_the_workers_and_the_same_call_goes_on(three):
+    data, recipe, out, _ = three
+    long = recipe.replace(**{"training.steps": 2000})
+
+    def press():
+        while not list((out / "long").glob("*/losses.csv")):
+            time.sleep(.1)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    finger = threading.Thread(target=press)
+    finger.start()
+    with pytest.raises(KeyboardInterrupt, match="the same command goes on"):
+        benchmark(data, out / "long", ["wood", "tile"], long, progress=False, jobs=2)
+    finger.join()
+    runs = [Run(out / "long" / name) for name in ("wood", "tile") if (out / "long" / name / "run.json").exists()]
+    assert runs and all(run.record["status"] == "interrupted" and run.checkpoint_file.exists() for run in runs)
+
+
+def test_a_run_that_was_cut_off_before_its_first_step_begins_again(three, tmp_path):
+    data, recipe, _, rows = three
+    Run.create(tmp_path / "runs" / "wood", recipe, data=str(data), category="wood")
+    (tmp_path / "runs" / "wood" / ".checkpoint.safetensors.1.part").write_bytes(b"half")
+    assert benchmark(data, tmp_path / "runs", ["wood"], recipe, progress=False) == rows[:1]
+
+
+def test_each_worker_has_a_gpu_and_a_number(tmp_path):
+    assert [worker_device("auto", k, 3) for k in range(4)] == ["cuda:0", "cuda:1", "cuda:2", "cuda:0"]
+    assert worker_device("auto", 1, 1) == "auto" and worker_device("cuda:1", 2, 8) == "cuda:1"
+    with _number(tmp_path) as first, _number(tmp_path) as second:
+        assert (first, second) == (0, 1)
+    with _number(tmp_path) as again:
+        assert again == 0
+
+
+def test_a_benchmark_is_not_for_torchrun(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("MASTER_ADDR", "here")
+    with pytest.raises(MemSegError, match="--jobs"):
+        benchmark(tmp_path, tmp_path / "runs", jobs=2)
