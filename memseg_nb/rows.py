@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['ROWS', 'RUNTIMES', 'Measured', 'against', 'row', 'ceiling_row', 'perlin_row', 'simulation_row', 'match_row',
-           'step_row', 'parts_row', 'torch_runtime', 'peer_runtime', 'inference_row', 'synthetic_maps', 'counted_aupro',
-           'aupro_row', 'growth_row', 'train_some', 'score_many', 'memory_row', 'device_work', 'on_device',
-           'device_row']
+           'step_row', 'parts_row', 'torch_runtime', 'onnx_runtime', 'peer_runtime', 'inference_row', 'synthetic_maps',
+           'counted_aupro', 'aupro_row', 'growth_row', 'train_some', 'score_many', 'memory_row', 'device_work',
+           'on_device', 'device_row']
 
-# %% ../nbs/20d_rows.ipynb #a551ba52
+# %% ../nbs/20d_rows.ipynb #59570000
 import copy, functools, importlib.util, tempfile, time
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
@@ -18,10 +19,12 @@ import torch
 from torch import Tensor
 
 from . import peers
+from .export import export_onnx
 from .metrics import PixelMetrics, image_score, rank, rank_score
 from .model import MemSeg, probability
 from .perlin import perlin_noise
 from .recipe import MemSegError
+from .runtimes import OnnxModel, in_precision
 from .timing import Comparison, compare, measure_ceiling, operations, peak_memory, seconds
 from .workloads import Workshop, ready, step_parts, stepper
 
@@ -131,45 +134,52 @@ def parts_row(shop: Workshop) -> Iterator[Measured]:
             yield Measured(f"step, {precision}: {name}", ours_ms=1e3 * value, note=f"{value / whole:.1%} of the step")
         yield Measured(f"step, {precision}: whole", ours_ms=1e3 * whole)
 
-# %% ../nbs/20d_rows.ipynb #c554e74e
+# %% ../nbs/20d_rows.ipynb #bbdb0361
 def torch_runtime(precision: str) -> Callable:
-    "The network in PyTorch, as it is"
-    def prepare(model, images):
-        kind = getattr(torch, precision)
-        def run(images):
-            with torch.autocast(images.device.type, kind, enabled=precision != "float32"):
-                return model.anomaly_map(images)
-        return run
+    "PyTorch, as the detector uses it"
+    def prepare(shop, model): return in_precision(model.eval(), precision, shop.size).anomaly_map
     return prepare
 
 
-RUNTIMES = {"PyTorch, float32": torch_runtime("float32"), "PyTorch, bfloat16": torch_runtime("bfloat16")}
+def onnx_runtime(precision: str) -> Callable:
+    "ONNX Runtime, by way of a file"
+    def prepare(shop, model):
+        file = shop.folder / f"{precision}.onnx"
+        source = SimpleNamespace(model=model, recipe=shop.recipe, threshold=.5, pixel_threshold=.5)
+        return OnnxModel(file if file.exists() else export_onnx(source, file, precision, photos=shop.folder)).anomaly_map
+    return prepare
 
 
+RUNTIMES = {"PyTorch, float32": torch_runtime("float32"), "PyTorch, bfloat16": torch_runtime("bfloat16"),
+            "ONNX Runtime, float32": onnx_runtime("float32"), "ONNX Runtime, int8": onnx_runtime("int8")}
+
+# %% ../nbs/20d_rows.ipynb #f3b31895
 def peer_runtime(model: MemSeg) -> Callable[[Tensor], Tensor]:
     "The network in the obvious way, gradients and all"
     plain = peers.plain_copy(model).eval()
     return lambda images: probability(peers.peer_logits(plain, images))
 
-# %% ../nbs/20d_rows.ipynb #87de22d3
+# %% ../nbs/20d_rows.ipynb #d4864ebc
 @row("inference")
 def inference_row(shop: Workshop) -> Iterator[Measured]:
     "Anomaly maps of one image and of eight"
-    baseline = peer_runtime(shop.model)
-    for batch in (1, 8):
-        images, turns = shop.images[:batch], shop.turns if batch == 1 else shop.few
-        truth, work = shop.model.anomaly_map(images), operations(lambda: shop.model.anomaly_map(images))
-        for name, prepare in RUNTIMES.items():
-            title, kind = f"inference, batch {batch}, {shop.at}, {name}", name.split(", ")[-1]
-            try: run = prepare(shop.model, images)
-            except (ImportError, MemSegError) as error:
-                yield Measured(title, note=f"not measured: {error}")
-                continue
-            gap = (run(images).float() - truth).abs().max().item()
+    baseline, truth = peer_runtime(shop.model), shop.model.anomaly_map(shop.images)
+    work = operations(lambda: shop.model.anomaly_map(shop.images[:1]))
+    for name, prepare in RUNTIMES.items():
+        title, kind = f"inference, {shop.at}, {name}", name.split(", ")[-1]
+        if shop.quick and name.startswith("ONNX"): continue  # writing the files takes longer than all the rest
+        try: run = prepare(shop, shop.model)
+        except (ImportError, MemSegError) as error:
+            yield Measured(title, note=f"not measured: {error}")
+            continue
+        gap = (run(shop.images).float() - truth).abs().max().item()
+        for batch, turns in ((1, shop.turns), (8, shop.few)):
+            images = shop.images[:batch]
             found = compare(lambda: baseline(images), lambda: run(images), turns=turns)
-            share = work / found.ours / 1e9 / (getattr(shop.ceiling, kind, 0) or np.inf)
-            yield against(title, "obvious way, float32", found, share=share or None, ceiling=kind if share else "",
-                          rate=batch / found.ours, unit="images/s", note=f"scores differ by {gap:.1e} at most")
+            share = batch * work / found.ours / 1e9 / (getattr(shop.ceiling, kind, 0) or np.inf)
+            yield against(f"{title}, batch {batch}", "obvious way, float32", found, rate=batch / found.ours,
+                          unit="images/s", share=share or None, ceiling=kind if share else "",
+                          note=f"pixels differ by {gap:.1e} at most")
 
 # %% ../nbs/20d_rows.ipynb #778cbf16
 def synthetic_maps(
@@ -278,7 +288,7 @@ def memory_row(shop: Workshop) -> Iterator[Measured]:
     peak, (spent, *_) = peak_memory(score_many, count, shop.side)
     yield Measured(f"peak memory, scoring {count} maps of {shop.at}", ours_ms=1e3 * spent, **told(peak))
 
-# %% ../nbs/20d_rows.ipynb #d5e63160
+# %% ../nbs/20d_rows.ipynb #28e9d22d
 def device_work(shop: Workshop, device: torch.device|str) -> dict[str, tuple]:
     "Name -> function on the device, pieces of work a call, unit of their rate"
     model, draw = copy.deepcopy(shop.model).to(device), torch.Generator().manual_seed(0)
@@ -289,7 +299,7 @@ def device_work(shop: Workshop, device: torch.device|str) -> dict[str, tuple]:
             "memory match, 8 images": (lambda: model.memory(features), 8, "images/s")}
     for precision in ("float32", "bfloat16"):
         work[f"training step, batch 8, {precision}"] = stepper(shop, precision, device), 8, "images/s"
-        run = torch_runtime(precision)(model, images)
+        run = torch_runtime(precision)(shop, model)
         for batch in (1, 32):
             work[f"inference, batch {batch}, {precision}"] = functools.partial(run, images[:batch]), batch, "images/s"
     return work

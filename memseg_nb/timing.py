@@ -66,8 +66,8 @@ def compare(
 ) -> Comparison:                     # times of one piece of work
     "Time both in turns, after one call of each that doesn't count"
     def repeated(function, times):
-        function()
-        calls = min(100, math.ceil(least / max(seconds(function, device), 1e-6))) if least else 1
+        enough = seconds(function, device) >= least
+        calls = 1 if enough else min(100, math.ceil(least / max(seconds(function, device), 1e-6)))
         return lambda: [function() for _ in range(calls)], calls * times
     (baseline, slow), (ours, fast) = repeated(baseline, 1), repeated(ours, times)
     return summarise([(seconds(baseline, device) / slow, seconds(ours, device) / fast) for _ in range(turns)])

@@ -236,7 +236,7 @@ def test_without_the_package_the_row_says_so(shop, monkeypatch):
 
 
 def test_a_runtime_that_is_not_there_says_so(shop, monkeypatch):
-    def missing(model, images): raise MemSegError("onnxruntime is not installed")
+    def missing(shop, model): raise MemSegError("onnxruntime is not installed")
     monkeypatch.setattr(rows, "RUNTIMES", {"ONNX Runtime, float32": missing})
     assert all("onnxruntime is not installed" in line.note for line in ROWS["inference"](shop))
 
