@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['recipe_options', 'training_options', 'KEYS', 'DEMO', 'Size', 'effective_recipe', 'cli', 'products', 'simulate',
-           'train', 'evaluate', 'predict', 'export', 'pretrain', 'benchmark', 'compare', 'ablate', 'bench', 'demo',
-           'main']
+           'train', 'evaluate', 'predict', 'export', 'pretrain', 'benchmark', 'compare', 'ablate', 'bench', 'course',
+           'progress', 'demo', 'main']
 
 # %% ../nbs/19_cli.ipynb #e77f7157
 import os
@@ -319,6 +319,18 @@ def bench(out, quick, rows, device):
     click.echo(f"table and picture: {Path(out)/'bench.md'}, {Path(out)/'bench.png'}")
     if failed := [line for line in lines if line["note"].startswith("failed")]:
         raise MemSegError(f"{len(failed)} rows failed, first {failed[0]['row']}: {failed[0]['note']}")
+
+# %% ../nbs/19_cli.ipynb #c0a15e11
+@cli.group()
+def course():
+    "The exercises of the course."
+
+
+@course.command()
+def progress():
+    "Which exercises are solved, chapter by chapter."
+    from memseg_nb import course as module
+    click.echo(module.progress_table(module.progress()))
 
 # %% ../nbs/19_cli.ipynb #81ed013d
 DEMO = ("training.minutes=0", "training.steps=200")

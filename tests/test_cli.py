@@ -37,7 +37,7 @@ def train_arguments(data, out, *more):
     return ["train", "--data", data, "--category", "hex_nut", "--out", out, *SETTINGS, *more]
 
 
-COMMANDS = ["demo", "products", "simulate", "train", "evaluate", "predict", "benchmark", "compare", "ablate", "pretrain", "bench"]
+COMMANDS = ["demo", "products", "simulate", "train", "evaluate", "predict", "benchmark", "compare", "ablate", "pretrain", "bench", "course"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -251,3 +251,11 @@ def test_notebook_is_what_the_package_has_and_runs(path, tmp_path):
     text = path.read_text()
     assert not [word for word in ("/work/", "/root/", "/home/", "/tmp/", "site-packages") if word in text]
     assert max(len("".join(c["source"]).splitlines()) for c in json.loads(text)["cells"]) <= 50
+
+
+def test_the_command_shows_the_table(own_progress, capsys):
+    from memseg_nb.cli import main
+    record("3.2", True, own_progress)
+    with pytest.raises(SystemExit) as end: main(["course", "progress"])
+    out = capsys.readouterr().out
+    assert end.value.code == 0 and "[x] 3.2" in out and f"1 of {len(EXERCISES)} solved" in out
