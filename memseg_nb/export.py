@@ -7,7 +7,7 @@ __all__ = ['KEEP', 'FACTS', 'PRECISIONS', 'fold_norms', 'FixedMemory', 'Portable
            'calibration_images', 'convolutions', 'quantise', 'digest', 'export_onnx', 'write_graph']
 
 # %% ../nbs/17b_export.ipynb #78dc38a3
-import copy, hashlib, importlib
+import copy, hashlib, importlib, itertools
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -101,7 +101,8 @@ def need(name: str):
     try:
         return importlib.import_module(name)
     except ImportError:
-        raise MemSegError(f"the package {name.split('.')[0]} is missing: pip install 'memseg-nb[onnx]'") from None
+        package = name.split(".")[0]
+        raise MemSegError(f"the package {package} is missing: pip install 'memseg-nb[onnx]'") from None
 
 # %% ../nbs/17b_export.ipynb #95e39378
 def to_graph(
@@ -123,7 +124,8 @@ def to_graph(
 def _strip(graph):
     "The graph without notes on where in the source each node came from"
     inside = graph.graph
-    for part in (inside, *inside.node, *inside.initializer, *inside.input, *inside.output, *inside.value_info):
+    parts = inside.node, inside.initializer, inside.input, inside.output, inside.value_info, [inside]
+    for part in itertools.chain(*parts):
         del part.metadata_props[:]
         part.ClearField("doc_string")
     return graph
@@ -160,9 +162,10 @@ def calibration_images(
     return torch.cat([good, make_simulator(recipe, category)(good, draw).images])
 
 # %% ../nbs/17b_export.ipynb #f04e1029
-# what stays in single precision, found by measurement: the difference to the memory sees the noise of whatever came before
-# it, and the decoder's third stage is where the attended difference comes in
-KEEP = ("encoder.conv1", "encoder.layer1", "encoder.layer2", "decoder.merge.2", "decoder.merge.4.1", "decoder.head")
+# what stays in single precision, found by measurement: the difference to the memory sees the noise of whatever
+# came before it, and the decoder's third stage is where the attended difference comes in
+KEEP = ("encoder.conv1", "encoder.layer1", "encoder.layer2", "decoder.merge.2", "decoder.merge.4.1",
+        "decoder.head")
 
 
 def convolutions(
@@ -191,7 +194,7 @@ def quantise(
     "Convolutions with 8-bit weights and inputs"
     onnx, tool, marked = need("onnx"), need("onnxruntime.quantization"), type(graph)()
     marked.CopyFrom(graph)
-    onnx.helper.set_model_props(marked, {"onnx.quant.pre_process": "onnxruntime.quant"})  # nothing to simplify
+    onnx.helper.set_model_props(marked, {"onnx.quant.pre_process": "onnxruntime.quant"})
     nodes = [node for name, node in convolutions(graph).items() if not name.startswith(keep)]
     with TemporaryDirectory() as folder:
         tool.quantize_static(marked, f"{folder}/8.onnx", _Reader(images), quant_format=tool.QuantFormat.QDQ,
@@ -201,8 +204,8 @@ def quantise(
         return onnx.load(f"{folder}/8.onnx")
 
 # %% ../nbs/17b_export.ipynb #d5ba53e6
-FACTS = ("memseg_nb", "recipe", "category", "precision", "height", "width", "samples", "top_share", "threshold",
-         "pixel_threshold", "weights")  # what the file says beside the graph
+FACTS = ("memseg_nb", "recipe", "category", "precision", "height", "width", "samples", "top_share",
+         "threshold", "pixel_threshold", "weights")  # what the file says beside the graph
 PRECISIONS = ("float32", "float16", "int8")
 
 
@@ -227,8 +230,8 @@ def _source(source) -> _Source:
     "A run, its folder, or a detector, opened"
     if not isinstance(source, (Run, str, Path)):
         if not isinstance(source.model, MemSeg):
-            raise MemSegError(f"{type(source.model).__name__} can't be exported: give a run, or a detector that computes "
-                              "with PyTorch in float32")
+            raise MemSegError(f"{type(source.model).__name__} can't be exported: give a run, or a detector that "
+                              "computes with PyTorch in float32")
         return _Source(source.model, source.recipe, source.threshold, source.pixel_threshold)
     run = Run.open(source)
     model, record = load_model(run), run.record
@@ -241,12 +244,12 @@ def _good_photos(source: _Source, photos: str | Path | None) -> list[Path]:
     if photos is not None:
         return find_images(Path(photos))
     if source.record is None:
-        raise MemSegError("int8 without good photos: their ranges have to be measured; say where some are (photos=...)")
+        raise MemSegError("int8 without good photos: ranges are measured on them; say where some are (photos=...)")
     names = set(source.record["split"]["train"])
     there = open_category(source.record["data"], source.record["category"]).train
     if not (paths := [path for path in there if path.name in names]):
-        raise MemSegError(f"{source.record['data']}: none of the images that the run was trained on; say where good "
-                          "photos are (photos=...)")
+        raise MemSegError(f"{source.record['data']}: none of the images that the run was trained on; say where "
+                          "good photos are (photos=...)")
     return paths
 
 # %% ../nbs/17b_export.ipynb #304962b5
@@ -267,7 +270,7 @@ def export_onnx(
     memory_samples: int | None=None,   # the first so many of the memory; None: all
     photos: str | Path | None=None,    # folder of good photos, for int8; None: those of the run
 ) -> Path:
-    "One file with network, memory, thresholds and size: image (B, 3, H, W), 0..1, to map (B, H, W) and score (B,)"
+    "One file with network, memory, thresholds, size: image (B, 3, H, W), 0..1, to map (B, H, W), score (B,)"
     source, out = _source(source), Path(out)
     samples, recipe = _checked(source, precision, memory_samples), source.recipe
     share, size = recipe.evaluation.top_share, recipe.image.size

@@ -42,13 +42,13 @@ def _milliseconds(look, image, repeats):
         times.append(time.perf_counter() - start)
     return 1e3 * min(times)
 
-# %% ../nbs/17c_runtimes.ipynb #ebe941ad
+# %% ../nbs/17c_runtimes.ipynb #aa6fd9f3
 def cost(
-    ways: dict[str, Callable],        # name -> function from images to maps; the first is what others are compared with
+    ways: dict[str, Callable],        # name -> function from images to maps; the others are compared with the first
     images: Tensor,                   # (B, 3, H, W), 0..1
     masks: Tensor,                    # truth, bool, (B, H, W)
     top_share: float=100 / 256**2,    # of the image score
-    repeats: int=3,                   # passes that are timed
+    repeats: int=5,                   # passes that are timed
 ) -> list[Cost]:                      # one each
     "The same images in several ways"
     rows, labels, reference = [], masks.flatten(1).any(1).tolist(), None
@@ -58,8 +58,9 @@ def cost(
         pixels.update(maps.clamp(0, 1), masks)
         reference = reference or (maps, scores)
         gap = (maps - reference[0]).abs()
-        rows.append(Cost(way, _milliseconds(look, images[:1], repeats), float((scores - reference[1]).abs().max()),
-                         float(gap.max()), float(gap.mean()), image_auroc(scores.tolist(), labels), pixels.auroc()))
+        differences = (scores - reference[1]).abs().max(), gap.max(), gap.mean()
+        rows.append(Cost(way, _milliseconds(look, images[:1], repeats), *map(float, differences),
+                         image_auroc(scores.tolist(), labels), pixels.auroc()))
     return rows
 
 # %% ../nbs/17c_runtimes.ipynb #cff46854
@@ -68,11 +69,10 @@ def cost_table(
 ) -> str:  # Markdown
     "The rows of `cost` for people"
     def figure(value): return "-" if value is None else f"{value:.4f}"
-    lines = ["| way | ms an image | score differs by at most | map by at most | on average | image AUROC | pixel AUROC |",
-             "|---|---|---|---|---|---|---|"]
-    lines += [f"| {row.way} | {row.milliseconds:.1f} | " + " | ".join(figure(value) for value in row[2:]) + " |"
-              for row in rows]
-    return "\n".join(lines)
+    head = ("way", "ms an image", "score differs by at most", "map by at most", "on average", "image AUROC",
+            "pixel AUROC")
+    cells = [(row.way, f"{row.milliseconds:.1f}", *map(figure, row[2:])) for row in rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in (head, ["---"] * len(head), *cells))
 
 # %% ../nbs/17c_runtimes.ipynb #52be50cd
 class OnnxModel:
@@ -86,8 +86,8 @@ class OnnxModel:
         try:
             self.session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # its own kinds, one for each way in which a file can be wrong
-            raise MemSegError(f"{path} can't be run: {str(error).splitlines()[0]}; it is cut off, damaged or no ONNX "
-                              "file; write it again with memseg export") from error
+            raise MemSegError(f"{path} can't be run: {str(error).splitlines()[0]}; it is cut off, damaged or no "
+                              "ONNX file; write it again with memseg export") from error
         self.facts = _facts(self.session.get_modelmeta().custom_metadata_map, path)
 
     device = torch.device("cpu")
@@ -96,7 +96,8 @@ class OnnxModel:
         "Probability of anomalous for each pixel"
         size = self.facts["height"], self.facts["width"]
         if images.ndim != 4 or tuple(images.shape[1:]) != (3, *size):
-            raise MemSegError(f"images of shape {tuple(images.shape)}: this file needs (batch, 3, {size[0]}, {size[1]})")
+            raise MemSegError(f"images of shape {tuple(images.shape)}: this file needs (batch, 3, {size[0]}, "
+                              f"{size[1]})")
         return torch.from_numpy(self.session.run(["map"], {"image": images.float().cpu().numpy()})[0])
 
 # %% ../nbs/17c_runtimes.ipynb #87041b2f
@@ -108,13 +109,14 @@ def _facts(found: dict, path: Path) -> dict:
         whole = {name: int(found[name]) for name in ("height", "width", "samples")}
         parts = {name: float(found[name]) for name in ("top_share", "threshold", "pixel_threshold")}
     except ValueError as error:
-        raise MemSegError(f"{path}: its metadata is damaged ({error}); write it again with memseg export") from None
+        raise MemSegError(f"{path}: damaged metadata ({error}); write it again with memseg export") from None
     return {name: found[name] for name in FACTS} | whole | parts
 
 # %% ../nbs/17c_runtimes.ipynb #a96728df
 def _on_cpu(device: str) -> None:
     if device not in ("auto", "cpu"):
-        raise MemSegError(f"device {device} with runtime onnx: it computes on the CPU; on a GPU use precision=bfloat16")
+        raise MemSegError(f"device {device} with runtime onnx: it computes on the CPU; on a GPU use "
+                          "precision=bfloat16")
 
 
 def open_file(
@@ -127,7 +129,7 @@ def open_file(
     model = OnnxModel(path)
     facts = model.facts
     if precision not in (None, facts["precision"]):
-        raise MemSegError(f"{path} is {facts['precision']}, not {precision}: export the run again with that precision")
+        raise MemSegError(f"{path} is {facts['precision']}, not {precision}: export the run once more")
     settings = dict(height=facts["height"], width=facts["width"])
     recipe = load_recipe().replace(**{f"image.{name}": value for name, value in settings.items()},
                                    **{"evaluation.top_share": facts["top_share"]})
@@ -150,17 +152,30 @@ def open_run(
             return opened
     return open_file(export_onnx(run, path, precision))
 
-# %% ../nbs/17c_runtimes.ipynb #a28a476a
+# %% ../nbs/17c_runtimes.ipynb #d4e3294c
+class _Exact(nn.Module):
+    "An encoder that isn't rounded, whatever is done around it"
+    def __init__(self, encoder: nn.Module):
+        super().__init__()
+        self.encoder, self.layer4 = encoder, encoder.layer4
+
+    def forward(self, images: Tensor):
+        with torch.autocast(images.device.type, enabled=False):
+            return self.encoder(images)
+
+# %% ../nbs/17c_runtimes.ipynb #82e8818c
 class Bfloat16(nn.Module):
-    "A network whose convolutions compute in bfloat16, its batch norms folded"
+    "A network that computes in bfloat16 what comes after the memory; batch norms folded"
     def __init__(self, model: MemSeg):  # unchanged
         super().__init__()
         network = fold_norms(copy.deepcopy(model).eval()).requires_grad_(False)
         for part in (network.encoder, network.fusion, network.decoder):
             part.to(memory_format=torch.channels_last)
-        for part in network.modules():
-            if isinstance(part, nn.Conv2d):
-                part.to(torch.bfloat16)
+        for part in (network.encoder.layer4, network.fusion, network.decoder):
+            for module in part.modules():
+                if isinstance(module, nn.Conv2d):
+                    module.to(torch.bfloat16)
+        network.encoder = _Exact(network.encoder)
         self.network = network
 
     @torch.inference_mode()
@@ -181,7 +196,8 @@ def faster(
     def look(way): return lambda image: way.anomaly_map(image).cpu()
     times = {name: _milliseconds(look(way), image, repeats) for name, way in ways.items()}
     best = min(times, key=times.get)
-    return ways[best], ", ".join(f"{name} {spent:.0f} ms an image" for name, spent in times.items()) + f": {best}"
+    found = ", ".join(f"{name} {spent:.0f} ms an image" for name, spent in times.items())
+    return ways[best], f"{found}: {best}"
 
 # %% ../nbs/17c_runtimes.ipynb #1afcdcd6
 def in_precision(
