@@ -25,13 +25,13 @@ def check_pairs(answer):
     expect(not close(value, .5), "0.3 is higher than one of the good ones")
     expect(close(value, 2 / 3, 2e-3), "0.8 is higher than all three good scores, 0.3 than one of them; there are 3 x 2 pairs")
 
-# %% ../../nbs/exercises/06_evaluation.ipynb #5785e790
+# %% ../../nbs/exercises/06_evaluation.ipynb #52fea403
 def _pairs(scores, labels, tie=.5):
     good, bad = scores[~labels], scores[labels]
     above, equal = (bad[:, None] > good).double(), (bad[:, None] == good).double()
     return (above + tie * equal).mean().item()
 
-
+# %% ../../nbs/exercises/06_evaluation.ipynb #7e2a2551
 @exercise("15.2", "AUROC", "rebuilding", "15_metrics", "auroc(scores, labels)", """
 def auroc(scores, labels):
     good, defective = scores[~labels], scores[labels]
@@ -72,13 +72,13 @@ def check_pixels(answer):
     expect(number != 400, "the image has fewer pixels, so fewer make the score")
     expect(number == 25, "a quarter of the pixels of 256 x 256")
 
-# %% ../../nbs/exercises/06_evaluation.ipynb #e2558761
+# %% ../../nbs/exercises/06_evaluation.ipynb #19b3241e
 def _pro(m, r, t, above=lambda m, t: m >= t, zero=False):
     kinds = [k for k in r.unique().tolist() if k or zero]
     shares = [above(m, t)[r == k].double().mean().item() for k in kinds]
     return sum(shares) / len(shares) if shares else None
 
-
+# %% ../../nbs/exercises/06_evaluation.ipynb #7e130903
 @exercise("15.4", "Each defect counts once", "rebuilding", "15_metrics", "pro(anomaly_map, regions, threshold)", """
 def pro(anomaly_map, regions, threshold):
     found = anomaly_map >= threshold
@@ -106,13 +106,13 @@ def check_pro(pro):
         expect(not close(given, 1.) or right == 1, "a defect is found to a share of its pixels, not at all or wholly")
         expect(close(given, right), f"the mean over the defects of their shares is {right:.3f}, yours is {given:.3f}")
 
-# %% ../../nbs/exercises/06_evaluation.ipynb #8b6db234
+# %% ../../nbs/exercises/06_evaluation.ipynb #269bab49
 def _two():
     truth = torch.zeros(40, 40, dtype=torch.bool)
     truth[:20, :20] = truth[30:32, 30:32] = True
     return truth
 
-
+# %% ../../nbs/exercises/06_evaluation.ipynb #82eb36e0
 @exercise("15.5", "Fool the pixel AUROC", "proving", "15_metrics", "fooled()", """
 def fooled():
     m = torch.full((40, 40), 0.1)
@@ -135,7 +135,7 @@ def check_fooled(fooled):
     value = _pairs(m.flatten(), truth.flatten())
     expect(value > .98, f"the pixel AUROC is {value:.3f}; it should be above 0.98. Which pixels decide it, by their number?")
 
-# %% ../../nbs/exercises/06_evaluation.ipynb #2e618750
+# %% ../../nbs/exercises/06_evaluation.ipynb #b40cd829
 @exercise("16.1", "Precision and recall", "using", "16_evaluation", "a tuple of two numbers", "answer = (8 / 12, 8 / 10)", (
     Wrong((.8, 2 / 3), "order", "swapped"),
     Wrong((.8, .8), "12", "of the defective ones, twice"),
@@ -152,7 +152,7 @@ def check_precision(answer):
     expect(close(precision, 2 / 3, 5e-3), "precision: of those called defective, how many are?")
     expect(close(recall, .8, 5e-3), "recall: of those that are defective, how many were called so?")
 
-
+# %% ../../nbs/exercises/06_evaluation.ipynb #595e0fef
 @exercise("16.2", "What may choose the threshold?", "reading", "16_evaluation", "a list of letters", "answer = [\"a\", \"c\", \"d\"]", (
     Wrong(["a", "c"], "reported", "forgets d"),
     Wrong(["a", "b", "c", "d"], "b", "adds the test images"),
@@ -171,12 +171,12 @@ def check_may(answer):
     expect("c" in letters, "c: they are simulated from images that nothing else has used")
     expect(letters == set("acd"), "d: whatever is not reported may be used to choose; the price is a smaller test")
 
-# %% ../../nbs/exercises/06_evaluation.ipynb #0b2dda02
+# %% ../../nbs/exercises/06_evaluation.ipynb #98484bce
 def _limit(scores, limit):
     for value in scores.sort().values.tolist():
         if (scores > value).double().mean() <= limit + 1e-9: return value
 
-
+# %% ../../nbs/exercises/06_evaluation.ipynb #4f0370e5
 @exercise("17.1", "At most so many false alarms", "changing", "17_detector", "threshold_for(good_scores, limit)", """
 def threshold_for(good_scores, limit):
     for score in good_scores.sort().values:  # from the lowest
@@ -200,7 +200,7 @@ def check_limit(threshold_for):
         expect((scores == value).any() or abs(value - right) < 1e-6, "the threshold should be one of the scores themselves")
         expect(abs(value - right) < 1e-6, f"only {alarms:.0%} false alarms, {limit:.0%} are allowed: the lowest threshold is asked for, since it finds most defects")
 
-
+# %% ../../nbs/exercises/06_evaluation.ipynb #207b144f
 @exercise("17.2", "Do corners touch?", "reading", "17_detector", "a tuple of two numbers", "answer = (4, 5)", (
     Wrong((5, 4), "order", "swapped"),
     Wrong((8, 8), "pixels", "counts pixels"),
@@ -216,7 +216,7 @@ def check_regions(answer):
     expect(touching == 4, "with corners the two pixels at the top left belong together")
     expect(apart == 5, "without corners they are two")
 
-
+# %% ../../nbs/exercises/06_evaluation.ipynb #327838e5
 @exercise("17.3", "Back to the photo's size", "using", "17_detector", "a tuple of two numbers", "answer = (64 * 1024 / 256, 128 * 2048 / 256)", (
     Wrong((1024, 256), "order", "swapped"),
     Wrong((256, 512), "each direction", "the same factor for both"),
