@@ -131,7 +131,7 @@ def sphinx(fresh: bool, draft: bool) -> None:
     record.unlink(missing_ok=True)
     command = [sys.executable, "-m", "sphinx", "-b", "html", "-c", str(DOCS), "-d", str(WORK / "doctrees"), "-q",
                *([] if draft else ["-W", "--keep-going"]), "-j", str(min(4, os.cpu_count() or 1)),
-               *(["-E"] if fresh else []), *(["-a"] if everything else []), str(SOURCE), str(HTML)]
+               *(["-E", "-a"] if everything else []), str(SOURCE), str(HTML)]
     if subprocess.run(command, cwd=ROOT).returncode:
         raise SystemExit("the pages have mistakes: see above; nothing is published with warnings")
     if not draft: record.write_text(names)
@@ -140,15 +140,16 @@ def sphinx(fresh: bool, draft: bool) -> None:
 def publish(out: Path) -> None:
     "The finished pages and what they use, and nothing else"
     shutil.rmtree(out, ignore_errors=True)
-    shutil.copytree(HTML, out, ignore=shutil.ignore_patterns(".buildinfo*", "objects.inv", "*.map", "_sources"))
-    used = _pictures_in(out)
+    unused = re.compile(r'\s*<script defer src="[^"]*/fontawesome\.js[^>]*></script>')  # 1.5 MB for icons that a font has as well
+    shutil.copytree(HTML, out, ignore=shutil.ignore_patterns(".buildinfo*", "objects.inv", "*.map", "_sources", "fontawesome.js", "fa-brands*"))
+    used = set()
+    for path in out.rglob("*.html"):
+        text = unused.sub("", path.read_text())
+        path.write_text(text)
+        used |= set(re.findall(r'_images/([\w.-]+)"', text))
     for path in (out / "_images").iterdir():
         if path.name not in used: path.unlink()  # of earlier versions of a chapter
     (out / ".nojekyll").touch()  # GitHub Pages would leave out folders that begin with an underscore
-
-
-def _pictures_in(out: Path) -> set[str]:
-    return {name for page in out.rglob("*.html") for name in re.findall(r'_images/([\w.-]+)"', page.read_text())}
 
 
 def build(out: Path, fresh: bool = False, draft: bool = False) -> None:

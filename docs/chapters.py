@@ -1,6 +1,7 @@
 "From a notebook of the course to a page: what nbdev's directives mean on a page, links, alt texts, lesson anchors"
 import ast
 import copy
+import html
 import json
 import re
 from dataclasses import dataclass
@@ -197,7 +198,8 @@ def _code(cell: dict, site_page: str, module: str, fold: bool = False) -> list[d
     directives = {m[1]: m[2].strip() for m in DIRECTIVE.finditer(cell["source"])}
     source = DIRECTIVE.sub("", cell["source"]).strip("\n")
     outputs = [] if "hide" in directives or directives.get("output") == "false" else cell.get("outputs", [])
-    outputs = [_plain(output) for output in outputs]
+    widget = next((output for output in outputs if WIDGET in output.get("data", {})), None)
+    outputs = [_plain(output) for output in outputs if output is not widget]
     if not source or ("default_exp" in directives and len(directives) == 1):
         return []
     only_imports = all(isinstance(node, (ast.Import, ast.ImportFrom)) for node in parse(source).body)
@@ -214,7 +216,17 @@ def _code(cell: dict, site_page: str, module: str, fold: bool = False) -> list[d
     prompt = {"code_prompt_show": words, "code_prompt_hide": words}
     made.append({"cell_type": "code", "execution_count": None, "source": source, "outputs": outputs,
                  "metadata": {"tags": tags, "mystnb": prompt if "hide-input" in tags else {}}})
-    return [part for each in made for part in _one_picture_each(each)]
+    made = [part for each in made for part in _one_picture_each(each)]
+    return [*made, _markdown_cell(_slot(widget))] if widget else made
+
+
+def _slot(output: dict) -> str:
+    "Where a widget lives: its question and what it shows at first, in words"
+    question, _, status = "".join(output["data"].get("text/plain", [])).partition("\n")
+    if not status: return ""
+    return (f'<div class="widget-slot">\n<p class="widget-question">{html.escape(question)}</p>\n'
+            f'<p class="widget-status">{html.escape(status)}</p>\n<p class="widget-note">A widget: in the notebook it has controls and '
+            "pictures that follow them.</p>\n</div>")
 
 
 def _label(names: list[str], site_page: str, module: str) -> str:
@@ -227,13 +239,11 @@ def _label(names: list[str], site_page: str, module: str) -> str:
 
 
 def _plain(output: dict) -> dict:
-    "Only what a page shows; a live widget becomes the picture or the words that were saved with it"
+    "Only what a page shows"
     output = copy.deepcopy(output)
     output.pop("execution_count", None)
     if output["output_type"] == "execute_result":
         output["execution_count"] = None
-    if "data" in output:
-        output["data"].pop(WIDGET, None)
     return output
 
 
