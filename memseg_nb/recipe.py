@@ -179,7 +179,7 @@ class FusionRecipe(Section):
     normalise: str = setting(choices=("memory", "fixed", "none"))
     scale: float = setting(1e-6, 1e6)  # factor under "fixed"
 
-# %% ../nbs/00_recipe.ipynb #7839e49d
+# %% ../nbs/00_recipe.ipynb #5e6a3aac
 @dataclass(frozen=True)
 class AttentionRecipe(Section):
     "Coordinate attention's bottleneck"
@@ -200,7 +200,7 @@ class LossRecipe(Section):
         nothing = self.l1 == self.focal == self.balanced == 0
         return "l1, focal and balanced are all 0: needs one above 0" if nothing else ""
 
-# %% ../nbs/00_recipe.ipynb #fdcd14f0
+# %% ../nbs/00_recipe.ipynb #16c2fe01
 @dataclass(frozen=True)
 class EvaluationRecipe(Section):
     "How a trained network is scored"
@@ -208,7 +208,7 @@ class EvaluationRecipe(Section):
     fpr_limit: float = setting(.001, 1)  # AUPRO is integrated up to this false-positive rate
     batch: int = setting(1, 1024)        # images at once
 
-# %% ../nbs/00_recipe.ipynb #3992f009
+# %% ../nbs/00_recipe.ipynb #369bcf8e
 @dataclass(frozen=True)
 class TrainingRecipe(Section):
     "How the network learns"
@@ -370,7 +370,7 @@ def _read(path: Path) -> dict:
         raise MemSegError(f"{path}: {found}: needs [section] lines, key = value lines under them") from None
     return {f"{name}.{key}": value for name in parser.sections() for key, value in parser[name].items()}
 
-# %% ../nbs/00_recipe.ipynb #6cf05f3d
+# %% ../nbs/00_recipe.ipynb #8cdfe3f7
 def _layer(flat: Mapping, changes: Mapping, origin: str) -> dict:
     "`flat` overlaid by `changes`, checked; an error names `origin`"
     try: return flatten(_build(flat | changes))
@@ -384,7 +384,7 @@ def _split(override: str) -> tuple[str, str]:
 
 NAMED = {"quick": Path(memseg_nb.__file__).parent / "recipes" / "quick.ini"}  # recipes that come with the package
 
-# %% ../nbs/00_recipe.ipynb #571d355e
+# %% ../nbs/00_recipe.ipynb #56ec5069
 def load_recipe(
     path: str|Path|None=None,     # your own recipe, may hold only what differs; or the name `quick`
     overrides: Iterable[str]=(),  # "section.key=value", stronger than any file

@@ -56,7 +56,8 @@ def test_quick_differs_where_it_says(shipped):
     quick = load_recipe("quick")
     changed = {line.split(":")[0] for line in shipped.differences(quick)}
     assert changed == {"image.height", "image.width", "simulation.flaws", "loss.l1", "loss.focal", "loss.balanced",
-                       "training.norms", "training.warm_start", "training.optimizer", "training.learning_rate", "training.minutes"}
+                       "training.norms", "training.warm_start", "training.optimizer", "training.learning_rate", "training.minutes",
+                       "training.precision"}
     assert load_recipe("quick", ["training.steps=7"]).training.steps == 7
 
 

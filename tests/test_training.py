@@ -172,6 +172,38 @@ def test_frozen_layers_stay_and_the_others_move(tiny_recipe, data, fresh):
     assert {"decoder.head.weight", "encoder.layer4.0.conv1.weight"} < moved
 
 
+@pytest.mark.parametrize("native, chosen", [(True, "bfloat16"), (False, "float32")])
+def test_auto_precision_is_chosen_once_and_written_down(tiny_data, tiny_recipe, out, monkeypatch, native, chosen):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native, raising=False)
+    auto = tiny_recipe.replace(**{"training.precision": "auto", "training.steps": 2})
+    def stop(step, losses, model):
+        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny_data, "hex_nut", out, auto, progress=False, callback=stop)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: not native, raising=False)  # another machine
+    run = train(tiny_data, "hex_nut", out, auto, resume=True, progress=False)
+    assert run.recipe.training.precision == chosen and run.record["precision"] == f"{chosen}, chosen for this machine"
+    assert run.record["notes"] == [f"precision {chosen}, chosen for this machine"]
+
+
+def test_compilation_is_off_and_a_failure_is_said(tiny_data, tiny_recipe, out, fresh, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda function: compiled.append(function) or function)
+    assert fresh(tiny_recipe).explain is None and not compiled
+    on = tiny_recipe.replace(**{"training.compile": "on"})
+    state = fresh(on)
+    assert state.explain is compiled[0] and compiled[0] == state.model.explain
+
+    def fail(function):
+        def run(*arguments):
+            from torch._dynamo.exc import Unsupported
+            raise Unsupported("no compiler")
+        return run
+    monkeypatch.setattr(torch, "compile", fail)
+    with pytest.raises(MemSegError, match="torch.compile failed.*training.compile=off"):
+        train(tiny_data, "hex_nut", out, on, progress=False)
+
+
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_mixed_precision(tiny_recipe, data, fresh, precision):
     recipe = tiny_recipe.replace(**{"training.precision": precision})
