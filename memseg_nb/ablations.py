@@ -60,7 +60,7 @@ def _nothing_added(top_down, given: tuple, levels: tuple) -> tuple:
     "What the top-down path returns: the levels as they came in"
     return tuple(given[0])
 
-# %% ../nbs/18c_ablations.ipynb #761eafda
+# %% ../nbs/18c_ablations.ipynb #0780c10c
 def _hooks(model: MemSeg) -> dict[str, list[tuple]]:
     "For each piece, where a hook is set, and which"
     maps = model.fusion.register_forward_pre_hook, _even_maps
@@ -76,7 +76,8 @@ def without(
 ) -> list:          # handles; `handle.remove()` of all of them switches it on again
     "Switch a piece of the network off"
     hooks = _hooks(model)
-    if piece not in hooks: raise MemSegError(f"piece {piece!r}: can't be switched off, there are {', '.join(hooks)}")
+    if piece not in hooks:
+        raise MemSegError(f"piece {piece!r}: can't be switched off, there are {', '.join(hooks)}")
     return [register(hook) for register, hook in hooks[piece]]
 
 # %% ../nbs/18c_ablations.ipynb #af6ac7f8
@@ -147,7 +148,7 @@ def trial(
     found = results(measure(category.test, detector, size, recipe.evaluation, progress))
     return {key: found[key] for key in FIGURES} | {"seconds": round(seconds, 1)}
 
-# %% ../nbs/18c_ablations.ipynb #b20718f4
+# %% ../nbs/18c_ablations.ipynb #d54ae178
 COLUMNS = ("way", "category", "seed", "samples", *FIGURES, "seconds", "error")
 BASE = ("simulation.flaws=0", "training.learning_rate=0.002")  # what sets the default apart from `quick`
 FAIR = {"training.warm_start": "off", "training.norms": "learn", "training.minutes": 0.}
@@ -156,12 +157,13 @@ def _row(data: Path, name: str, way: str, recipe: Recipe, progress: bool) -> dic
     "One training and its row; a failure becomes a row"
     variant = VARIANTS[way]
     recipe = recipe.replace(**variant.settings)
-    row = dict.fromkeys(COLUMNS) | dict(way=way, category=name, seed=recipe.training.seed, samples=recipe.memory.samples)
+    seed, samples = recipe.training.seed, recipe.memory.samples
+    row = dict.fromkeys(COLUMNS) | dict(way=way, category=name, seed=seed, samples=samples)
     try: return row | trial(open_category(data, name), recipe, variant.off, progress) | dict(error="")
     except (MemSegError, RuntimeError, OSError, ValueError) as error:
         return row | dict(error=" ".join(str(error).split()) or type(error).__name__)
 
-# %% ../nbs/18c_ablations.ipynb #42cce265
+# %% ../nbs/18c_ablations.ipynb #55209aac
 def ablate(
     data: str|Path,                       # folder of products in MVTec AD's layout
     out: str|Path,                        # recipe.ini, ablations.csv, .md and .png
@@ -174,10 +176,7 @@ def ablate(
 ) -> list[dict]:                          # a dictionary of COLUMNS a training
     "Train every variant on every product; run it again to go on"
     data, out, variants, names = Path(data), Path(out), list(variants), list(categories or list_categories(data))
-    if not names: raise MemSegError(f"{data}: no products in it: needs folders such as {data/'bottle'/'train'/'good'}")
-    if unknown := [way for way in variants if way not in VARIANTS]:
-        raise MemSegError(f"variant {unknown[0]!r}: unknown, there are {', '.join(VARIANTS)}")
-    recipe = (recipe or load_recipe("quick", BASE)).replace(**FAIR | {"training.steps": steps})
+    recipe = _checked(data, names, variants, recipe or load_recipe("quick", BASE), steps)
     _keep_settings(make_folder(out)/"recipe.ini", recipe)
     first, rows = recipe.training.seed, _known(out)
     for seed, name, way in ((s, n, w) for s in range(first, first + seeds) for n in names for w in variants):
@@ -186,11 +185,23 @@ def ablate(
         rows[way, name, seed] = row
         write_table(list(rows.values()), out)
         if progress: print(f"{way}, {name}, seed {seed}: {row['error'] or row['image_auroc']}", flush=True)
-    write_table(list(rows.values()), out)
     plots.save(figure(list(rows.values())), out/"ablations.png")
     return list(rows.values())
 
-# %% ../nbs/18c_ablations.ipynb #a901da30
+# %% ../nbs/18c_ablations.ipynb #6aceff13
+def _checked(data: Path, names: list, variants: list, recipe: Recipe, steps: int) -> Recipe:
+    "The settings of all trainings, if there is something to train"
+    if not names: raise MemSegError(f"{data}: no products in it: needs folders such as {data/'bottle'/'train'/'good'}")
+    if unknown := [way for way in variants if way not in VARIANTS]:
+        raise MemSegError(f"variant {unknown[0]!r}: unknown, there are {', '.join(VARIANTS)}")
+    return recipe.replace(**FAIR | {"training.steps": steps})
+
+def _known(out: Path) -> dict[tuple, dict]:
+    "The rows that went well before, by way, category and seed"
+    rows = read_table(out/"ablations.csv") if (out/"ablations.csv").exists() else []
+    return {(row["way"], row["category"], row["seed"]): row for row in rows if not row["error"]}
+
+# %% ../nbs/18c_ablations.ipynb #37b29ed5
 def read_table(
     path: str|Path,  # an ablations.csv
 ) -> list[dict]:     # as from `ablate`
@@ -200,11 +211,6 @@ def read_table(
     except (KeyError, ValueError) as error:
         if isinstance(error, MemSegError): raise
         raise MemSegError(f"{path}: is no ablations.csv ({error!r}): needs the columns {', '.join(COLUMNS)}") from None
-
-def _known(out: Path) -> dict[tuple, dict]:
-    "The rows that went well before, by way, category and seed"
-    rows = read_table(out/"ablations.csv") if (out/"ablations.csv").exists() else []
-    return {(row["way"], row["category"], row["seed"]): row for row in rows if not row["error"]}
 
 def write_table(
     rows: Sequence[dict],
@@ -217,7 +223,7 @@ def write_table(
         writer.writerows(rows)
     with replacing(Path(out)/"ablations.md") as part: part.write_text(report(rows), encoding="utf-8")
 
-# %% ../nbs/18c_ablations.ipynb #31e278b1
+# %% ../nbs/18c_ablations.ipynb #7de4d0b5
 TITLES = dict(zip(FIGURES, ("Image AUROC", "Pixel AUROC", "AUPRO")))
 
 def _signed(found: Spread|None) -> str:
@@ -240,38 +246,37 @@ def markdown(
         lines.append("| " + " | ".join([says(way), *cells, _signed(more.get(way))]) + " |")
     return "\n".join(lines) + "\n"
 
+# %% ../nbs/18c_ablations.ipynb #bde34e4f
 def report(
     rows: Sequence[dict],
 ) -> str:
     "A table for each figure, and what failed"
     parts = [f"### {title}\n\n{markdown(rows, key)}" for key, title in TITLES.items() if summarise(rows, key)]
-    failed = [f"- {says(row['way'])}, {row['category']}, seed {row['seed']}: {row['error']}" for row in rows if row["error"]]
+    failed = [f"- {says(row['way'])}, {row['category']}, seed {row['seed']}: {row['error']}"
+              for row in rows if row["error"]]
     return "\n".join(parts + ["### Failed\n", *failed, ""] * bool(failed))
 
-# %% ../nbs/18c_ablations.ipynb #17746248
-def _sizes(rows: Sequence[dict]) -> list[dict]:
-    "The rows of networks that differ in the size of the memory only, that size as their way"
-    return [row | {"way": row["samples"]} for row in rows
-            if row["way"] == "whole" or "memory.samples" in VARIANTS.get(row["way"], VARIANTS["whole"]).settings]
+# %% ../nbs/18c_ablations.ipynb #fdaeec41
+def _is_size(way: str) -> bool: return way in VARIANTS and "memory.samples" in VARIANTS[way].settings
 
 def _draw_bought(axis, rows: Sequence[dict], key: str):
     "A line a variant: a dot a pair, and the mean with its spread"
-    ways = [way for way in bought(rows, key) if "memory.samples" not in VARIANTS.get(way, VARIANTS["whole"]).settings]
+    more, pairs = bought(rows, key), dict.fromkeys((row["category"], row["seed"]) for row in rows)
+    one_by_one = [bought([row for row in rows if (row["category"], row["seed"]) == pair], key) for pair in pairs]
+    ways = [way for way in more if not _is_size(way)]
     for place, way in enumerate(ways):
-        found = bought(rows, key)[way]
-        pairs = [bought([row for row in rows if (row["category"], row["seed"]) == one], key).get(way)
-                 for one in dict.fromkeys((row["category"], row["seed"]) for row in rows)]
-        dots = [pair.mean for pair in pairs if pair]
+        dots = [one[way].mean for one in one_by_one if way in one]
         axis.plot(dots, [place + .22] * len(dots), "o", color=plots.GOOD, alpha=.5, markersize=3)
-        axis.errorbar(found.mean, place, xerr=found.deviation or 0, fmt="D", color=plots.BAD, markersize=5)
+        axis.errorbar(more[way].mean, place, xerr=more[way].deviation or 0, fmt="D", color=plots.BAD, markersize=5)
     axis.axvline(0, color="#bbbbbb", linestyle="--", linewidth=1)
     axis.set_yticks(range(len(ways)), [says(way) for way in ways])
     axis.set(xlabel=f"{TITLES[key]}: the whole has more", ylim=(max(1, len(ways)) - .5, -.5))
 
-# %% ../nbs/18c_ablations.ipynb #6a5f8e19
+# %% ../nbs/18c_ablations.ipynb #19b08f87
 def _draw_sizes(axis, rows: Sequence[dict], key: str):
     "A line a product over the size of the memory"
-    found, names = summarise(_sizes(rows), key), _distinct(rows, "category")
+    sizes = [row | {"way": row["samples"]} for row in rows if row["way"] == "whole" or _is_size(row["way"])]
+    found, names = summarise(sizes, key), _distinct(rows, "category")
     for number, name in enumerate(names):
         known = sorted((size, spread) for (size, category), spread in found.items() if category == name)
         axis.errorbar([size for size, _ in known], [one.mean for _, one in known],
@@ -287,7 +292,7 @@ def figure(
     rows: Sequence[dict],
     key: str="image_auroc",  # of FIGURES
 ) -> Figure:
-    "Left: what each piece buys, a dot a pair, a diamond their mean, a bar one deviation. Right: the size of the memory"
+    "Left: what each piece buys, a dot a pair, a diamond their mean. Right: the size of the memory"
     picture, axes = plots.axes_grid(1, 2, width=3.6, height=2.8)
     _draw_bought(axes[0, 0], rows, key)
     _draw_sizes(axes[0, 1], rows, key)
