@@ -1,0 +1,105 @@
+"The guides: links resolve, symbols are the ledger's, figures are the chapters'"
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from memseg_nb.course import exercises
+from memseg_nb.ledger import ledger
+from make_guides import BLOCK, chapters, exercises_of, with_exercises
+
+GUIDES = Path(__file__).parents[1] / "nbs" / "guides"
+TEXTS = sorted(GUIDES.glob("*.md"))
+each_text = pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.stem)
+
+
+@each_text
+def test_links_lead_somewhere(path):
+    text = re.sub(r"```.*?```", "", path.read_text(), flags=re.DOTALL)
+    links = re.findall(r"\]\(([^)]+)\)", text)
+    missing = [link for link in links if not link.startswith("http") and not (GUIDES / link.partition("#")[0]).exists()]
+    assert not missing and not [word for word in ("/work/", "/root/", "/home/") if word in text]
+
+
+@each_text
+def test_exercises_that_are_named_exist(path):
+    keys = {one.key for one in exercises()}
+    text = path.read_text()
+    for line in re.findall(r"[Ee]xercises? ((?:\d+[a-z]?\.\d+(?:, | and )?)+)", text):
+        assert set(re.findall(r"\d+[a-z]?\.\d+", line)) <= keys
+    if path.stem == "lecturers":
+        day = text.split("### A day")[1].split("### Three weeks")[0]
+        for row in re.findall(r"^\|.*\|$", day, re.MULTILINE)[2:]:
+            assert set(re.findall(r"\d+[a-z]?\.\d+", row.split("|")[-2])) <= keys
+
+
+def symbols(text):
+    "The symbols in the first column of the tables"
+    for line in re.findall(r"^\| *(\$.*?\$) *\|", text, re.MULTILINE):
+        yield from re.findall(r"\$([^$]+)\$", line)
+
+
+def test_every_symbol_is_in_the_ledger():
+    known = " ".join(re.sub(r"\s|\\mathrm|[{}]", "", row.symbol) for row in ledger())
+    found = list(symbols((GUIDES / "notation.md").read_text()))
+    assert len(found) > 25
+    plain = [re.sub(r"\s|\\mathrm|[{}]", "", symbol) for symbol in found]
+    missing = [s for s in plain if not re.search(rf"(?<![A-Za-z\\]){re.escape(s)}(?![A-Za-z_^])", known)]
+    assert not missing
+
+
+def test_the_glossary_is_sorted_and_says_each_word_once():
+    words = re.findall(r"^\| ([^|]+?) \|", (GUIDES / "glossary.md").read_text(), re.MULTILINE)[1:]
+    words = [word.lower() for word in words if not word.startswith("--")]
+    order = [re.sub(r"[^a-z ]", "", word) for word in words]
+    assert len(set(words)) == len(words) > 40
+    assert [word[0] for word in order] == sorted(word[0] for word in order)
+
+
+def test_the_table_of_chapters_holds_what_the_chapters_say():
+    block = BLOCK.search((GUIDES / "lecturers.md").read_text())[0]
+    rows = {name: int(seconds) for name, seconds in re.findall(r"\(\.\./(\w+)\.ipynb\) \| (\d+) s", block)}
+    boxes = {name: seconds for name, _, seconds, _, _ in chapters() if seconds}
+    far = {name: (rows.get(name), seconds) for name, seconds in boxes.items()
+           if not seconds / 10 <= rows.get(name, 0) <= seconds * 10}
+    assert set(rows) <= set(boxes) and not far, f"{far}: python tests/make_guides.py"
+
+
+def test_the_figures_of_the_assignment_are_those_of_its_solution():
+    cells = json.loads((GUIDES / "assignment_solution.ipynb").read_text())["cells"]
+    printed = "".join("".join(o.get("text", [])) for c in cells for o in c.get("outputs", []))
+    naive, local, kinds = re.search(r"all: obvious (\d+) of (\d+), local (\d+)", printed).group(1, 3, 2)
+    text = (GUIDES / "lecturers.md").read_text()
+    assert f"finds {naive} of {kinds} stowaways, a local comparison {local} of {kinds} (by chance it would be about {round(int(kinds) / 12)})" in text
+
+
+def test_the_rubric_adds_up():
+    rubric = (GUIDES / "lecturers.md").read_text().split("**Rubric**")[1]
+    points = [int(p) for p in re.findall(r"^\| (-?\d+) \|", rubric, re.MULTILINE)]
+    assert sum(p for p in points if p > 0) == 20 == int(re.search(r"(\d+) points", rubric)[1])
+
+
+def test_the_snippets_for_teachers_run():
+    text = (GUIDES / "lecturers.md").read_text()
+    for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL): exec(code, {"print": lambda *a: None})
+
+
+def test_chapters_get_their_exercises_before_the_summary_once():
+    text = exercises_of("03_perlin")
+    assert text.startswith("## Exercises") and "3.1" in text and "(exercises/01_simulation.ipynb)" in text
+    cells = [{"cell_type": "code", "source": ["## Summary"]},
+             {"cell_type": "markdown", "source": ["## Paper and code\n", "| a |\n", "\n", "## Summary\n", "\n", "End."]}]
+    once = with_exercises(cells, text)
+    joined = "".join(once[1]["source"])
+    assert joined.index("## Paper") < joined.index("## Exercises") < joined.index("## Summary") and joined.endswith("End.")
+    assert with_exercises(once, text) == once and once[0] == cells[0]
+    changed = "".join(with_exercises(once, "## Exercises\n\nother\n\n")[1]["source"])
+    assert "other" in changed and "3.1" not in changed and changed.count("## Exercises") == 1
+
+
+def test_chapters_that_list_exercises_list_all_of_theirs():
+    for name, _, _, _, keys in chapters():
+        prose = "\n".join("".join(c["source"]) for c in json.loads((GUIDES.parent / f"{name}.ipynb").read_text())["cells"]
+                          if c["cell_type"] == "markdown")
+        if "## Exercises" in prose and keys: assert exercises_of(name) in prose, "python tests/make_guides.py --chapters"
