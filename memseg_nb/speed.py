@@ -160,9 +160,9 @@ def measure(name: str, shop: Workshop) -> Iterator[dict]:
 def say(line: dict) -> str:
     "A line for the screen"
     parts = cells(line)
-    time = f"{parts['ours, ms']} ms" if parts["ours, ms"] else parts["rate"]
+    time = ", ".join(part for part in (parts["ours, ms"] and f"{parts['ours, ms']} ms", parts["rate"]) if part)
     ratio = f"{parts['ratio (spread)']} x {parts['baseline']}" if line["ratio"] else parts["baseline"]
-    return "  ".join([f"  {parts['work']:<58}", f"{time:>14}", ratio, parts["of the ceiling"], parts["note"]]).rstrip()
+    return "  ".join([f"  {parts['work']:<58}", f"{time:>26}", ratio, parts["of the ceiling"], parts["note"]]).rstrip()
 
 
 def write_all(lines: Sequence[dict], out: Path, picture: bool=True) -> None:
