@@ -228,7 +228,9 @@ TITLES = dict(zip(FIGURES, ("Image AUROC", "Pixel AUROC", "AUPRO")))
 
 def _signed(found: Spread|None) -> str:
     "+0.020 ± 0.010"
-    return "" if found is None else ("+" if found.mean >= 0 else "") + _cell(found)
+    if found is None: return ""
+    rounded = found._replace(mean=round(found.mean, 3) + 0.)  # no -0.000
+    return ("+" if rounded.mean >= 0 else "") + _cell(rounded)
 
 def says(way: str) -> str:
     "A variant in words"

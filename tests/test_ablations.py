@@ -275,6 +275,11 @@ def test_pairs_are_of_one_product():
                                                "| N = 5 | 0.800 | 0.700 | +0.000 ± 0.141 |"]
 
 
+def test_no_negative_zero():
+    rows = [row("whole", value=.9 - 1e-9), row("n5", value=.9)]
+    assert markdown(rows).splitlines()[-1] == "| N = 5 | 0.900 | +0.000 |"
+
+
 def test_report_leaves_out_what_nobody_has():
     rows = [row("whole"), row("texture", value=.7), row("texture", seed=1, value=None, error="power cut")]
     text = report(rows)
