@@ -259,3 +259,86 @@ def test_the_command_shows_the_table(own_progress, capsys):
     with pytest.raises(SystemExit) as end: main(["course", "progress"])
     out = capsys.readouterr().out
     assert end.value.code == 0 and "[x] 3.2" in out and f"1 of {len(EXERCISES)} solved" in out
+
+
+# Other right answers: no checker insists on its own way
+
+class EvalInForward(torch.nn.Module):
+    def __init__(self, network):
+        super().__init__()
+        self.inner = network
+        for p in self.inner.parameters(): p.requires_grad = False
+
+    def forward(self, x):
+        self.inner.eval()
+        return self.inner(x)
+
+
+def otsu_by_search(counts):
+    best, levels = (-1., 0), torch.arange(len(counts)).float()
+    for k in range(len(counts) - 1):
+        low, high = counts[:k + 1], counts[k + 1:]
+        if low.sum() == 0 or high.sum() == 0: continue
+        m0, m1 = (low * levels[:k + 1]).sum() / low.sum(), (high * levels[k + 1:]).sum() / high.sum()
+        score = (low.sum() * high.sum() * (m0 - m1)**2).item()
+        if score > best[0] * (1 + 1e-6): best = score, k
+    return best[1]
+
+
+def blind_in_the_middle_level():
+    d1, d2, d3 = torch.ones(1, 2, 16, 16), torch.ones(1, 2, 8, 8), torch.ones(1, 2, 4, 4)
+    d2[..., 1:4, 1:4] = 0
+    return d1, d2, d3
+
+
+def until_it_meets(draw, foreground, tries):
+    k = 0
+    while k < tries:
+        k += 1
+        mask = torch.logical_and(draw(), foreground)
+        if mask.sum() > 0: return mask.float()
+    return foreground.float()
+
+
+def with_numpy(seed, step, count):
+    import numpy as np
+    return torch.from_numpy(np.random.default_rng([seed, step]).random(count))
+
+
+def other_way_down(f1, f2, f3, conv2, conv1):
+    up = torch.nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False)
+    new = f2 + conv2(up(f3))
+    return [f1 + conv1(up(new)), new, f3]
+
+
+def focal_by_cross_entropy(logits, masks, gamma, alpha_normal, alpha_anomalous):
+    ce = torch.nn.functional.cross_entropy(logits, masks.long(), reduction="none")
+    return ((alpha_normal + (alpha_anomalous - alpha_normal) * masks.float()) * (1 - torch.exp(-ce))**gamma * ce).mean()
+
+
+def unfolded(image, order, rows, columns):
+    c, h, w = image.shape
+    size = (h // rows, w // columns)
+    pieces = torch.nn.functional.unfold(image[None], size, stride=size)[:, :, order]
+    return torch.nn.functional.fold(pieces, (h, w), size, stride=size)[0]
+
+
+ALSO_RIGHT = [
+    ("3.1", lambda t: 6 * t**5 - 15 * t**4 + 10 * t**3), ("3.2", 45.0), ("3.2", torch.tensor(45)),
+    ("3.3", lambda noise, share: noise.flatten().sort(descending=True).values[round(share * noise.numel())].item()),
+    ("4.1", otsu_by_search), ("6.1", .4), ("6.2", lambda i, s, m, o: torch.where(m[:, None], o.view(-1, 1, 1, 1) * s + (1 - o.view(-1, 1, 1, 1)) * i, i)),
+    ("6.4", until_it_meets), ("6.5", unfolded), ("7.1", [128, 32, 24]), ("7.2", EvalInForward),
+    ("8.3", lambda m, f: (m.unsqueeze(0) - f.unsqueeze(1)).abs().flatten(2).sum(2).min(1).indices),
+    ("8.4", lambda d: d.mean(0).min(dim=1).indices), ("8.5", lambda m, d: torch.cat([m[:-1], d[None]])),
+    ("9.3", blind_in_the_middle_level), ("10.4", other_way_down), ("11.1", lambda h, w: ((h + 31) // 32 * 32, (w + 31) // 32 * 32)),
+    ("11.2", .731), ("11.3", lambda x: 1 - torch.sigmoid(x[:, 0] - x[:, 1])), ("12.1", .05198603854199589), ("12.3", focal_by_cross_entropy),
+    ("12.4", lambda p, g: -(1 - p)**g * (1 / p - g * p.log() / (1 - p))), ("13b.1", .0341), ("13b.3", with_numpy),
+    ("14.2", lambda c, t: sum(max(torch.randn(c).tolist()) for _ in range(t)) / t * .01), ("15.1", .667), ("14b.1", "Noise "),
+    ("15.2", lambda s, y: float(__import__("sklearn.metrics").metrics.roc_auc_score(y, s))), ("16.1", [.667, .8]), ("16.2", "c a d".split()),
+    ("17.1", lambda s, p: s.sort(descending=True).values[int(p * len(s) + 1e-6)]), ("17.3", [256., 1024.]),
+]
+
+
+@pytest.mark.parametrize("key, answer", ALSO_RIGHT, ids=[f"{key}-{k}" for k, (key, _) in enumerate(ALSO_RIGHT)])
+def test_other_right_answers_are_accepted(key, answer):
+    assert judge(key, answer) is None
