@@ -60,8 +60,7 @@ def check_outputs() -> None:
 def write_sources(writer: Writer) -> None:
     "Everything Sphinx reads"
     images = {}
-    notebooks = [*chapters.NOTEBOOKS.glob("[0-9]*.ipynb"), *chapters.EXERCISES.glob("*.ipynb"), chapters.NOTEBOOKS / "index.ipynb"]
-    for path in notebooks:
+    for path in [*chapters.NOTEBOOKS.glob("*.ipynb"), *chapters.NOTEBOOKS.glob("*/*.ipynb")]:
         page = links.page_of(path.relative_to(ROOT).as_posix())
         notebook, found = chapters.page(path, page)
         writer.text(f"{page}.ipynb", json.dumps(notebook, indent=1))
@@ -80,14 +79,14 @@ def write_sources(writer: Writer) -> None:
 
 def _markdown(writer: Writer) -> dict[str, str]:
     "Guides, how-to pages, cards and the home page"
-    guides = pages.in_order(list(pages.GUIDES.glob("*.md")), pages.GUIDE_ORDER)
+    guides = pages.in_order([*pages.GUIDES.glob("*.md"), *pages.GUIDES.glob("*.ipynb")], pages.GUIDE_ORDER)
     howto = pages.in_order([p for p in (DOCS / "howto").glob("*.md")], pages.HOWTO_ORDER)
     writer.text("howto/index.md", pages.listing("How to", "Short answers for work", howto))
     if guides:
         writer.text("guides/index.md", pages.listing("Guides", "For those who teach, and for those who have much to compute", guides))
     cards = [ROOT / "data" / "README.md", ROOT / "memseg_nb" / "weights" / "README.md"]
     images = {}
-    for path in [*guides, *howto, *cards]:
+    for path in [path for path in [*guides, *howto, *cards] if path.suffix == ".md"]:
         page = links.page_of(path.relative_to(ROOT).as_posix())
         text, found = pages.rewritten(path, page)
         writer.text(f"{page}.md", text)

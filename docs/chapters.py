@@ -114,18 +114,18 @@ def page(
 ) -> tuple[dict, dict[str, str]]:  # the notebook for the page, and images to copy: file of the repository -> file of the site
     "What myst-nb renders"
     notebook = read(path)
-    tasks = path.parent == EXERCISES
-    module = _chapter(path).module if path.stem[0].isdigit() and not tasks else ""
+    tasks, lesson = path.parent == EXERCISES, path.parent == NOTEBOOKS and path.stem[0].isdigit()
+    module = _chapter(path).module if lesson else ""
     markdown = links.Markdown(path.relative_to(ROOT).as_posix(), site_page, module, imports(notebook["cells"]))
     cells = []
     for number, cell in enumerate(notebook["cells"]):
         if cell["cell_type"] == "markdown":
             text = re.sub(r"^###", "##", cell["source"], flags=re.MULTILINE) if tasks else cell["source"]
             text = re.sub(r"^---[ \t]*\n", "", text, flags=re.MULTILINE)  # a line before a heading is no part of the page
-            cells.append(_prose(text, markdown, path, module if number == 0 and not tasks else None))
+            cells.append(_prose(text, markdown, path, module if number == 0 and lesson else None))
         elif cell["cell_type"] == "code":
             cells += _code(cell, site_page, module, fold=tasks)
-    if tasks:
+    if path.parent != NOTEBOOKS:
         cells.insert(1, _markdown_cell(_facts([_download(path)])))
     cells = _merge_folded(cells)
     kernel = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -151,7 +151,7 @@ def _markdown_cell(text: str) -> dict:
 
 def _prose(text: str, markdown: links.Markdown, path: Path, module: str | None) -> dict:
     text = markdown(text)
-    if module is not None and path.stem[0].isdigit():
+    if module is not None:
         text = _head(text, path, module)
     return _markdown_cell(text)
 

@@ -60,7 +60,7 @@ def _finish_body(app, pagename, templatename, context, doctree):
     body = re.sub(r"<img (?![^>]*loading=)", '<img loading="lazy" decoding="async" ', body)
     body = re.sub(r"(<table class=\"[^\"]*table[^\"]*\">.*?</table>)", r'<div class="table-scroll" tabindex="0">\1</div>', body,
                   flags=re.DOTALL) if "pst-scrollable-table" not in body else body
-    context["body"] = body
+    context["body"] = body.replace('<summary aria-label="Toggle hidden content">', "<summary>")  # it is called what stands on it
 
 
 def setup(app):

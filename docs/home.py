@@ -10,6 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 CACHE = ROOT / "build" / "docs" / "home"
 PRODUCT, SEED, SIDE, GOOD = "tablet", 5, 384, 30
+MADE_BY = ("attention", "detector", "encoder", "fusion", "memory", "model", "objects", "products", "thresholds")
 FRAMES = 13  # the first without a scratch
 # The stroke: a quadratic curve in shares of the picture's side.
 START, BEND, END = (.27, .63), (.52, .22), (.72, .66)
@@ -17,8 +18,8 @@ START, BEND, END = (.27, .63), (.52, .22), (.72, .66)
 
 def pictures() -> dict:  # what home.json holds
     "Make the pictures, unless they are there already for this code and these weights; they lie in `CACHE`"
-    weights = ROOT / "memseg_nb" / "weights"
-    parts = [Path(__file__), *sorted(weights.glob("*.safetensors")), ROOT / "memseg_nb" / "detector.py"]
+    library = ROOT / "memseg_nb"
+    parts = [Path(__file__), *sorted(library.glob("weights/*.safetensors")), *(library / f"{name}.py" for name in MADE_BY)]
     wanted = hashlib.sha256(b"".join(hashlib.sha256(p.read_bytes()).digest() for p in parts)).hexdigest()
     record = CACHE / "home.json"
     if record.exists() and (known := json.loads(record.read_text()))["made_from"] == wanted:

@@ -35,7 +35,7 @@ def page_of(
     parts = PurePosixPath(path)
     if parts.suffix == ".ipynb" and parts.parent.as_posix() == "nbs": return f"course/{parts.stem}"
     if parts.suffix == ".ipynb" and parts.parent.as_posix() == "nbs/exercises": return f"exercises/{parts.stem}"
-    if parts.suffix == ".md" and parts.parent.as_posix() == "nbs/guides": return f"guides/{parts.stem}"
+    if parts.suffix in (".md", ".ipynb") and parts.parent.as_posix() == "nbs/guides": return f"guides/{parts.stem}"
     if parts.suffix == ".md" and parts.parts[0] == "docs": return parts.relative_to("docs").with_suffix("").as_posix()
     if parts.suffix == ".py" and parts.stem in library.modules(): return f"source/{parts.stem}"
     return None

@@ -52,8 +52,8 @@ def listing(heading: str, about: str, paths: list[Path]) -> str:
     "A page that lists pages"
     rows, tree = [], []
     for path in paths:
-        text = path.read_text()
-        rows.append(f"- [{title(text, path)}]({path.stem}.md){_first_sentence(text)}")
+        text = path.read_text() if path.suffix == ".md" else chapters.read(path)["cells"][0]["source"]
+        rows.append(f"- [{title(text, path)}]({path.name}){_first_sentence(text)}")
         tree.append(path.stem)
     newline = "\n"
     return (f"# {heading}\n\n:::{{container}} subtitle\n{about}\n:::\n\n{newline.join(rows)}\n\n"
@@ -62,8 +62,11 @@ def listing(heading: str, about: str, paths: list[Path]) -> str:
 
 def _first_sentence(text: str) -> str:
     "What a page says of itself, for the list"
-    found = re.search(r"^> (.+(?:\n> .+)*)", text, flags=re.MULTILINE)
-    return ": " + found[1].replace("\n> ", " ").strip() if found else ""
+    if quote := re.search(r"^> (.+(?:\n> .+)*)", text, flags=re.MULTILINE):
+        return ": " + quote[1].replace("\n> ", " ").strip()
+    paragraph = re.search(r"\A# .+\n\s*\n([^#`|\[\n].+(?:\n.+)*)", text)
+    sentence = re.match(r"[^\[`$]+?[.:](?=\s|$)", paragraph[1].replace("\n", " ")) if paragraph else None
+    return ": " + sentence[0].rstrip(".:") if sentence else ""
 
 
 def results() -> str:

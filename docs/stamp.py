@@ -45,7 +45,7 @@ def _meaning(code: str) -> str:
 
 def notebooks() -> list[Path]:
     "All that have code"
-    found = [*sorted(NOTEBOOKS.glob("*.ipynb")), *sorted(NOTEBOOKS.glob("exercises/*.ipynb"))]
+    found = [*sorted(NOTEBOOKS.glob("*.ipynb")), *sorted(NOTEBOOKS.glob("*/*.ipynb"))]
     return [path for path in found if '"code"' in path.read_text()]
 
 

@@ -55,6 +55,7 @@ def converted(tmp_path, monkeypatch, *cells):
     "The cells of the page"
     path = notebook(tmp_path, HEAD, *cells)
     monkeypatch.setattr(chapters, "ROOT", tmp_path.parent)
+    monkeypatch.setattr(chapters, "NOTEBOOKS", tmp_path)
     return chapters.page(path, "course/06_simulation")[0]["cells"]
 
 
@@ -250,20 +251,29 @@ def visit(browser, address, **options):
         context.close()
 
 
-AXE = """async (options) => (await axe.run({exclude: options.exclude}, {resultTypes: ['violations'], runOnly: options.rules}))
+AXE = """async (rules) => (await axe.run(document, {resultTypes: ['violations'], runOnly: rules}))
   .violations.filter((v) => ['serious', 'critical'].includes(v.impact))
   .map((v) => v.id + ': ' + v.nodes.slice(0, 3).map((n) => n.target.join(' ') + ' ' + (n.any[0]?.message ?? '').slice(0, 120)).join('; '))"""
-REPEATED = [".bd-header", ".bd-sidebar-primary", ".bd-sidebar-secondary", ".bd-footer"]
+REPEATED = [".highlight > *", "mjx-container", ".bd-header", ".bd-sidebar-primary", ".bd-sidebar-secondary", ".bd-footer"]
 ALL_RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
 WEIGHT = """() => [...performance.getEntriesByType('resource'), ...performance.getEntriesByType('navigation')]
   .reduce((sum, entry) => sum + entry.encodedBodySize, 0)"""
 
 
-def faults(tab, rules, exclude=()):
+def faults(tab, rules):
     "Serious and critical findings of axe-core"
     if not tab.evaluate("'axe' in window"):
         tab.add_script_tag(path=str(WORK / "npm" / "node_modules" / "axe-core" / "axe.min.js"))
-    return tab.evaluate(AXE, {"rules": rules, "exclude": [[selector] for selector in exclude]})
+    return tab.evaluate(AXE, rules)
+
+
+def without(tab, selectors):
+    "Findings in light and dark, after these parts of the page are gone"
+    tab.evaluate("selectors => document.querySelectorAll(selectors).forEach((element) => element.remove())", ", ".join(selectors))
+    set_theme(tab, "light")
+    light = faults(tab, ALL_RULES)
+    set_theme(tab, "dark")
+    return light + [f"dark {fault}" for fault in faults(tab, ["color-contrast"])]
 
 
 def set_theme(tab, theme):
@@ -274,26 +284,22 @@ def set_theme(tab, theme):
 @needs_browser
 @pytest.mark.parametrize("part", range(4))
 def test_pages_in_light_dark_and_on_a_phone(site, address, browser, part):
-    """Every page but the listings of source, which are one template. What all pages share (navigation, colours of code, entries of the
+    """Every page but the listings of source, which are one template. What many pages share (navigation, colours of code, entries of the
     reference) is looked at by axe-core once, or in the next test; formulas bring a text of their own."""
     names = [p.relative_to(site).as_posix() for p in html_pages(site)]
     names = [name for name in names if not name.startswith("source/")]
     weights, wrong = {}, []
     with visit(browser, address) as (tab, problems):
         for name in names[part::4]:
-            tab.set_viewport_size({"width": 1280, "height": 800})
+            tab.set_viewport_size({"width": 390, "height": 800})
             tab.goto(address + name, wait_until="load")
             tab.wait_for_function("!window.MathJax || !MathJax.startup?.promise || MathJax.startup.promise.then(() => true)")
             weights[name] = tab.evaluate(WEIGHT)
-            found, shared = [], ["mjx-container", ".highlight", *([] if name == names[part] else REPEATED)]
-            if not name.startswith("reference/") or name == "reference/index.html":
-                set_theme(tab, "light")
-                found += faults(tab, ALL_RULES, shared)
-                set_theme(tab, "dark")
-                found += [f"dark {fault}" for fault in faults(tab, ["color-contrast"], shared)]
-            tab.set_viewport_size({"width": 390, "height": 800})
             wide = tab.evaluate("document.documentElement.scrollWidth")
-            found += [f"{wide} pixels wide on a phone"] if wide > 390 else []
+            found = [f"{wide} pixels wide on a phone"] if wide > 390 else []
+            if not name.startswith("reference/") or name == "reference/index.html":
+                tab.set_viewport_size({"width": 1280, "height": 800})
+                found += without(tab, REPEATED if name != names[part] else REPEATED[:2])
             wrong += [f"{name}: {what}" for what in (*found, *problems)]
             problems.clear()
     (WORK / f"weights-{part}.json").write_text(json.dumps(weights, indent=1))
