@@ -19,7 +19,7 @@ lab: $(STAMP)    ## set up, then open the course in JupyterLab
 	$(BIN)/jupyter lab nbs/index.ipynb
 
 bench: $(STAMP)  ## set up, then time the library against naive versions of itself, as ratios
-	$(BIN)/python tests/bench.py
+	$(BIN)/memseg bench
 
 readme: $(STAMP) ## export the library and make README.md from nbs/index.ipynb
 	$(BIN)/nbdev-export && $(BIN)/python tests/make_readme.py

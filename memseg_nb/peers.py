@@ -154,14 +154,13 @@ def loop_match(
     features: Features,  # of a batch
     memory: Memory,      # filled; match joint, difference absolute
 ) -> tuple[Tensor, Tensor, list[Tensor]]:  # index (B,), distances (B, N), difference of each level
-    "The nearest sample, by loops over batch and level"
+    "The nearest sample, by loops over batch and level; the samples were pooled when they were stored"
     sums, nearest, levels = [], [], [[], [], []]
     for k in range(len(features.layer1)):
         gaps = []
         for level in LEVELS:
             pooled = F.avg_pool2d(getattr(features, level)[k:k + 1], 3, 1, 1, count_include_pad=False)
-            stored = F.avg_pool2d(getattr(memory, level), 3, 1, 1, count_include_pad=False)
-            gaps.append((stored - pooled).abs())
+            gaps.append((getattr(memory, f"{level}_pooled") - pooled).abs())
         total = sum(gap.sum((1, 2, 3)) for gap in gaps)
         best = int(total.argmin())
         sums.append(total), nearest.append(best)

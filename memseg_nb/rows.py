@@ -9,7 +9,7 @@ __all__ = ['ROWS', 'RUNTIMES', 'Measured', 'against', 'row', 'ceiling_row', 'per
            'on_device', 'device_row']
 
 # %% ../nbs/20d_rows.ipynb #59570000
-import copy, functools, importlib.util, tempfile, time
+import copy, functools, importlib.util, shutil, tempfile, time
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import NamedTuple
@@ -104,11 +104,16 @@ def match_row(shop: Workshop) -> Iterator[Measured]:
     "The nearest memory sample"
     features, memory = shop.model.encoder(shop.images), shop.model.memory
     plain = type(features)(*(level.contiguous() for level in features))
-    found = compare(lambda: peers.loop_match(plain, memory), lambda: memory(features), turns=shop.turns)
+    stored = copy.deepcopy(memory).to(memory_format=torch.contiguous_format)
     moved = 4 * (len(shop.images) + memory.samples) * sum(level[0].numel() for level in features[1:])
-    yield against(f"memory match, 8 images, {memory.samples} samples, {shop.at}", "loop over batch and level", found,
-                  share=moved / found.ours / 1e9 / shop.ceiling.copy, ceiling="copy",
-                  note="share: if all features were read once")
+    for way, note in (("", ""), (", compiled", "memory.compile_search()")):
+        if way and not shutil.which("g++"): continue
+        ours = copy.deepcopy(memory)
+        if way: ours.compile_search()
+        found = compare(lambda: peers.loop_match(plain, stored), lambda: ours(features), turns=shop.turns)
+        yield against(f"memory match{way}, 8 images, {memory.samples} samples, {shop.at}", "loop over batch and level",
+                      found, share=moved / found.ours / 1e9 / shop.ceiling.copy, ceiling="copy",
+                      note="; ".join(filter(None, (note, "share: if all features were read once"))))
 
 # %% ../nbs/20d_rows.ipynb #4ffa637a
 @row("step")
