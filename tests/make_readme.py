@@ -14,7 +14,7 @@ def readme():
     exporter.register_preprocessor(TagRemovePreprocessor(remove_cell_tags={"hide"}), enabled=True)
     text, _ = exporter.from_filename(str(ROOT / "nbs" / "index.ipynb"))
     text = re.sub(r"!\[([^\]]*)\]\((?!https?:)", r"![\1](nbs/", text)
-    text = re.sub(r"\]\((\w+)\.ipynb", r"](nbs/\1.ipynb", text).replace("](../", "](")
+    text = re.sub(r"\]\(((?:\w+/)?\w+\.(?:ipynb|md))", r"](nbs/\1", text).replace("](../", "](")
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
