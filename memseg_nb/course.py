@@ -197,7 +197,7 @@ def find(key: str) -> Exercise:
     raise MemSegError(f"exercise {key!r}: unknown, there are {', '.join(near)}; "
                       "write the key as a text, such as \"3.1\"")
 
-# %% ../nbs/24_course.ipynb #b43fbc4b
+# %% ../nbs/24_course.ipynb #01da5f46
 LIMIT = 10.  # seconds that an answer may take; right ones take far less
 
 
@@ -215,7 +215,7 @@ def judge(
     try:
         with limited(LIMIT): one.check(answer)
     except Hint as hint: return str(hint)
-    except TooLong: return f"stopped after {LIMIT:.0f} s: a loop that never ends, or one over all pixels?"
+    except TooLong: return f"stopped after {LIMIT:g} s: a loop that never ends, or one over all pixels?"
     except (Exception, SystemExit) as error: return where_it_failed(error)
     return None
 
@@ -237,7 +237,7 @@ def read_progress(
     return {key: {"tries": one["tries"], "solved": one["solved"]} for key, one in known.items()
             if isinstance(one.get("tries"), int) and isinstance(one.get("solved"), str)}
 
-# %% ../nbs/24_course.ipynb #e125cfe7
+# %% ../nbs/24_course.ipynb #96417e09
 def record(
     key: str,      # of the exercise
     right: bool,   # whether this try was
@@ -250,7 +250,7 @@ def record(
         if not known and path.exists() and path.stat().st_size:
             aside = path.with_suffix(".broken.json")
             os.replace(path, aside)
-            note = f"{path} couldn't be read: it's now {aside.name}, and a new one is begun"
+            note = f"{path.name} couldn't be read: it's now {aside.name}, and a new one is begun"
         one = known.setdefault(key, {"tries": 0, "solved": ""})
         if not one["solved"]: one["tries"] += 1
         if right: one["solved"] = one["solved"] or time.strftime("%Y-%m-%d")

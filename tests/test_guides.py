@@ -61,9 +61,9 @@ def test_the_table_of_chapters_holds_what_the_chapters_say():
     block = BLOCK.search((GUIDES / "lecturers.md").read_text())[0]
     rows = {name: int(seconds) for name, seconds in re.findall(r"\(\.\./(\w+)\.ipynb\) \| (\d+) s", block)}
     boxes = {name: seconds for name, _, seconds, _, _ in chapters() if seconds}
-    far = {name: (rows.get(name), seconds) for name, seconds in boxes.items()
-           if not seconds / 10 <= rows.get(name, 0) <= seconds * 10}
-    assert set(rows) <= set(boxes) and not far, f"{far}: python tests/make_guides.py"
+    far = {name: (rows[name], boxes.get(name)) for name in rows
+           if not boxes.get(name, 0) / 10 <= rows[name] <= 10 * boxes.get(name, 0)}
+    assert not far and len(rows) > .8 * len(boxes), f"{far}: python tests/make_guides.py"
 
 
 def test_the_figures_of_the_assignment_are_those_of_its_solution():

@@ -5,11 +5,12 @@ from pathlib import Path
 import pytest
 
 import memseg_nb
-from memseg_nb.ledger import (METHOD, Row, find_function, find_notebooks, find_tests_folder, gaps, index_callers,
-                              index_tests, ledger, markdown, of_method, reach, read_code, read_settings, read_tables,
+from memseg_nb.ledger import (METHOD, Row, gaps, ledger, markdown, of_method, read_settings, read_tables,
                               setting_verdict, split_cells, verdict)
-from memseg_nb.ledger import tests_of as find_tests
 from memseg_nb.recipe import MemSegError, flatten, load_recipe
+from memseg_nb.references import (find_function, find_repository, index_callers, index_tests, reach, read_code,
+                                  read_library, read_tests)
+from memseg_nb.references import tests_of as find_tests
 
 VERDICTS = {"as the paper", "deviates", "unspecified, we chose", "not in the paper"}
 
@@ -21,7 +22,7 @@ def rows():
 
 @pytest.fixture(scope="module")
 def library():
-    return read_code(Path(memseg_nb.__file__).parent)
+    return read_library()
 
 
 # The real one
@@ -56,7 +57,7 @@ def test_every_verdict_is_one_of_four(rows):
 
 
 def test_every_chapter_has_rows(rows):
-    chapters = {path.stem for path in find_notebooks().glob("*.ipynb") if "## Paper and code" in path.read_text()}
+    chapters = {path.stem for path in (find_repository() / "nbs").glob("*.ipynb") if "## Paper and code" in path.read_text()}
     assert chapters == {row.chapter for row in rows} - {"settings.ini"}
 
 
@@ -176,4 +177,4 @@ def test_a_changed_file_is_read_again(tmp_path):
 
 def test_commands_are_used_by_the_group_they_are_handed_to(library):
     assert "cli.cli" in index_callers(library)["cli.train"]
-    assert find_tests_folder() == Path(__file__).parent
+    assert find_repository() / "tests" == Path(__file__).parent and "test_ledger" in read_tests()
