@@ -49,5 +49,5 @@ function startPainter(painter) {
   });
 }
 
-const painter = document.getElementById("painter");
+const painter = document.querySelector(".painter[data-frames]");
 if (painter) startPainter(painter);
