@@ -140,22 +140,22 @@ def python_code(
             f"image = {image}\nrecipe = load_recipe().replace(**{{\n{changed}\n}})\n"
             f"made = make_simulator(recipe, {category!r})(image[None], torch.Generator().manual_seed({seed}))\n")
 
-# %% ../nbs/22b_playgrounds.ipynb #05d5734d
+# %% ../nbs/22b_playgrounds.ipynb #96d95be0
 def _steps(image: Tensor, made: Simulation) -> list[Picture]:
     "Each step from the image to the anomaly"
     share = made.masks[0].float().mean()
     kind = "foreign texture" if made.is_texture[0] else "shuffled pieces of the image itself"
-    return [Picture("image", image, "the good image", "good image I"),
-            Picture("foreground", made.foreground[0], f"foreground: {made.foreground[0].float().mean():.0%} of the image, "
-                    "white", "foreground"),
-            Picture("noise", made.noise[0], "Perlin noise", "noise P", limits=(-1., 1.)),
-            Picture("noise_mask", made.noise_mask[0], "where the noise rises above the threshold", "noise mask"),
-            Picture("mask", made.masks[0], f"mask: {share:.1%} of the image, white", "mask M = both"),
-            Picture("source", made.source[0], kind, kind.split(" of ")[0]),
-            Picture("anomaly", made.images[0], f"the image with a simulated anomaly that covers {share:.1%} of it",
-                    "anomaly")]
+    shown = [("image", image, "the good image", "good image I"),
+             ("foreground", made.foreground[0], f"foreground: {made.foreground[0].float().mean():.0%} of the image, white",
+              "foreground"),
+             ("noise", made.noise[0], "Perlin noise", "noise P"),
+             ("noise_mask", made.noise_mask[0], "where the noise rises above the threshold", "noise mask"),
+             ("mask", made.masks[0], f"mask: {share:.1%} of the image, white", "mask M = both"),
+             ("source", made.source[0], kind, kind.split(" of ")[0]),
+             ("anomaly", made.images[0], f"the image with a simulated anomaly that covers {share:.1%} of it", "anomaly")]
+    return [Picture(*one, limits=(-1., 1.), width=184, newline=one[0] == "mask") for one in shown]
 
-
+# %% ../nbs/22b_playgrounds.ipynb #0ff88e8e
 def _sentence(made: Simulation, recipe: Recipe) -> str:
     "What the strip shows, in words"
     tries, share = int(made.tries[0]), float(made.masks[0].float().mean())

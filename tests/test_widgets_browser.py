@@ -32,7 +32,11 @@ CELLS = {
     "painter": "from memseg_nb.painter import example_detector\nfrom memseg_nb.products import render_product\n"
                "DefectPainter(detector=example_detector('hex_nut', (128, 128), 4),\n"
                "              photos=[render_product('hex_nut', (128, 128), index=k)[0] for k in range(3)])",
-    "monitor": "TrainingMonitor('data', 'hex_nut', out='run')"}
+    "monitor": "from memseg_nb.products import write_products\nfrom memseg_nb.recipe import load_recipe\n"
+               "write_products('data', 'hex_nut', size=(64, 64), train=8, good=1, defective=1, progress=False)\n"
+               "small = load_recipe('quick').replace(**{'image.height': 64, 'image.width': 64, 'training.minutes': 0.,\n"
+               "    'training.steps': 500, 'memory.samples': 3, 'training.good': 1, 'training.simulated': 1})\n"
+               "TrainingMonitor('data', 'hex_nut', 'run', small, every=2)"}
 
 
 def write_notebook(path, cells):
@@ -136,6 +140,12 @@ def changed(page, panel, before, seconds=60):
     return status(panel)
 
 
+def said(page, panel, words):
+    "Waits until the sentence holds these words"
+    page.wait_for_function("([element, words]) => element.textContent.includes(words)",
+                           arg=[panel.locator(".memseg-board .status").element_handle(), words])
+
+
 def test_a_slider_moved_by_keyboard_changes_the_picture(page, panel):
     perlin = panel("perlin")
     before, mask = status(perlin), source(perlin, "mask")
@@ -143,8 +153,7 @@ def test_a_slider_moved_by_keyboard_changes_the_picture(page, panel):
     handle.focus()
     for _ in range(10): page.keyboard.press("ArrowLeft")
     assert "0.50" in before
-    page.wait_for_function("element => element.textContent.includes('0.40')",
-                           arg=perlin.locator(".status").element_handle())
+    said(page, perlin, "0.40")
     assert source(perlin, "mask") != mask and handle.get_attribute("aria-valuenow") == "0.4"
 
 
@@ -232,8 +241,23 @@ def test_painting_by_keyboard(page, panel):
 def test_a_mistake_is_said(page, panel):
     monitor = panel("monitor")
     before = status(monitor)
+    monitor.get_by_role("textbox", name="category").fill("bolt")
+    monitor.get_by_role("textbox", name="category").press("Tab")
     monitor.get_by_text("start", exact=True).click()
-    assert "no such folder" in changed(page, monitor, before)
+    said(page, monitor, "bolt")
+    assert status(monitor) != before
+
+
+def test_a_training_is_watched_and_stopped(page, panel):
+    monitor = panel("monitor")
+    monitor.get_by_role("textbox", name="category").fill("hex_nut")
+    monitor.get_by_role("textbox", name="category").press("Tab")
+    monitor.get_by_text("start", exact=True).click()
+    monitor.locator("img[alt^='heatmap after step 2,']").wait_for()
+    assert monitor.get_by_text("resume", exact=True).is_disabled()
+    monitor.get_by_text("stop", exact=True).click()
+    said(page, monitor, "stopped; it can be resumed")
+    assert monitor.get_by_text("stop", exact=True).is_disabled()
 
 
 UNNAMED = """() => {
