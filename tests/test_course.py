@@ -101,10 +101,23 @@ def stubborn(t):
         except Exception: pass
 
 
+def listed(t):
+    import itertools
+    return [x for x in itertools.count()]
+
+
+def summed(t):
+    import itertools
+    return sum(1 for _ in itertools.count())
+
+
 def leaves(t): raise SystemExit(3)
 
 
-@pytest.mark.parametrize("answer", [endless, stubborn])
+def deep(t): return deep(t)
+
+
+@pytest.mark.parametrize("answer", [endless, stubborn, listed, summed])
 def test_an_endless_answer_is_stopped(answer, monkeypatch):
     monkeypatch.setattr(course, "LIMIT", .3)
     assert "never ends" in judge("3.1", answer)
@@ -115,7 +128,7 @@ def test_errors_become_one_line():
         return t[0][7]
     hint = judge("3.1", fade)
     assert "line" in hint and "fade" in hint and "IndexError" in hint and "Traceback" not in hint and "\n" not in hint
-    assert "SystemExit" in judge("3.1", leaves)
+    assert "SystemExit" in judge("3.1", leaves) and "RecursionError" in judge("3.1", deep)
 
 
 def test_what_is_asked_for_decides_between_value_and_function():
@@ -333,7 +346,7 @@ ALSO_RIGHT = [
     ("9.3", blind_in_the_middle_level), ("10.4", other_way_down), ("11.1", lambda h, w: ((h + 31) // 32 * 32, (w + 31) // 32 * 32)),
     ("11.2", .731), ("11.3", lambda x: 1 - torch.sigmoid(x[:, 0] - x[:, 1])), ("12.1", .05198603854199589), ("12.3", focal_by_cross_entropy),
     ("12.4", lambda p, g: -(1 - p)**g * (1 / p - g * p.log() / (1 - p))), ("13b.1", .0341), ("13b.3", with_numpy),
-    ("14.2", lambda c, t: sum(max(torch.randn(c).tolist()) for _ in range(t)) / t * .01), ("15.1", .667), ("14b.1", "Noise "),
+    ("14.2", lambda c, t: sum(max(torch.randn(c).tolist()) for _ in range(t)) / t * .01), ("15.1", .667), ("14b.1", "Noise "), ("14d.1", ("C", "A")),
     ("15.2", lambda s, y: float(__import__("sklearn.metrics").metrics.roc_auc_score(y, s))), ("16.1", [.667, .8]), ("16.2", "c a d".split()),
     ("17.1", lambda s, p: s.sort(descending=True).values[int(p * len(s) + 1e-6)]), ("17.3", [256., 1024.]),
 ]
