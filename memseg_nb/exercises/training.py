@@ -131,7 +131,7 @@ def check_split(split):
            "the split depends on the order in which the names came: on another computer it would be another")
     expect(any(sorted(parts(names, seed)[0]) != sorted(memory) for seed in (2, 3, 4)), "another seed should give another split")
 
-# %% ../../nbs/exercises/05_training.ipynb #2e3093fc
+# %% ../../nbs/exercises/05_training.ipynb #942f7d82
 @exercise("13c.1", "Balanced accuracy", "rebuilding", "13c_thresholds", "balanced_accuracy(good, defective, threshold)", """
 def balanced_accuracy(good, defective, threshold):
     kept = (good <= threshold).double().mean()
@@ -151,7 +151,7 @@ def check_balanced(balanced_accuracy):
     expect(not close(given, .7 + .5), "the mean of the two shares, not their sum")
     expect(not close(given, .4), "that's what is wrong: good ones thrown away, defective ones kept")
     expect(close(given, .6), f"0.7 of the good are kept, 0.5 of the defective found: 0.6; yours is {given:.3f}")
-    given = expect_number(balanced_accuracy(torch.tensor([.5, .25]), torch.tensor([.5, .75]), .5), "the balanced accuracy")
+    given = expect_number(balanced_accuracy(torch.tensor([.5, .5, .25]), torch.tensor([.5, .75]), .5), "the balanced accuracy")
     expect(close(given, .75), "scores exactly at the threshold mean good")
 
 # %% ../../nbs/exercises/05_training.ipynb #34ada16f
