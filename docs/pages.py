@@ -70,16 +70,22 @@ def _first_sentence(text: str) -> str:
 
 
 def results() -> str:
-    "Tables of nbs/results, as they were measured"
-    parts = ["# Results", ":::{container} subtitle\nOnly what was run, with the command that runs it again\n:::",
-             "What this package reaches, on its own products and on photographs, and with which command: "
-             "[overview](../overview.ipynb#what-it-reaches). Which weights it brings and where they are good and bad: [model "
-             "card](model-card.md). What was measured on: [data sets](data.md). Symbol by symbol, how paper and code compare: "
-             "[the ledger](../course/23_ledger.ipynb)." if (ROOT / "nbs" / "23_ledger.ipynb").exists() else ""]
+    "What the README says was reached, and the tables of nbs/results as they were measured"
+    others = ("Which weights this package brings and where they are good and bad: [model card](model-card.md). What was measured on: "
+              "[data sets](data.md). How paper and code compare, symbol by symbol: [the ledger](../course/23_ledger.ipynb).")
+    parts = ["# Results", ":::{container} subtitle\nOnly what was run, with the command that runs it again\n:::", others, _reached()]
     for path in sorted(RESULTS.glob("*.csv")) if RESULTS.exists() else []:
         parts += [f"## {path.stem.replace('_', ' ').capitalize()}", table(path), f"From `nbs/results/{path.name}`."]
     parts.append("```{toctree}\n:hidden:\n\nModel card <model-card>\nData sets <data>\n```")
     return "\n\n".join(parts) + "\n"
+
+
+def _reached() -> str:
+    "The section of the overview, without its first words"
+    cells = [cell["source"] for cell in chapters.read(ROOT / "nbs" / "index.ipynb")["cells"]]
+    text = next((source for source in cells if source.startswith("## What it reaches")), "")
+    text = re.sub(r"\A## What it reaches\s+(Only what was run[^\n]*\n\s*)?", "## With which command\n\n", text)
+    return links.Markdown("nbs/index.ipynb", "results/index")(text)
 
 
 def table(path: Path) -> str:
