@@ -68,6 +68,8 @@ def stale() -> list[str]:
 def note(names: list[str]) -> None:
     "Write down the code of these notebooks; forget notebooks that are gone"
     paths = {name_of(path): path for path in notebooks()}
+    if empty := [name for name in names if '"output_type"' not in paths[name].read_text()]:
+        raise SystemExit(f"{', '.join(empty)}: no outputs at all: python docs/stamp.py --run {' '.join(empty)}")
     known = {name: value for name, value in record().items() if name in paths}
     known |= {name: digest(paths[name]) for name in names}
     RECORD.parent.mkdir(exist_ok=True)

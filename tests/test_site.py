@@ -114,7 +114,11 @@ def test_results_tables_round_and_align(tmp_path):
 def test_outputs_older_than_their_code_are_noticed(tmp_path, monkeypatch):
     monkeypatch.setattr(stamp, "NOTEBOOKS", tmp_path)
     monkeypatch.setattr(stamp, "RECORD", tmp_path / "results" / "outputs.json")
+    printed = [{"output_type": "stream", "name": "stdout", "text": "1"}]
     path = notebook(tmp_path, ("# T", None), ("x = 1  # one\nprint( x )", []))
+    with pytest.raises(SystemExit, match="06_simulation: no outputs at all"):
+        stamp.note(["06_simulation"])
+    notebook(tmp_path, ("# T", None), ("x = 1  # one\nprint( x )", printed))
     assert stamp.stale() == ["06_simulation"]
     stamp.note(["06_simulation"])
     assert stamp.stale() == []
