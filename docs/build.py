@@ -1,8 +1,10 @@
 """Builds the site: python docs/build.py [--out _docs]
 
-The notebooks, the library's source and the Markdown files become pages in build/docs/source, Sphinx makes HTML of them, and everything a
-page loads lies beside it: the result is a folder of static files that any web server can serve. What is up to date isn't made again.
+The notebooks, the library's source and the Markdown files become pages in build/docs/source, Sphinx makes HTML
+of them, and everything a page loads lies beside it: the result is a folder of static files that any web server
+can serve. What is up to date isn't made again.
 """
+
 import argparse
 import importlib.util
 import json
@@ -48,13 +50,17 @@ class Writer:
 
     def tidy(self) -> None:
         for path in self.folder.rglob("*"):
-            if path.is_file() and path not in self.written: path.unlink()
+            if path.is_file() and path not in self.written:
+                path.unlink()
 
 
 def check_outputs() -> None:
     "Pages show saved outputs: these have to be those of the code"
     if old := stamp.stale():
-        raise SystemExit(f"outputs older than their code: {', '.join(old)}\nrun them: python docs/stamp.py --run {' '.join(old)}")
+        raise SystemExit(
+            f"outputs older than their code: {', '.join(old)}\n"
+            f"run them: python docs/stamp.py --run {' '.join(old)}"
+        )
 
 
 def write_sources(writer: Writer) -> None:
@@ -83,7 +89,10 @@ def _markdown(writer: Writer) -> dict[str, str]:
     howto = pages.in_order([p for p in (DOCS / "howto").glob("*.md")], pages.HOWTO_ORDER)
     writer.text("howto/index.md", pages.listing("How to", "Short answers for work", howto))
     if guides:
-        writer.text("guides/index.md", pages.listing("Guides", "For those who teach, and for those who have much to compute", guides))
+        writer.text(
+            "guides/index.md",
+            pages.listing("Guides", "For those who teach, and for those who have much to compute", guides),
+        )
     cards = [ROOT / "data" / "README.md", ROOT / "memseg_nb" / "weights" / "README.md"]
     images = {}
     for path in [path for path in [*guides, *howto, *cards] if path.suffix == ".md"]:
@@ -100,11 +109,18 @@ def home_page(has_guides: bool) -> str:
     facts = home.pictures()
     last, first = facts["scores"][-1], facts["scores"][0]
     text = (DOCS / "index.md").read_text()
-    values = {"SCORES": json.dumps(facts["scores"]), "THRESHOLD": str(facts["threshold"]), "FRAMES": str(facts["frames"]),
-              "LAST": str(facts["frames"] - 1), "FIRST_SCORE": f"{first:.2f}", "LAST_SCORE": f"{last:.2f}",
-              "GOOD": str(facts["good"]), "CHAPTERS": str(len(chapters.chapters())),
-              "NAMES": str(sum(len(m.exported) for m in library.modules().values())),
-              "GUIDES": "Guides <guides/index>\n" if has_guides else ""}
+    values = {
+        "SCORES": json.dumps(facts["scores"]),
+        "THRESHOLD": str(facts["threshold"]),
+        "FRAMES": str(facts["frames"]),
+        "LAST": str(facts["frames"] - 1),
+        "FIRST_SCORE": f"{first:.2f}",
+        "LAST_SCORE": f"{last:.2f}",
+        "GOOD": str(facts["good"]),
+        "CHAPTERS": str(len(chapters.chapters())),
+        "NAMES": str(sum(len(m.exported) for m in library.modules().values())),
+        "GUIDES": "Guides <guides/index>\n" if has_guides else "",
+    }
     for name, value in values.items():
         text = text.replace("{{" + name + "}}", value)
     return text
@@ -123,31 +139,59 @@ def copy_static() -> None:
 def sphinx(fresh: bool, draft: bool) -> None:
     """HTML from the sources into build/docs/html; a warning is an error.
 
-    Sphinx looks only at what has changed. After a failure, or when pages came or went, links anywhere may be dead or mended: then it looks at all."""
+    Sphinx looks only at what has changed. After a failure, or when pages came or went, links anywhere may be dead
+    or mended: then it looks at all."""
     record = WORK / "pages"
-    names = "\n".join(sorted(path.relative_to(SOURCE).as_posix() for path in SOURCE.rglob("*") if path.is_file()))
+    names = "\n".join(
+        sorted(path.relative_to(SOURCE).as_posix() for path in SOURCE.rglob("*") if path.is_file())
+    )
     everything = fresh or not record.exists() or record.read_text() != names
     record.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "sphinx", "-b", "html", "-c", str(DOCS), "-d", str(WORK / "doctrees"), "-q",
-               *([] if draft else ["-W", "--keep-going"]), "-j", str(min(4, os.cpu_count() or 1)),
-               *(["-E", "-a"] if everything else []), str(SOURCE), str(HTML)]
+    command = [
+        sys.executable,
+        "-m",
+        "sphinx",
+        "-b",
+        "html",
+        "-c",
+        str(DOCS),
+        "-d",
+        str(WORK / "doctrees"),
+        "-q",
+        *([] if draft else ["-W", "--keep-going"]),
+        "-j",
+        str(min(4, os.cpu_count() or 1)),
+        *(["-E", "-a"] if everything else []),
+        str(SOURCE),
+        str(HTML),
+    ]
     if subprocess.run(command, cwd=ROOT).returncode:
         raise SystemExit("the pages have mistakes: see above; nothing is published with warnings")
-    if not draft: record.write_text(names)
+    if not draft:
+        record.write_text(names)
 
 
 def publish(out: Path) -> None:
     "The finished pages and what they use, and nothing else"
     shutil.rmtree(out, ignore_errors=True)
-    unused = re.compile(r'\s*<script defer src="[^"]*/fontawesome\.js[^>]*></script>')  # 1.5 MB for icons that a font has as well
-    shutil.copytree(HTML, out, ignore=shutil.ignore_patterns(".buildinfo*", "objects.inv", "*.map", "_sources", "fontawesome.js", "fa-brands*"))
+    unused = re.compile(
+        r'\s*<script defer src="[^"]*/fontawesome\.js[^>]*></script>'
+    )  # 1.5 MB for icons that a font has as well
+    shutil.copytree(
+        HTML,
+        out,
+        ignore=shutil.ignore_patterns(
+            ".buildinfo*", "objects.inv", "*.map", "_sources", "fontawesome.js", "fa-brands*"
+        ),
+    )
     used = set()
     for path in out.rglob("*.html"):
         text = unused.sub("", path.read_text())
         path.write_text(text)
         used |= set(re.findall(r'_images/([\w.-]+)"', text))
     for path in (out / "_images").iterdir():
-        if path.name not in used: path.unlink()  # of earlier versions of a chapter
+        if path.name not in used:
+            path.unlink()  # of earlier versions of a chapter
     (out / ".nojekyll").touch()  # GitHub Pages would leave out folders that begin with an underscore
 
 
@@ -155,7 +199,8 @@ def build(out: Path, fresh: bool = False, draft: bool = False) -> None:
     "The whole site into the folder `out`"
     if missing := [package for module, package in NEEDED.items() if not importlib.util.find_spec(module)]:
         raise SystemExit(f"{', '.join(missing)}: not installed: pip install 'memseg-nb[docs]'")
-    if not draft: check_outputs()
+    if not draft:
+        check_outputs()
     if fresh:
         for folder in (SOURCE, STATIC, WORK / "doctrees", HTML):
             shutil.rmtree(folder, ignore_errors=True)
@@ -169,16 +214,23 @@ def build(out: Path, fresh: bool = False, draft: bool = False) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "_docs")
     parser.add_argument("--fresh", action="store_true", help="make everything again")
-    parser.add_argument("--draft", action="store_true", help="while writing: old outputs and warnings are no errors")
+    parser.add_argument(
+        "--draft", action="store_true", help="while writing: old outputs and warnings are no errors"
+    )
     options = parser.parse_args()
     start = time.perf_counter()
     build(options.out.resolve(), options.fresh, options.draft)
     found = list(options.out.rglob("*.html"))
     size = sum(path.stat().st_size for path in options.out.rglob("*") if path.is_file())
-    print(f"{len(found)} pages, {size / 2**20:.0f} MB in {options.out} after {time.perf_counter() - start:.0f} s")
+    print(
+        f"{len(found)} pages, {size / 2**20:.0f} MB in {options.out} "
+        f"after {time.perf_counter() - start:.0f} s"
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"From a notebook of the course to a page: what nbdev's directives mean on a page, links, alt texts, lesson anchors"
+"From a notebook of the course to a page: what nbdev's directives mean there, links, alt texts, anchors"
+
 import ast
 import copy
 import html
@@ -16,16 +17,28 @@ EXERCISES = NOTEBOOKS / "exercises"
 DIRECTIVE = re.compile(r"^#\|\s*([\w-]+):?[ \t]*(.*)\n?", flags=re.MULTILINE)
 BOX = "**You will be able to**"
 WIDGET = "application/vnd.jupyter.widget-view+json"
-# Groups of the course: title, what it's about, and how the names of its notebooks begin. A notebook belongs to the longest beginning.
+# Groups of the course: title, what it's about, and how the names of its notebooks begin; the longest beginning counts.
 GROUPS = (
     ("Start here", "Recipe and data: where every number and every image comes from", ("00", "01")),
     ("Products", "Photographs that nobody took, with exact defects", ("02",)),
-    ("Simulated defects", "From a lattice of random arrows to an anomaly and its mask", ("03", "04", "05", "06")),
+    (
+        "Simulated defects",
+        "From a lattice of random arrows to an anomaly and its mask",
+        ("03", "04", "05", "06"),
+    ),
     ("The network", "Frozen eyes, a memory, attention, fusion, decoder", ("07", "08", "09", "10", "11")),
     ("Training", "What it is punished for, and how it learns", ("12", "13", "14")),
-    ("Without photographs", "An encoder and a network that have seen formulas only", ("14a", "14b", "14c", "14d")),
+    (
+        "Without photographs",
+        "An encoder and a network that have seen formulas only",
+        ("14a", "14b", "14c", "14d"),
+    ),
     ("Judging", "How good is it, and compared with what?", ("15", "16", "18")),
-    ("At work", "One photo, one answer; speed, export, the command line", ("17", "19", "20a", "20b", "20c", "20d", "21")),
+    (
+        "At work",
+        "One photo, one answer; speed, export, the command line",
+        ("17", "19", "20a", "20b", "20c", "20d", "21"),
+    ),
     ("Looking in from outside", "Plots, widgets, and an account of paper and code", ("20", "22", "23", "24")),
 )
 
@@ -33,12 +46,13 @@ GROUPS = (
 @dataclass(frozen=True)
 class Chapter:
     "A notebook, and what the course says of it"
-    stem: str      # "06_simulation"
-    number: str    # "06"
-    title: str     # "Simulation"
+
+    stem: str  # "06_simulation"
+    number: str  # "06"
+    title: str  # "Simulation"
     subtitle: str  # the line under it
     run_time: str  # seconds, as the box says, or ""
-    module: str    # module it exports, or ""
+    module: str  # module it exports, or ""
 
     @property
     def page(self) -> str:
@@ -67,10 +81,23 @@ def _chapter(path: Path) -> Chapter:
         raise SystemExit(f"{path.name}: its first Markdown cell has no title")
     subtitle = re.search(r"^> ((?!\*\*).+(?:\n> (?!\*\*).+)*)", head, flags=re.MULTILINE)
     time = re.search(r"\*\*Run time\*\* (\d+) s", head)
-    module = next((m[1] for c in cells if c["cell_type"] == "code"
-                   and (m := re.search(r"^#\|\s*default_exp (\w+)", c["source"], flags=re.MULTILINE))), "")
-    return Chapter(path.stem, path.stem.partition("_")[0], title[1].strip(),
-                   subtitle[1].replace("\n> ", " ") if subtitle else "", time[1] if time else "", module)
+    module = next(
+        (
+            m[1]
+            for c in cells
+            if c["cell_type"] == "code"
+            and (m := re.search(r"^#\|\s*default_exp (\w+)", c["source"], flags=re.MULTILINE))
+        ),
+        "",
+    )
+    return Chapter(
+        path.stem,
+        path.stem.partition("_")[0],
+        title[1].strip(),
+        subtitle[1].replace("\n> ", " ") if subtitle else "",
+        time[1] if time else "",
+        module,
+    )
 
 
 def exercises() -> list[tuple[Path, str, set[str]]]:
@@ -85,9 +112,16 @@ def exercises() -> list[tuple[Path, str, set[str]]]:
 
 def grouped() -> list[tuple[str, str, list[Chapter]]]:
     "Title, description and chapters of every group that has some"
+
     def group(chapter):
-        fits = [(len(start), title) for title, _, starts in GROUPS for start in starts if chapter.stem.startswith(start)]
+        fits = [
+            (len(start), title)
+            for title, _, starts in GROUPS
+            for start in starts
+            if chapter.stem.startswith(start)
+        ]
         return max(fits)[1] if fits else GROUPS[-1][0]
+
     made = [(title, about, [c for c in chapters() if group(c) == title]) for title, about, _ in GROUPS]
     return [each for each in made if each[2]]
 
@@ -96,7 +130,8 @@ def imports(cells: list[dict]) -> dict[str, str]:
     "Name -> module, of everything the code imports from the library"
     found = {}
     for cell in cells:
-        if cell["cell_type"] != "code": continue
+        if cell["cell_type"] != "code":
+            continue
         for node in ast.walk(parse(cell["source"])):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("memseg_nb."):
                 found |= {alias.asname or alias.name: node.module.partition(".")[2] for alias in node.names}
@@ -111,25 +146,33 @@ def parse(code: str) -> ast.Module:
 def page(
     path: Path,  # a notebook
     site_page: str,  # its place on the site
-) -> tuple[dict, dict[str, str]]:  # the notebook for the page, and images to copy: file of the repository -> file of the site
+) -> tuple[
+    dict, dict[str, str]
+]:  # the notebook for the page, and images to copy: file of the repository -> file of the site
     "What myst-nb renders"
     notebook = read(path)
     tasks, lesson = path.parent == EXERCISES, path.parent == NOTEBOOKS and path.stem[0].isdigit()
     module = _chapter(path).module if lesson else ""
-    markdown = links.Markdown(path.relative_to(ROOT).as_posix(), site_page, module, imports(notebook["cells"]))
+    markdown = links.Markdown(
+        path.relative_to(ROOT).as_posix(), site_page, module, imports(notebook["cells"])
+    )
     cells = []
     for number, cell in enumerate(notebook["cells"]):
         if cell["cell_type"] == "markdown":
             text = re.sub(r"^###", "##", cell["source"], flags=re.MULTILINE) if tasks else cell["source"]
-            text = re.sub(r"^---[ \t]*\n", "", text, flags=re.MULTILINE)  # a line before a heading is no part of the page
+            text = re.sub(
+                r"^---[ \t]*\n", "", text, flags=re.MULTILINE
+            )  # a line before a heading is no part of the page
             cells.append(_prose(text, markdown, path, module if number == 0 and lesson else None))
         elif cell["cell_type"] == "code":
             cells += _code(cell, site_page, module, fold=tasks)
     if path.parent != NOTEBOOKS:
         cells.insert(1, _markdown_cell(_facts([_download(path)])))
     cells = _merge_folded(cells)
-    kernel = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-              "language_info": {"name": "python"}}
+    kernel = {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+    }
     return {"cells": cells, "metadata": kernel, "nbformat": 4, "nbformat_minor": 4}, markdown.images
 
 
@@ -138,7 +181,9 @@ def _merge_folded(cells: list[dict]) -> list[dict]:
     made = []
     for cell in cells:
         before = made[-1] if made else None
-        if all(c and "hide-input" in c["metadata"].get("tags", []) and not c["outputs"] for c in (before, cell)):
+        if all(
+            c and "hide-input" in c["metadata"].get("tags", []) and not c["outputs"] for c in (before, cell)
+        ):
             before["source"] += "\n\n" + cell["source"]
         else:
             made.append(cell)
@@ -159,9 +204,15 @@ def _prose(text: str, markdown: links.Markdown, path: Path, module: str | None) 
 def _head(text: str, path: Path, module: str) -> str:
     "Title, subtitle, box and a line of links, each with a class of its own"
     number = path.stem.partition("_")[0]
-    text = re.sub(r"^(# .+)$", rf'<p class="eyebrow">Chapter {number}</p>\n\n\1', text, count=1, flags=re.MULTILINE)
+    text = re.sub(
+        r"^(# .+)$", rf'<p class="eyebrow">Chapter {number}</p>\n\n\1', text, count=1, flags=re.MULTILINE
+    )
     before, quote, after = _quotes(text)
-    blocks = [re.sub(r"^> ?", "", block, flags=re.MULTILINE).strip() for block in re.split(r"\n(?!>)", quote) if block.strip()]
+    blocks = [
+        re.sub(r"^> ?", "", block, flags=re.MULTILINE).strip()
+        for block in re.split(r"\n(?!>)", quote)
+        if block.strip()
+    ]
     blocks = [part for block in blocks for part in ([block] if BOX not in block else _split_box(block))]
     made = []
     for block in blocks:
@@ -191,7 +242,7 @@ def _split_box(block: str) -> list[str]:
 def _quotes(text: str) -> tuple[str, str, str]:
     "What comes before the first block quotes, these, and what follows"
     found = re.search(r"(?:^>.*\n?|^\s*\n(?=>))+", text, flags=re.MULTILINE)
-    return (text[:found.start()].rstrip(), found[0], text[found.end():]) if found else (text, "", "")
+    return (text[: found.start()].rstrip(), found[0], text[found.end() :]) if found else (text, "", "")
 
 
 def _code(cell: dict, site_page: str, module: str, fold: bool = False) -> list[dict]:
@@ -204,7 +255,11 @@ def _code(cell: dict, site_page: str, module: str, fold: bool = False) -> list[d
         return []
     only_imports = all(isinstance(node, (ast.Import, ast.ImportFrom)) for node in parse(source).body)
     tags = ["remove-input"] if directives.get("echo") == "false" or "hide_input" in directives else []
-    tags += ["hide-input"] if only_imports or "hide" in directives or directives.get("code-fold") == "true" else []
+    tags += (
+        ["hide-input"]
+        if only_imports or "hide" in directives or directives.get("code-fold") == "true"
+        else []
+    )
     made = []
     if fold and "export" in directives:
         tags.append("hide-input")  # how answers are checked gives them away
@@ -214,8 +269,15 @@ def _code(cell: dict, site_page: str, module: str, fold: bool = False) -> list[d
         made += [_markdown_cell(label)] if (label := _label(names, site_page, module)) else []
     words = "The checker, and the solution" if fold and not only_imports else "Imports and set-up"
     prompt = {"code_prompt_show": words, "code_prompt_hide": words}
-    made.append({"cell_type": "code", "execution_count": None, "source": source, "outputs": outputs,
-                 "metadata": {"tags": tags, "mystnb": prompt if "hide-input" in tags else {}}})
+    made.append(
+        {
+            "cell_type": "code",
+            "execution_count": None,
+            "source": source,
+            "outputs": outputs,
+            "metadata": {"tags": tags, "mystnb": prompt if "hide-input" in tags else {}},
+        }
+    )
     made = [part for each in made for part in _one_picture_each(each)]
     return [*made, _markdown_cell(_slot(widget))] if widget else made
 
@@ -223,18 +285,28 @@ def _code(cell: dict, site_page: str, module: str, fold: bool = False) -> list[d
 def _slot(output: dict) -> str:
     "Where a widget lives: its question and what it shows at first, in words"
     question, _, status = "".join(output["data"].get("text/plain", [])).partition("\n")
-    if not status: return ""
-    return (f'<div class="widget-slot">\n<p class="widget-question">{html.escape(question)}</p>\n'
-            f'<p class="widget-status">{html.escape(status)}</p>\n<p class="widget-note">A widget: in the notebook it has controls and '
-            "pictures that follow them.</p>\n</div>")
+    if not status:
+        return ""
+    return (
+        f'<div class="widget-slot">\n<p class="widget-question">{html.escape(question)}</p>\n'
+        f'<p class="widget-status">{html.escape(status)}</p>\n'
+        '<p class="widget-note">A widget: in the notebook it has controls and '
+        "pictures that follow them.</p>\n</div>"
+    )
 
 
 def _label(names: list[str], site_page: str, module: str) -> str:
     "Anchors for a cell of the library, and links to the reference"
-    entries = [entry for name in names if (entry := library.find(name, module)) and isinstance(entry, library.Name)]
+    entries = [
+        entry for name in names if (entry := library.find(name, module)) and isinstance(entry, library.Name)
+    ]
     entries = [entry for entry in entries if entry.name in names and entry.module == module]
-    if not entries: return ""
-    shown = ", ".join(f'<a id="code-{e.name}" href="{links.address(e, site_page)}"><code>{e.name}</code></a>' for e in entries)
+    if not entries:
+        return ""
+    shown = ", ".join(
+        f'<a id="code-{e.name}" href="{links.address(e, site_page)}"><code>{e.name}</code></a>'
+        for e in entries
+    )
     return f'<p class="library-label"><span>memseg_nb.{module}</span> {shown}</p>'
 
 
@@ -248,18 +320,22 @@ def _plain(output: dict) -> dict:
 
 
 def _one_picture_each(cell: dict) -> list[dict]:
-    "myst-nb takes one alt text a cell: a cell with several pictures becomes several cells, the code in the first"
-    if cell["cell_type"] != "code": return [cell]
+    "myst-nb takes one alt text a cell: several pictures become several cells, the code in the first"
+    if cell["cell_type"] != "code":
+        return [cell]
     made, current, has_picture = [], dict(cell, outputs=[]), False
     for output in cell["outputs"]:
-        if "data" in output and not output["data"]: continue
+        if "data" in output and not output["data"]:
+            continue
         picture = "image/png" in output.get("data", {})
         if picture and has_picture:
             made.append(current)
             current = dict(cell, source="", outputs=[], metadata={"tags": ["remove-input"], "mystnb": {}})
         if picture:
             alt = output.get("metadata", {}).get("image/png", {}).get("alt", "")
-            current["metadata"] = dict(current["metadata"], mystnb=dict(current["metadata"]["mystnb"], image={"alt": alt}))
+            current["metadata"] = dict(
+                current["metadata"], mystnb=dict(current["metadata"]["mystnb"], image={"alt": alt})
+            )
         has_picture |= picture
         current["outputs"].append(output)
     return [*made, current]

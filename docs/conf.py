@@ -1,4 +1,5 @@
 "Sphinx's settings; the pages are written to build/docs/source by docs/build.py, which also starts Sphinx"
+
 import re
 from pathlib import Path
 
@@ -36,7 +37,12 @@ html_show_sphinx = False
 html_sidebars = {"index": [], "overview": [], "[ceghrs]*/**": ["sidebar-nav-bs"]}
 html_context = {"default_mode": "auto"}
 html_theme_options = {
-    "logo": {"text": "memseg_nb", "image_light": "_static/icon.svg", "image_dark": "_static/icon.svg", "alt_text": ""},
+    "logo": {
+        "text": "memseg_nb",
+        "image_light": "_static/icon.svg",
+        "image_dark": "_static/icon.svg",
+        "alt_text": "",
+    },
     "navbar_start": ["navbar-logo"],
     "navbar_end": ["theme-switcher"],
     "navbar_persistent": ["search-button.html"],
@@ -56,11 +62,22 @@ html_theme_options = {
 def _finish_body(app, pagename, templatename, context, doctree):
     "Pictures are loaded when they come into view, tables scroll by themselves"
     body = context.get("body")
-    if not body: return
+    if not body:
+        return
     body = re.sub(r"<img (?![^>]*loading=)", '<img loading="lazy" decoding="async" ', body)
-    body = re.sub(r"(<table class=\"[^\"]*table[^\"]*\">.*?</table>)", r'<div class="table-scroll" tabindex="0">\1</div>', body,
-                  flags=re.DOTALL) if "pst-scrollable-table" not in body else body
-    context["body"] = body.replace('<summary aria-label="Toggle hidden content">', "<summary>")  # it is called what stands on it
+    body = (
+        re.sub(
+            r"(<table class=\"[^\"]*table[^\"]*\">.*?</table>)",
+            r'<div class="table-scroll" tabindex="0">\1</div>',
+            body,
+            flags=re.DOTALL,
+        )
+        if "pst-scrollable-table" not in body
+        else body
+    )
+    context["body"] = body.replace(
+        '<summary aria-label="Toggle hidden content">', "<summary>"
+    )  # it is called what stands on it
 
 
 def setup(app):

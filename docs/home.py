@@ -1,6 +1,7 @@
-"""The pictures of the home page, computed by the library: a product, a scratch that grows stroke by stroke, and the heatmap that follows.
+"""The pictures of the home page, computed by the library: a product, a scratch that grows, the heatmap that follows.
 
 They are what the page shows before anything is loaded, and all it shows where JavaScript is missing."""
+
 import hashlib
 import io
 import json
@@ -10,16 +11,30 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 CACHE = ROOT / "build" / "docs" / "home"
 PRODUCT, SEED, SIDE, GOOD = "tablet", 5, 384, 30
-MADE_BY = ("attention", "detector", "encoder", "fusion", "memory", "model", "objects", "products", "thresholds")
+MADE_BY = (
+    "attention",
+    "detector",
+    "encoder",
+    "fusion",
+    "memory",
+    "model",
+    "objects",
+    "products",
+    "thresholds",
+)
 FRAMES = 13  # the first without a scratch
 # The stroke: a quadratic curve in shares of the picture's side.
-START, BEND, END = (.27, .63), (.52, .22), (.72, .66)
+START, BEND, END = (0.27, 0.63), (0.52, 0.22), (0.72, 0.66)
 
 
 def pictures() -> dict:  # what home.json holds
     "Make the pictures, unless they are there already for this code and these weights; they lie in `CACHE`"
     library = ROOT / "memseg_nb"
-    parts = [Path(__file__), *sorted(library.glob("weights/*.safetensors")), *(library / f"{name}.py" for name in MADE_BY)]
+    parts = [
+        Path(__file__),
+        *sorted(library.glob("weights/*.safetensors")),
+        *(library / f"{name}.py" for name in MADE_BY),
+    ]
     wanted = hashlib.sha256(b"".join(hashlib.sha256(p.read_bytes()).digest() for p in parts)).hexdigest()
     record = CACHE / "home.json"
     if record.exists() and (known := json.loads(record.read_text()))["made_from"] == wanted:
@@ -32,30 +47,42 @@ def pictures() -> dict:  # what home.json holds
 
 def _stroke(image, share):
     "The picture with this share of the scratch on it: a dark groove with a bright edge"
-    from PIL import Image, ImageDraw, ImageFilter
     import numpy as np
-    if not share: return image
+    from PIL import Image, ImageDraw, ImageFilter
+
+    if not share:
+        return image
     t = np.linspace(0, share, 60)[:, None]
     a, b, c = (np.array(p) * SIDE * 2 for p in (START, BEND, END))
-    points = (1 - t) ** 2 * a + 2 * t * (1 - t) * b + t ** 2 * c
+    points = (1 - t) ** 2 * a + 2 * t * (1 - t) * b + t**2 * c
 
     def line(width, shift):
         mask = Image.new("L", (SIDE * 2, SIDE * 2))
         draw = ImageDraw.Draw(mask)
         draw.line([tuple(p + shift) for p in points], fill=255, width=width, joint="curve")
-        return np.asarray(mask.resize((SIDE, SIDE), Image.LANCZOS).filter(ImageFilter.GaussianBlur(.7)), float)[..., None] / 255
+        return (
+            np.asarray(mask.resize((SIDE, SIDE), Image.LANCZOS).filter(ImageFilter.GaussianBlur(0.7)), float)[
+                ..., None
+            ]
+            / 255
+        )
+
     dark, bright = line(11, 0), line(4, np.array([3, 5]))
-    made = image * (1 - .75 * dark) + .75 * dark * np.array([.13, .10, .09])
-    return made * (1 - .6 * bright) + .6 * bright * np.array([.93, .93, .90])
+    made = image * (1 - 0.75 * dark) + 0.75 * dark * np.array([0.13, 0.10, 0.09])
+    return made * (1 - 0.6 * bright) + 0.6 * bright * np.array([0.93, 0.93, 0.90])
 
 
 def _make() -> dict:
     "Pictures and the figures under them"
     import numpy as np
+
     from memseg_nb.detector import Detector
     from memseg_nb.products import render_product, write_products
+
     with tempfile.TemporaryDirectory() as folder:
-        write_products(folder, PRODUCT, size=(128, 128), seed=0, train=GOOD, good=1, defective=1, progress=False)
+        write_products(
+            folder, PRODUCT, size=(128, 128), seed=0, train=GOOD, good=1, defective=1, progress=False
+        )
         detector = Detector.remember(Path(folder) / PRODUCT / "train" / "good")
     clean = render_product(PRODUCT, (SIDE, SIDE), seed=SEED)[0].permute(1, 2, 0).numpy().astype(float)
     painted = [_stroke(clean, k / (FRAMES - 1)) for k in range(FRAMES)]
@@ -63,17 +90,24 @@ def _make() -> dict:
     maps = [np.asarray(answer.map, float) for answer in answers]
     _save_strip(painted, "product")
     _save_strip([_heat(image, each) for image, each in zip(painted, maps)], "heat")
-    return {"product": PRODUCT, "frames": FRAMES, "side": SIDE, "good": GOOD,
-            "scores": [round(float(answer.score), 3) for answer in answers], "threshold": round(float(detector.threshold), 3)}
+    return {
+        "product": PRODUCT,
+        "frames": FRAMES,
+        "side": SIDE,
+        "good": GOOD,
+        "scores": [round(float(answer.score), 3) for answer in answers],
+        "threshold": round(float(detector.threshold), 3),
+    }
 
 
 def _heat(image, probability):
     "The heatmap over the picture in grey"
     import numpy as np
     from matplotlib import colormaps
-    grey = image.mean(2, keepdims=True) * .55 + .08
-    colour = colormaps["inferno"](.25 + .75 * probability)[..., :3]
-    alpha = np.clip(probability * 1.6, 0, .92)[..., None]
+
+    grey = image.mean(2, keepdims=True) * 0.55 + 0.08
+    colour = colormaps["inferno"](0.25 + 0.75 * probability)[..., :3]
+    alpha = np.clip(probability * 1.6, 0, 0.92)[..., None]
     return grey * (1 - alpha) + colour * alpha
 
 
@@ -81,6 +115,7 @@ def _save_strip(images, name: str) -> None:
     "All frames side by side in one file, and the last one by itself"
     import numpy as np
     from PIL import Image
+
     as_bytes = [np.round(np.clip(image, 0, 1) * 255).astype(np.uint8) for image in images]
     Image.fromarray(np.concatenate(as_bytes, 1)).save(CACHE / f"{name}.webp", quality=82, method=6)
     buffer = io.BytesIO()

@@ -1,4 +1,5 @@
 "Where things of the repository stand on the site, and Markdown whose links and back-ticked names lead there"
+
 import html
 import os
 import re
@@ -19,25 +20,33 @@ PAGES = {
     "nbs/guides": "guides/index",
     "memseg_nb": "reference/index",
 }
-PIECES = re.compile(r"(?P<fence>^(?P<marks>`{3,}|~{3,}).*?^(?P=marks)[ \t]*$)"
-                    r"|(?P<heading>^#{1,6} [^\n]*$)"
-                    r"|(?P<math>\$\$.+?\$\$|(?<![\\$])\$[^$\n]+\$)"
-                    r"|(?P<link>!?\[(?P<text>(?:[^\[\]]|\[[^\]]*\])*)\]\((?P<target>[^()\s]+)(?P<title>\s+\"[^\"]*\")?\))"
-                    r"|(?P<code>(?<!`)`(?P<name>[\w.]+(?:\(\))?)`(?!`))",
-                    flags=re.MULTILINE | re.DOTALL)
+PIECES = re.compile(
+    r"(?P<fence>^(?P<marks>`{3,}|~{3,}).*?^(?P=marks)[ \t]*$)"
+    r"|(?P<heading>^#{1,6} [^\n]*$)"
+    r"|(?P<math>\$\$.+?\$\$|(?<![\\$])\$[^$\n]+\$)"
+    r"|(?P<link>!?\[(?P<text>(?:[^\[\]]|\[[^\]]*\])*)\]\((?P<target>[^()\s]+)(?P<title>\s+\"[^\"]*\")?\))"
+    r"|(?P<code>(?<!`)`(?P<name>[\w.]+(?:\(\))?)`(?!`))",
+    flags=re.MULTILINE | re.DOTALL,
+)
 
 
 def page_of(
     path: str,  # of a file, from the root of the repository
 ) -> str | None:  # its page without suffix, or None if it has none
     "The page that shows a file"
-    if path in PAGES: return PAGES[path]
+    if path in PAGES:
+        return PAGES[path]
     parts = PurePosixPath(path)
-    if parts.suffix == ".ipynb" and parts.parent.as_posix() == "nbs": return f"course/{parts.stem}"
-    if parts.suffix == ".ipynb" and parts.parent.as_posix() == "nbs/exercises": return f"exercises/{parts.stem}"
-    if parts.suffix in (".md", ".ipynb") and parts.parent.as_posix() == "nbs/guides": return f"guides/{parts.stem}"
-    if parts.suffix == ".md" and parts.parts[0] == "docs": return parts.relative_to("docs").with_suffix("").as_posix()
-    if parts.suffix == ".py" and parts.stem in library.modules(): return f"source/{parts.stem}"
+    if parts.suffix == ".ipynb" and parts.parent.as_posix() == "nbs":
+        return f"course/{parts.stem}"
+    if parts.suffix == ".ipynb" and parts.parent.as_posix() == "nbs/exercises":
+        return f"exercises/{parts.stem}"
+    if parts.suffix in (".md", ".ipynb") and parts.parent.as_posix() == "nbs/guides":
+        return f"guides/{parts.stem}"
+    if parts.suffix == ".md" and parts.parts[0] == "docs":
+        return parts.relative_to("docs").with_suffix("").as_posix()
+    if parts.suffix == ".py" and parts.stem in library.modules():
+        return f"source/{parts.stem}"
     return None
 
 
@@ -63,9 +72,9 @@ class Markdown:
 
     def __init__(
         self,
-        origin: str,                 # file of the repository it comes from: "nbs/06_simulation.ipynb"
-        page: str,                   # where it stands on the site: "course/06_simulation"
-        module: str = "",            # module it is about
+        origin: str,  # file of the repository it comes from: "nbs/06_simulation.ipynb"
+        page: str,  # where it stands on the site: "course/06_simulation"
+        module: str = "",  # module it is about
         imported: dict | None = None,  # names it imports from the library, and from which module
     ):
         self.origin, self.page, self.module, self.imported = origin, page, module, imported or {}
@@ -95,9 +104,12 @@ class Markdown:
             return f"![{found['text']}]({self._image(path)}{title})"
         page = page_of(path)
         if page is None:
-            if path == "LICENSE" or path.startswith("data/"): return found["text"]
-            raise SystemExit(f"{self.origin}: links to {target}, which has no page: leave the link out, or give the file a "
-                             "page in docs/links.py")
+            if path == "LICENSE" or path.startswith("data/"):
+                return found["text"]
+            raise SystemExit(
+                f"{self.origin}: links to {target}, which has no page: leave the link out, or give it a "
+                "page in docs/links.py"
+            )
         suffix = ".ipynb" if path.endswith(".ipynb") or page == "overview" else ".md"
         return f"[{found['text']}]({relative(self.page, page)}{suffix}{anchor}{title})"
 

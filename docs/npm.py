@@ -1,4 +1,5 @@
 "JavaScript that the pages load, fetched with npm as docs/package-lock.json says and kept in build/docs/npm"
+
 import hashlib
 import shutil
 import subprocess
@@ -18,15 +19,19 @@ def fetch() -> Path:  # folder `node_modules`
         return modules
     program = shutil.which("npm")
     if not program:
-        raise SystemExit("npm: not found: the pages need a formula typesetter and an ONNX runtime from npm; install Node.js "
-                         "18 or newer (Debian, Ubuntu: apt install npm), or take https://nodejs.org")
+        raise SystemExit(
+            "npm: not found: the pages need a formula typesetter and an ONNX runtime; install Node.js "
+            "18 or newer (Debian, Ubuntu: apt install npm), or take https://nodejs.org"
+        )
     NPM.mkdir(parents=True, exist_ok=True)
     for path in files:
         shutil.copy(path, NPM)
     command = [program, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
     done = subprocess.run(command, cwd=NPM, capture_output=True, text=True)
     if done.returncode:
-        raise SystemExit(f"npm ci: failed in {NPM}: is there a network, or a registry that npm knows?\n{done.stderr}")
+        raise SystemExit(
+            f"npm ci: failed in {NPM}: is there a network, or a registry that npm knows?\n{done.stderr}"
+        )
     record.write_text(wanted)
     return modules
 

@@ -1,4 +1,5 @@
 "Pages that are not chapters: course, guides, how-to, data cards, model card, results"
+
 import csv
 import html
 import re
@@ -16,22 +17,36 @@ HOWTO_ORDER = ("own-data", "mvtec", "offline", "export")
 
 def course() -> str:
     "The list of all chapters, in groups"
-    parts = ["# The course", ":::{container} subtitle\nOne notebook a component, in the order in which the method is understood\n:::",
-             "Each chapter begins with a picture and a number to check by hand, writes the naive code, then the library's, with the "
-             "same assertion after each; then it takes the piece away, to see what it was good for. Begin with "
-             "[the recipe](00_recipe.ipynb) or go straight to [Perlin noise](03_perlin.ipynb). To run and change the chapters, "
-             "`make lab` opens them in JupyterLab."]
+    parts = [
+        "# The course",
+        ":::{container} subtitle\nOne notebook a component, in the order in which the method is understood\n"
+        ":::",
+        "Each chapter begins with a picture and a number to check by hand, writes the naive code, then the library's, with the "
+        "same assertion after each; then it takes the piece away, to see what it was good for. Begin with "
+        "[the recipe](00_recipe.ipynb) or go straight to [Perlin noise](03_perlin.ipynb). To run and change the chapters, "
+        "`make lab` opens them in JupyterLab.",
+    ]
     for title, about, group in chapters.grouped():
-        rows = "\n".join(f"| {c.number} | [{c.title}]({c.stem}.ipynb) | {c.subtitle} | {c.run_time + ' s' if c.run_time else ''} |"
-                         for c in group)
+        rows = "\n".join(
+            f"| {c.number} | [{c.title}]({c.stem}.ipynb) | {c.subtitle} | {c.run_time + ' s' if c.run_time else ''} |"
+            for c in group
+        )
         tree = "\n".join(f"{c.number} {c.title} <{c.stem}>" for c in group)
-        parts += [f"## {title}", about + ".", f"| no. | chapter | what it is about | runs in |\n| --- | --- | --- | --: |\n{rows}",
-                  f"```{{toctree}}\n:hidden:\n:caption: {title}\n\n{tree}\n```"]
+        parts += [
+            f"## {title}",
+            about + ".",
+            f"| no. | chapter | what it is about | runs in |\n| --- | --- | --- | --: |\n{rows}",
+            f"```{{toctree}}\n:hidden:\n:caption: {title}\n\n{tree}\n```",
+        ]
     if found := chapters.exercises():
         rows = "\n".join(f"- [{title}](../exercises/{path.stem}.ipynb)" for path, title, _ in found)
         tree = "\n".join(f"{title} <../exercises/{path.stem}>" for path, title, _ in found)
-        parts += ["## Exercises", "To be solved in the notebooks, where each answer is checked and a wrong one gets a hint; here to be read.",
-                  rows, f"```{{toctree}}\n:hidden:\n:caption: Exercises\n\n{tree}\n```"]
+        parts += [
+            "## Exercises",
+            "To be solved in the notebooks, where each answer is checked and a wrong one gets a hint; here to be read.",
+            rows,
+            f"```{{toctree}}\n:hidden:\n:caption: Exercises\n\n{tree}\n```",
+        ]
     return "\n\n".join(parts) + "\n"
 
 
@@ -56,8 +71,10 @@ def listing(heading: str, about: str, paths: list[Path]) -> str:
         rows.append(f"- [{title(text, path)}]({path.name}){_first_sentence(text)}")
         tree.append(path.stem)
     newline = "\n"
-    return (f"# {heading}\n\n:::{{container}} subtitle\n{about}\n:::\n\n{newline.join(rows)}\n\n"
-            f"```{{toctree}}\n:hidden:\n\n{newline.join(tree)}\n```\n")
+    return (
+        f"# {heading}\n\n:::{{container}} subtitle\n{about}\n:::\n\n{newline.join(rows)}\n\n"
+        f"```{{toctree}}\n:hidden:\n\n{newline.join(tree)}\n```\n"
+    )
 
 
 def _first_sentence(text: str) -> str:
@@ -71,11 +88,22 @@ def _first_sentence(text: str) -> str:
 
 def results() -> str:
     "What the README says was reached, and the tables of nbs/results as they were measured"
-    others = ("Which weights this package brings and where they are good and bad: [model card](model-card.md). What was measured on: "
-              "[data sets](data.md). How paper and code compare, symbol by symbol: [the ledger](../course/23_ledger.ipynb).")
-    parts = ["# Results", ":::{container} subtitle\nOnly what was run, with the command that runs it again\n:::", others, _reached()]
+    others = (
+        "Which weights this package brings and where they are good and bad: [model card](model-card.md). What was measured on: "
+        "[data sets](data.md). How paper and code compare, symbol by symbol: [the ledger](../course/23_ledger.ipynb)."
+    )
+    parts = [
+        "# Results",
+        ":::{container} subtitle\nOnly what was run, with the command that runs it again\n:::",
+        others,
+        _reached(),
+    ]
     for path in sorted(RESULTS.glob("*.csv")) if RESULTS.exists() else []:
-        parts += [f"## {path.stem.replace('_', ' ').capitalize()}", table(path), f"From `nbs/results/{path.name}`."]
+        parts += [
+            f"## {path.stem.replace('_', ' ').capitalize()}",
+            table(path),
+            f"From `nbs/results/{path.name}`.",
+        ]
     parts.append("```{toctree}\n:hidden:\n\nModel card <model-card>\nData sets <data>\n```")
     return "\n\n".join(parts) + "\n"
 
@@ -84,7 +112,9 @@ def _reached() -> str:
     "The section of the overview, without its first words"
     cells = [cell["source"] for cell in chapters.read(ROOT / "nbs" / "index.ipynb")["cells"]]
     text = next((source for source in cells if source.startswith("## What it reaches")), "")
-    text = re.sub(r"\A## What it reaches\s+(Only what was run[^\n]*\n\s*)?", "## With which command\n\n", text)
+    text = re.sub(
+        r"\A## What it reaches\s+(Only what was run[^\n]*\n\s*)?", "## With which command\n\n", text
+    )
     return links.Markdown("nbs/index.ipynb", "results/index")(text)
 
 
@@ -97,7 +127,9 @@ def table(path: Path) -> str:
     marks = " | ".join("--:" if n else "---" for n in numeric)
     body = "\n".join("| " + " | ".join(_cell(value) for value in row) + " |" for row in rows)
     words = " ".join(comments)
-    return (words + "\n\n" if words else "") + f"| {' | '.join(h.replace('_', ' ') for h in head)} |\n| {marks} |\n{body}"
+    return (
+        words + "\n\n" if words else ""
+    ) + f"| {' | '.join(h.replace('_', ' ') for h in head)} |\n| {marks} |\n{body}"
 
 
 def _number(text: str) -> bool:
@@ -112,11 +144,16 @@ def _cell(text: str) -> str:
 
 def rewritten(
     path: Path,  # a Markdown file of the repository
-    page: str,   # its place on the site
+    page: str,  # its place on the site
 ) -> tuple[str, dict[str, str]]:  # its text for the site, and images to copy
     "Links and names lead to pages; a quote right below the title is the subtitle"
     markdown = links.Markdown(path.relative_to(ROOT).as_posix(), page)
     text = markdown(path.read_text())
-    text = re.sub(r"\A(# .+\n\s*\n)((?:>.*\n)+)", lambda m: m[1] + ":::{container} subtitle\n" +
-                  re.sub(r"^> ?", "", m[2], flags=re.MULTILINE) + ":::\n", text)
+    text = re.sub(
+        r"\A(# .+\n\s*\n)((?:>.*\n)+)",
+        lambda m: (
+            m[1] + ":::{container} subtitle\n" + re.sub(r"^> ?", "", m[2], flags=re.MULTILINE) + ":::\n"
+        ),
+        text,
+    )
     return text, markdown.images

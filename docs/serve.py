@@ -1,4 +1,5 @@
 "Shows the built site on this machine: python docs/serve.py [--port 8000]"
+
 import argparse
 import functools
 import http.server
@@ -10,9 +11,16 @@ ROOT = Path(__file__).parents[1]
 
 class Handler(http.server.SimpleHTTPRequestHandler):
     "Static files with the types that modules and WebAssembly need, never an old copy"
-    extensions_map = {**http.server.SimpleHTTPRequestHandler.extensions_map, ".js": "text/javascript", ".mjs": "text/javascript",
-                      ".wasm": "application/wasm", ".onnx": "application/octet-stream", ".webp": "image/webp",
-                      ".woff2": "font/woff2"}
+
+    extensions_map = {
+        **http.server.SimpleHTTPRequestHandler.extensions_map,
+        ".js": "text/javascript",
+        ".mjs": "text/javascript",
+        ".wasm": "application/wasm",
+        ".onnx": "application/octet-stream",
+        ".webp": "image/webp",
+        ".woff2": "font/woff2",
+    }
     protocol_version = "HTTP/1.1"
 
     def end_headers(self):
@@ -27,7 +35,8 @@ class Server(http.server.ThreadingHTTPServer):
     "A browser that leaves a page before all of it has come is no error"
 
     def handle_error(self, request, client_address):
-        if not isinstance(sys.exc_info()[1], ConnectionError): super().handle_error(request, client_address)
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
 
 
 def server(folder: Path, port: int = 0) -> Server:

@@ -1,16 +1,18 @@
 """Which code the saved outputs of the notebooks come from.
 
-A notebook holds its outputs, and the pages show them. Nothing in a notebook says whether they were made by the code above them, so
-this is kept in `nbs/results/outputs.json`: notebook -> digest of its code at its last run. The pages aren't built when a notebook's
-code has another digest, or none.
+A notebook holds its outputs, and the pages show them. Nothing in a notebook says whether they were made by the
+code above them, so this is kept in `nbs/results/outputs.json`: notebook -> digest of its code at its last run. The
+pages aren't built when a notebook's code has another digest, or none.
 
-    python docs/stamp.py                   says which notebooks' outputs are older than their code; exit code 1 if any
-    python docs/stamp.py --run NAME ...    runs these notebooks (--run alone: those that need it), saves their outputs, notes the code
-    python docs/stamp.py --trust NAME ...  notes the code without a run: for notebooks that you have just run in another way
+    python docs/stamp.py                   says whose outputs are older than their code; exit code 1 if there are any
+    python docs/stamp.py --run NAME ...    runs these notebooks (--run alone: all that need it), keeps their outputs
+    python docs/stamp.py --trust NAME ...  notes the code without a run: for those that you have just run otherwise
 
-What counts is what the code does: comments, blank lines and line breaks may change, and so may the prose. A change in another module
-doesn't make a chapter's outputs old: the tests run every chapter with its assertions, and those hold the numbers in the prose.
+What counts is what the code does: comments, blank lines and line breaks may change, and so may the prose. A change
+in another module doesn't make a chapter's outputs old: the tests run every chapter with its assertions, and those
+hold the numbers in the prose.
 """
+
 import argparse
 import ast
 import hashlib
@@ -69,7 +71,9 @@ def note(names: list[str]) -> None:
     "Write down the code of these notebooks; forget notebooks that are gone"
     paths = {name_of(path): path for path in notebooks()}
     if empty := [name for name in names if '"output_type"' not in paths[name].read_text()]:
-        raise SystemExit(f"{', '.join(empty)}: no outputs at all: python docs/stamp.py --run {' '.join(empty)}")
+        raise SystemExit(
+            f"{', '.join(empty)}: no outputs at all: python docs/stamp.py --run {' '.join(empty)}"
+        )
     known = {name: value for name, value in record().items() if name in paths}
     known |= {name: digest(paths[name]) for name in names}
     RECORD.parent.mkdir(exist_ok=True)
@@ -81,20 +85,28 @@ def run(name: str) -> None:
     import nbformat
     from nbclient import NotebookClient
     from nbdev.clean import nbdev_clean
+
     path = NOTEBOOKS / f"{name}.ipynb"
     notebook = nbformat.read(path, as_version=4)
-    NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}).execute()
+    NotebookClient(
+        notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}
+    ).execute()
     nbformat.write(notebook, path)
     nbdev_clean(fname=str(path))
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--run", nargs="*", metavar="NAME")
     parser.add_argument("--trust", nargs="+", metavar="NAME")
     options = parser.parse_args()
     names = [name_of(path) for path in notebooks()]
-    asked = [name.removesuffix(".ipynb").removeprefix("nbs/") for name in [*(options.run or []), *(options.trust or [])]]
+    asked = [
+        name.removesuffix(".ipynb").removeprefix("nbs/")
+        for name in [*(options.run or []), *(options.trust or [])]
+    ]
     if wrong := [name for name in asked if name not in [*names, "all"]]:
         raise SystemExit(f"{', '.join(wrong)}: no such notebook in nbs/")
     asked = names if "all" in asked else asked
@@ -108,7 +120,8 @@ def main() -> int:
     left = stale()
     for name in left:
         print(f"nbs/{name}.ipynb: its outputs are older than its code, or nobody noted its run")
-    if left: print(f"run them: python docs/stamp.py --run {' '.join(left)}")
+    if left:
+        print(f"run them: python docs/stamp.py --run {' '.join(left)}")
     return int(bool(left))
 
 

@@ -1,4 +1,5 @@
-"The pages: built from the notebooks, without dead links or requests to elsewhere, readable in light, dark and on a phone"
+"The pages: no dead links, no requests to elsewhere, readable in light, in dark and on a phone"
+
 import contextlib
 import fcntl
 import json
@@ -28,27 +29,47 @@ import stamp
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 MISSING = [name for name in ("sphinx", "myst_nb", "pydata_sphinx_theme") if not find_spec(name)]
 MISSING += [] if shutil.which("npm") else ["npm"]
-needs_site = pytest.mark.skipif(bool(MISSING), reason=f"the pages need {', '.join(MISSING)}: pip install 'memseg-nb[docs]', Node.js")
-needs_browser = pytest.mark.skipif(not (CHROMIUM and find_spec("playwright")),
-                                   reason="pages are visited with Chromium and Playwright: apt install chromium")
+needs_site = pytest.mark.skipif(
+    bool(MISSING), reason=f"the pages need {', '.join(MISSING)}: pip install 'memseg-nb[docs]', Node.js"
+)
+needs_browser = pytest.mark.skipif(
+    not (CHROMIUM and find_spec("playwright")),
+    reason="pages are visited with Chromium and Playwright: apt install chromium",
+)
 
 
 # From notebooks to pages
 
+
 def notebook(tmp_path, *cells, name="06_simulation"):
     "A notebook of (source, outputs) cells; outputs None: Markdown"
-    made = [{"cell_type": "markdown" if outputs is None else "code", "source": source, "metadata": {},
-             **({} if outputs is None else {"outputs": outputs})} for source, outputs in cells]
+    made = [
+        {
+            "cell_type": "markdown" if outputs is None else "code",
+            "source": source,
+            "metadata": {},
+            **({} if outputs is None else {"outputs": outputs}),
+        }
+        for source, outputs in cells
+    ]
     path = tmp_path / f"{name}.ipynb"
     path.write_text(json.dumps({"cells": made, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}))
     return path
 
 
 def picture(alt):
-    return {"output_type": "display_data", "data": {"image/png": "aGVsbG8=", "text/plain": "x"}, "metadata": {"image/png": {"alt": alt}}}
+    return {
+        "output_type": "display_data",
+        "data": {"image/png": "aGVsbG8=", "text/plain": "x"},
+        "metadata": {"image/png": {"alt": alt}},
+    }
 
 
-HEAD = ("# Simulation\n\n> Made from good images\n\n> **You will be able to** blend.\n>\n> **Run time** 9 s on 2 CPU cores, measured\n", None)
+HEAD = (
+    "# Simulation\n\n> Made from good images\n\n> **You will be able to** blend.\n>\n"
+    "> **Run time** 9 s on 2 CPU cores, measured\n",
+    None,
+)
 
 
 def converted(tmp_path, monkeypatch, *cells):
@@ -60,8 +81,15 @@ def converted(tmp_path, monkeypatch, *cells):
 
 
 def test_directives_mean_on_a_page_what_they_mean_to_nbdev(tmp_path, monkeypatch):
-    cells = converted(tmp_path, monkeypatch, ("#| default_exp simulation", []), ("#| hide\nimport torch", []),
-                      ("#| export\ndef blend(x):\n    return x", []), ("#| echo: false\nprint(1)", []), ("print(2)", []))
+    cells = converted(
+        tmp_path,
+        monkeypatch,
+        ("#| default_exp simulation", []),
+        ("#| hide\nimport torch", []),
+        ("#| export\ndef blend(x):\n    return x", []),
+        ("#| echo: false\nprint(1)", []),
+        ("print(2)", []),
+    )
     code = [c for c in cells if c["cell_type"] == "code"]
     assert [c["metadata"]["tags"] for c in code] == [["hide-input"], ["library"], ["remove-input"], []]
     assert not any("#|" in c["source"] for c in code)
@@ -82,12 +110,23 @@ def test_head_has_subtitle_box_and_links(tmp_path, monkeypatch):
 
 
 def test_names_and_files_become_links():
-    markdown = links.Markdown("nbs/06_simulation.ipynb", "course/06_simulation", "simulation", {"perlin_noise": "perlin"})
-    assert '<a class="name" href="../reference/simulation.html#blend"><code>blend</code></a>' in markdown("see `blend` there")
+    markdown = links.Markdown(
+        "nbs/06_simulation.ipynb", "course/06_simulation", "simulation", {"perlin_noise": "perlin"}
+    )
+    assert '<a class="name" href="../reference/simulation.html#blend"><code>blend</code></a>' in markdown(
+        "see `blend` there"
+    )
     assert "../reference/perlin.html#perlin_noise" in markdown("`perlin_noise()` and `perlin.perlin_noise`")
     assert markdown("[a](03_perlin.ipynb#by-hand)") == "[a](03_perlin.ipynb#by-hand)"
     assert markdown("[d](../data/README.md)") == "[d](../results/data.md)"
-    unchanged = ["`images` are a word", "```python\nblend(`blend`)\n```", "## `blend`", "$a`blend`b$", "[x](https://a.b)", "[y](#z)"]
+    unchanged = [
+        "`images` are a word",
+        "```python\nblend(`blend`)\n```",
+        "## `blend`",
+        "$a`blend`b$",
+        "[x](https://a.b)",
+        "[y](#z)",
+    ]
     assert [markdown(text) for text in unchanged] == unchanged
     with pytest.raises(SystemExit, match="nowhere.txt, which has no page"):
         markdown("[n](nowhere.txt)")
@@ -97,8 +136,14 @@ def test_exported_names_are_read_from_the_source():
     simulator = library.find("simulation.Simulator")
     assert simulator.lesson == "06_simulation" and "def " not in simulator.header
     assert "perlin: PerlinRecipe           # lattices" in simulator.header
-    assert [m.name for m in simulator.methods] == ["Simulator.__call__"] and "images: Tensor" in simulator.methods[0].header
-    assert library.find("images") is None and library.find("blend") is None and library.find("shuffle_grid").module == "simulation"
+    assert [m.name for m in simulator.methods] == [
+        "Simulator.__call__"
+    ] and "images: Tensor" in simulator.methods[0].header
+    assert (
+        library.find("images") is None
+        and library.find("blend") is None
+        and library.find("shuffle_grid").module == "simulation"
+    )
     described = {name for m in library.modules().values() for name in (e.name for e in m.exported)}
     assert {"blend", "IMAGE_SUFFIXES", "Detector", "PRODUCTS"} <= described
 
@@ -106,10 +151,14 @@ def test_exported_names_are_read_from_the_source():
 def test_results_tables_round_and_align(tmp_path):
     file = tmp_path / "measured.csv"
     file.write_text("# two cores\nproduct,image_auroc\nhex_nut,0.95731\nwood,\n")
-    assert pages.table(file) == "two cores\n\n| product | image auroc |\n| --- | --: |\n| hex_nut | 0.957 |\n| wood | – |"
+    assert (
+        pages.table(file)
+        == "two cores\n\n| product | image auroc |\n| --- | --: |\n| hex_nut | 0.957 |\n| wood | – |"
+    )
 
 
 # Outputs as old as their code
+
 
 def test_outputs_older_than_their_code_are_noticed(tmp_path, monkeypatch):
     monkeypatch.setattr(stamp, "NOTEBOOKS", tmp_path)
@@ -136,21 +185,30 @@ def test_saved_outputs_are_those_of_the_code():
 
 # The built site
 
+
 def newest(*folders):
-    return max(p.stat().st_mtime for folder in folders for p in ([folder] if folder.is_file() else folder.rglob("*"))
-               if p.is_file() and "__pycache__" not in p.parts and not p.name.startswith("_modidx"))
+    return max(
+        p.stat().st_mtime
+        for folder in folders
+        for p in ([folder] if folder.is_file() else folder.rglob("*"))
+        if p.is_file() and "__pycache__" not in p.parts and not p.name.startswith("_modidx")
+    )
 
 
 @pytest.fixture(scope="session")
 def site():
-    "The folder of the site, built once, and only if something changed; options for docs/build.py: MEMSEG_DOCS=--draft"
+    "The site, built once, and only if something changed; options for docs/build.py: MEMSEG_DOCS=--draft"
     WORK.mkdir(parents=True, exist_ok=True)
     with (WORK / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         sources = [ROOT / "nbs", ROOT / "memseg_nb", DOCS, ROOT / "data" / "README.md", ROOT / "settings.ini"]
         if not (SITE / ".nojekyll").exists() or (SITE / ".nojekyll").stat().st_mtime < newest(*sources):
-            done = subprocess.run([sys.executable, str(DOCS / "build.py"), *os.environ.get("MEMSEG_DOCS", "").split()], cwd=ROOT,
-                                  capture_output=True, text=True)
+            done = subprocess.run(
+                [sys.executable, str(DOCS / "build.py"), *os.environ.get("MEMSEG_DOCS", "").split()],
+                cwd=ROOT,
+                capture_output=True,
+                text=True,
+            )
             assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return SITE
 
@@ -166,10 +224,14 @@ class Page(HTMLParser):
     def handle_starttag(self, tag, attributes):
         a = dict(attributes)
         self.anchors |= {a[key] for key in ("id", "name") if a.get(key)}
-        if tag == "a" and a.get("href"): self.links.append(a["href"])
-        if tag in ("script", "img", "iframe", "source") and a.get("src"): self.loads.append(a["src"])
-        if tag == "link" and a.get("href") and a.get("rel") not in ("next", "prev", "canonical"): self.loads.append(a["href"])
-        if tag == "img" and "alt" not in a: self.unnamed += 1
+        if tag == "a" and a.get("href"):
+            self.links.append(a["href"])
+        if tag in ("script", "img", "iframe", "source") and a.get("src"):
+            self.loads.append(a["src"])
+        if tag == "link" and a.get("href") and a.get("rel") not in ("next", "prev", "canonical"):
+            self.loads.append(a["href"])
+        if tag == "img" and "alt" not in a:
+            self.unnamed += 1
 
 
 @cache
@@ -186,18 +248,29 @@ def test_no_dead_link_and_nothing_from_elsewhere(site):
     dead, foreign, unnamed = [], [], []
     for path in html_pages(site):
         page, base = parsed(path), f"http://site/{path.relative_to(site).as_posix()}"
-        foreign += [f"{path.name}: {target}" for target in page.loads if urlsplit(urljoin(base, target)).netloc not in ("site", "")]
+        foreign += [
+            f"{path.name}: {target}"
+            for target in page.loads
+            if urlsplit(urljoin(base, target)).netloc not in ("site", "")
+        ]
         unnamed += [path.name] if page.unnamed else []
         for target in page.links + page.loads:
             parts = urlsplit(urljoin(base, target))
-            if parts.netloc != "site": continue
+            if parts.netloc != "site":
+                continue
             file = site / unquote(parts.path).lstrip("/")
             file = file / "index.html" if file.is_dir() else file
             if not file.exists():
                 dead.append(f"{path.relative_to(site)}: {target}")
-            elif parts.fragment and file.suffix == ".html" and unquote(parts.fragment) not in parsed(file).anchors:
+            elif (
+                parts.fragment
+                and file.suffix == ".html"
+                and unquote(parts.fragment) not in parsed(file).anchors
+            ):
                 dead.append(f"{path.relative_to(site)}: {target} (no such anchor)")
-    assert not dead and not foreign and not unnamed, f"{len(dead)} dead: {dead[:8]}; foreign {foreign[:5]}; no alt {unnamed[:5]}"
+    assert not dead and not foreign and not unnamed, (
+        f"{len(dead)} dead: {dead[:8]}; foreign {foreign[:5]}; no alt {unnamed[:5]}"
+    )
 
 
 @needs_site
@@ -213,9 +286,18 @@ def test_every_exported_name_has_documentation_source_and_lesson(site):
 
 @needs_site
 def test_every_chapter_and_document_has_a_page(site):
-    expected = [links.page_of(path.relative_to(ROOT).as_posix()) for path in
-                [*stamp.notebooks(), *pages.GUIDES.glob("*.md"), *DOCS.glob("howto/*.md"), ROOT / "data/README.md",
-                 ROOT / "memseg_nb/weights/README.md", ROOT / "settings.ini", ROOT / "README.md"]]
+    expected = [
+        links.page_of(path.relative_to(ROOT).as_posix())
+        for path in [
+            *stamp.notebooks(),
+            *pages.GUIDES.glob("*.md"),
+            *DOCS.glob("howto/*.md"),
+            ROOT / "data/README.md",
+            ROOT / "memseg_nb/weights/README.md",
+            ROOT / "settings.ini",
+            ROOT / "README.md",
+        ]
+    ]
     assert not [page for page in expected if not (site / f"{page}.html").exists()]
     course = (site / "course" / "index.html").read_text()
     assert all(f'href="{c.stem}.html"' in course for c in chapters.chapters())
@@ -223,11 +305,15 @@ def test_every_chapter_and_document_has_a_page(site):
 
 # In the browser
 
+
 @pytest.fixture(scope="session")
 def browser():
     from playwright.sync_api import sync_playwright
+
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        chromium = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
+        )
         yield chromium
         chromium.close()
 
@@ -243,11 +329,18 @@ def address(site):
 @contextlib.contextmanager
 def visit(browser, address, **options):
     "A tab that notes every complaint and every request to elsewhere"
-    context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, "reduced_motion": "reduce", **options})
+    context = browser.new_context(
+        **{"viewport": {"width": 1280, "height": 800}, "reduced_motion": "reduce", **options}
+    )
     tab, problems = context.new_page(), []
     tab.on("console", lambda m: problems.append(f"console: {m.text}") if m.type == "error" else None)
     tab.on("pageerror", lambda error: problems.append(f"error: {error}"))
-    tab.on("request", lambda r: None if r.url.startswith((address, "data:", "blob:")) else problems.append(f"request: {r.url}"))
+    tab.on(
+        "request",
+        lambda r: (
+            None if r.url.startswith((address, "data:", "blob:")) else problems.append(f"request: {r.url}")
+        ),
+    )
     tab.on("response", lambda r: problems.append(f"{r.status}: {r.url}") if r.status >= 400 else None)
     try:
         yield tab, problems
@@ -257,7 +350,8 @@ def visit(browser, address, **options):
 
 AXE = """async ([rules, exclude]) => (await axe.run({exclude}, {resultTypes: ['violations'], runOnly: rules}))
   .violations.filter((v) => ['serious', 'critical'].includes(v.impact))
-  .map((v) => v.id + ': ' + v.nodes.slice(0, 3).map((n) => n.target.join(' ') + ' ' + (n.any[0]?.message ?? '').slice(0, 120)).join('; '))"""
+  .map((v) => v.id + ': ' + v.nodes.slice(0, 3)
+    .map((n) => n.target.join(' ') + ' ' + (n.any[0]?.message ?? '').slice(0, 120)).join('; '))"""
 REPEATED = [".bd-header", ".bd-sidebar-primary", ".bd-sidebar-secondary", ".bd-footer"]
 ALL_RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
 WEIGHT = """() => [...performance.getEntriesByType('resource'), ...performance.getEntriesByType('navigation')]
@@ -272,8 +366,10 @@ def faults(tab, rules, exclude=()):
 
 
 def in_both_themes(tab, exclude=()):
-    "Findings in light and dark, code and formulas left out: their many small parts would take most of the time"
-    tab.evaluate("() => document.querySelectorAll('.highlight > *, mjx-container').forEach((part) => part.remove())")
+    "Findings in light and dark, code and formulas left out: their many parts would take most of the time"
+    tab.evaluate(
+        "() => document.querySelectorAll('.highlight > *, mjx-container').forEach((part) => part.remove())"
+    )
     set_theme(tab, "light")
     light = faults(tab, ALL_RULES, exclude)
     set_theme(tab, "dark")
@@ -288,8 +384,8 @@ def set_theme(tab, theme):
 @needs_browser
 @pytest.mark.parametrize("part", range(4))
 def test_pages_in_light_dark_and_on_a_phone(site, address, browser, part):
-    """Every page but the listings of source, which are one template. What many pages share (navigation, colours of code, entries of the
-    reference) is looked at by axe-core once, or in the next test."""
+    """Every page but the listings of source, which are one template. What many pages share (navigation, colours
+    of code, entries of the reference) is looked at by axe-core once, or in the next test."""
     names = [p.relative_to(site).as_posix() for p in html_pages(site)]
     names = [name for name in names if not name.startswith("source/")]
     weights, wrong = {}, []
@@ -297,7 +393,9 @@ def test_pages_in_light_dark_and_on_a_phone(site, address, browser, part):
         for name in names[part::4]:
             tab.set_viewport_size({"width": 390, "height": 800})
             tab.goto(address + name, wait_until="load")
-            tab.wait_for_function("!window.MathJax || !MathJax.startup?.promise || MathJax.startup.promise.then(() => true)")
+            tab.wait_for_function(
+                "!window.MathJax || !MathJax.startup?.promise || MathJax.startup.promise.then(() => true)"
+            )
             weights[name] = tab.evaluate(WEIGHT)
             wide = tab.evaluate("document.documentElement.scrollWidth")
             found = [f"{wide} pixels wide on a phone"] if wide > 390 else []
@@ -309,8 +407,10 @@ def test_pages_in_light_dark_and_on_a_phone(site, address, browser, part):
     (WORK / f"weights-{part}.json").write_text(json.dumps(weights, indent=1))
     assert not wrong, f"{len(wrong)} faults:\n" + "\n".join(wrong[:20])
     heaviest = max(weights, key=weights.get)
-    print(f"{len(weights)} pages, {sum(weights.values()) / len(weights) / 2**20:.2f} MB on average with everything they load at first; "
-          f"heaviest {heaviest} {weights[heaviest] / 2**20:.2f} MB")
+    print(
+        f"{len(weights)} pages, {sum(weights.values()) / len(weights) / 2**20:.2f} MB on average; "
+        f"heaviest {heaviest} {weights[heaviest] / 2**20:.2f} MB"
+    )
     assert weights[heaviest] < 5 * 2**20
 
 
@@ -362,11 +462,17 @@ def test_search_finds_and_theme_is_kept(address, browser):
 def test_without_javascript_and_in_print_the_text_stands(address, browser):
     with visit(browser, address, java_script_enabled=False) as (tab, problems):
         tab.goto(address)
-        assert tab.locator(".painter img").first.is_visible() and not tab.locator(".painter-controls").is_visible()
+        assert (
+            tab.locator(".painter img").first.is_visible()
+            and not tab.locator(".painter-controls").is_visible()
+        )
         tab.goto(address + "course/06_simulation.html")
         assert tab.locator("h1").is_visible() and not problems
     with visit(browser, address) as (tab, problems):
         tab.goto(address + "course/06_simulation.html")
         tab.emulate_media(media="print")
-        assert not tab.locator(".bd-header").first.is_visible() and not tab.locator(".bd-sidebar-primary").is_visible()
+        assert (
+            not tab.locator(".bd-header").first.is_visible()
+            and not tab.locator(".bd-sidebar-primary").is_visible()
+        )
         assert tab.locator("h1").is_visible()
