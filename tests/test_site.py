@@ -275,12 +275,13 @@ def test_no_dead_link_and_nothing_from_elsewhere(site):
 
 @needs_site
 def test_every_exported_name_has_documentation_source_and_lesson(site):
+    lessons = {chapter.stem for chapter in chapters.chapters()}
     for module in library.modules().values():
         text = (site / "reference" / f"{module.name}.html").read_text()
         for entry in module.exported:
             assert f'id="{entry.name}"' in text, f"{module.name}.{entry.name} is not described"
             assert f'source/{entry.module}.html#L-{entry.line}"' in text
-            if entry.lesson in {c.stem for c in chapters.chapters()}:
+            if entry.lesson in lessons:
                 assert f'course/{entry.lesson}.html#code-{entry.name}"' in text
 
 
