@@ -5,9 +5,9 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test lab bench readme clean help
+.PHONY: demo test lab bench docs docs-serve readme clean help
 help:            ## what there is
-	@grep -E '^[a-z]+: .*##|^[a-z]+: +##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 10
+	@grep -E '^[a-z-]+: .*##|^[a-z-]+: +##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
 
 demo: $(STAMP)   ## set up, then find defects on an embedded product: pictures and figures in demo/
 	$(BIN)/memseg demo --out demo
@@ -21,6 +21,12 @@ lab: $(STAMP)    ## set up, then open the course in JupyterLab
 bench: $(STAMP)  ## set up, then time the library against naive versions of itself, as ratios
 	$(BIN)/memseg bench
 
+docs: $(STAMP)   ## set up, then build the pages of the course and the reference into _docs/ (needs npm)
+	$(BIN)/python docs/build.py
+
+docs-serve: $(STAMP) ## show the built pages on this machine
+	$(BIN)/python docs/serve.py
+
 readme: $(STAMP) ## export the library and make README.md from nbs/index.ipynb
 	$(BIN)/nbdev-export && $(BIN)/python tests/make_readme.py
 
@@ -30,7 +36,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "memseg_nb: $$($(PYTHON) -V) has no venv module: install it (Debian, Ubuntu: apt install python3-venv)"; exit 1; }
 	@$(PYTHON) -c 'import os, shutil, sys, sysconfig; sys.exit(not (shutil.which("cc") and os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h"))))' || { echo "memseg_nb: no C compiler or no Python headers: the package 'noise' (reference for the Perlin chapter) is built on installation (Debian, Ubuntu: apt install build-essential python3-dev)"; exit 1; }
 	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[lab,onnx,test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs,lab,onnx,test]'
 	@touch $@
 
 clean:           ## remove the environment and everything that was made
