@@ -369,19 +369,13 @@ def _say(error: BaseException, words: str, wanted: bool) -> int:
     click.echo(f"memseg: {words}", err=True)
     return 1
 
-def _prepare_threads(environ) -> None:
-    "On a small machine as many threads as processors; threads that wait do so without working"
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if processors <= 4: environ.setdefault("OMP_NUM_THREADS", str(processors))
-    environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
 def main(
     arguments: list[str]|None=None,  # None: what was typed
 ) -> None:                           # never comes back: exits with 0, 1 or 2
     "The program `memseg`"
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     wanted = "--traceback" in arguments or bool(os.environ.get("MEMSEG_TRACEBACK"))
-    _prepare_threads(os.environ)  # PyTorch isn't imported yet: see the text above
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # PyTorch isn't imported yet: see the text above
     try: code = cli.main(arguments, prog_name="memseg", standalone_mode=False) or 0
     except click.ClickException as error:
         error.show()

@@ -15,7 +15,7 @@ import pytest
 from conftest import TINY
 from PIL import Image
 
-from memseg_nb.cli import _prepare_threads, main
+from memseg_nb.cli import main
 
 SETTINGS = [word for setting in TINY for word in ("--set", setting)]
 
@@ -359,11 +359,3 @@ def test_bench_writes_a_table(memseg, tmp_path, monkeypatch):
     assert code == 1 and "1 rows failed, first match: failed: too bad" in err
     code, _, err = memseg("bench", "--out", tmp_path / "b", "--rows", "macth")
     assert code == 1 and "did you mean match?" in err
-
-
-@pytest.mark.parametrize("processors, given, threads", [(2, {}, "2"), (4, {}, "4"), (64, {}, None), (2, {"OMP_NUM_THREADS": "1"}, "1")])
-def test_threads_on_small_and_large_machines(monkeypatch, processors, given, threads):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(processors)), raising=False)
-    environ = dict(given)
-    _prepare_threads(environ)
-    assert environ.get("OMP_NUM_THREADS") == threads and environ["OMP_WAIT_POLICY"] == "PASSIVE"
