@@ -1,6 +1,7 @@
 "Ways to begin: the same for all but what a way sets, one table for one setting, means that say over what"
 import csv
 import math
+from pathlib import Path
 
 import pytest
 from conftest import TINY
@@ -12,6 +13,7 @@ from memseg_nb.comparison import (COLUMNS, DEFAULT, SAYS, WAYS, compare_starts, 
 from memseg_nb.recipe import MemSegError, load_recipe
 
 QUICK = load_recipe("quick")
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -184,3 +186,8 @@ def test_files_that_are_no_comparison(tmp_path, text, says):
     path.write_text(text)
     with pytest.raises(MemSegError, match=says):
         read_rows(path)
+
+
+def test_the_readme_shows_the_measured_table():
+    rows = read_rows(ROOT / "nbs" / "results" / "comparison.csv")
+    assert markdown(rows) in (ROOT / "README.md").read_text(encoding="utf-8")
