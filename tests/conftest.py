@@ -36,3 +36,11 @@ def tiny_run(tiny_data, tiny_recipe, tmp_path_factory):
     "A finished run on it; not to be written to"
     from memseg_nb.training import train
     return train(tiny_data, "hex_nut", tmp_path_factory.mktemp("runs") / "run", tiny_recipe, progress=False)
+
+
+@pytest.fixture(scope="session")
+def playwright():
+    "One Playwright for all tests in a browser: a second one beside it is refused"
+    api = pytest.importorskip("playwright.sync_api")
+    with api.sync_playwright() as running:
+        yield running

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 @pytest.fixture(scope="module")
 def small():
     "Two steps at 64 x 64 pixels, by count"
-    return load_recipe("quick", [*TINY, "training.steps=2"])
+    return load_recipe("quick", [*TINY, "training.steps=2", "training.precision=float32"])
 
 
 @pytest.fixture(scope="module")

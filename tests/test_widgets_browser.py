@@ -90,21 +90,20 @@ RUN = """async () => {
 
 
 @pytest.fixture(scope="module")
-def page(server):
+def page(server, playwright):
     "The notebook with all widgets, run"
     address, folder = server
     write_notebook(folder / "all.ipynb", CELLS)
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page(viewport=dict(width=1400, height=1250))
-        page.set_default_timeout(90_000)
-        page.errors = []
-        page.on("pageerror", lambda error: page.errors.append(str(error)))
-        page.goto(f"{address}/lab/tree/all.ipynb?reset")
-        page.wait_for_selector(".jp-NotebookPanel .jp-Cell")
-        page.evaluate(RUN)
-        yield page
-        browser.close()
+    browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    page = browser.new_page(viewport=dict(width=1400, height=1250))
+    page.set_default_timeout(90_000)
+    page.errors = []
+    page.on("pageerror", lambda error: page.errors.append(str(error)))
+    page.goto(f"{address}/lab/tree/all.ipynb?reset")
+    page.wait_for_selector(".jp-NotebookPanel .jp-Cell")
+    page.evaluate(RUN)
+    yield page
+    browser.close()
 
 
 @pytest.fixture
