@@ -77,12 +77,12 @@ def markdown(
 def _draw_ratios(axis, lines: Sequence[dict]) -> None:
     "Bars of all comparisons, with spread"
     lines = [line for line in lines if line["ratio"] and line["row"] != "device"][::-1]
-    names = [f"{line['work']}\nagainst {line['baseline']}" for line in lines]
+    names = [f"{line['work']}, against {line['baseline']}" for line in lines]
     ratios = [line["ratio"] for line in lines]
     spread = [[max(0, line["ratio"] - line["lowest"]) for line in lines],
               [max(0, line["highest"] - line["ratio"]) for line in lines]]
     axis.barh(range(len(lines)), ratios, color=plots.GOOD, xerr=spread, error_kw=dict(ecolor=plots.THRESHOLD, lw=1))
-    axis.set_yticks(range(len(lines)), names, fontsize=5)
+    axis.set_yticks(range(len(lines)), names, fontsize=6)
     axis.set(xscale="log", xlabel="times as fast")
     axis.axvline(1, color=plots.THRESHOLD, lw=.8)
 
@@ -92,7 +92,7 @@ def _draw_parts(axis, lines: Sequence[dict]) -> None:
     parts = [line for line in lines if line["row"] == "parts" and not line["work"].endswith("whole")][::-1]
     colours = [plots.BAD if "bfloat16" in line["work"] else plots.GOOD for line in parts]
     axis.barh(range(len(parts)), [line["ours_ms"] for line in parts], color=colours)
-    axis.set_yticks(range(len(parts)), [line["work"] for line in parts], fontsize=5)
+    axis.set_yticks(range(len(parts)), [line["work"] for line in parts], fontsize=7)
     axis.set(xlabel="ms")
 
 # %% ../nbs/21_speed.ipynb #d254e132
@@ -106,15 +106,15 @@ def _draw_growth(axis, lines: Sequence[dict]) -> None:
         axis.plot([value / x for value in xs], [value / y for value in ys], marker=marker, ms=3, lw=1, label=name)
     axis.plot([1, 100], [1, 100], ":", color=plots.THRESHOLD, lw=.8, label="in proportion")
     axis.set(xscale="log", yscale="log", xlabel="size, first = 1", ylabel="time, first = 1")
-    axis.legend(frameon=False, fontsize=5)
+    axis.legend(frameon=False, fontsize=7)
 
 
 def figure(
     lines: Sequence[dict],  # by FIELDS
 ) -> Figure:
     "Ratios, parts of a step, growth"
-    drawn, axes = plots.axes_grid(1, 3, width=3.4, height=3.6)
-    for axis, draw in zip(axes[0], (_draw_ratios, _draw_parts, _draw_growth)): draw(axis, lines)
+    drawn, axes = plots.axes_grid(3, 1, width=7.5, height=3.6)
+    for axis, draw in zip(axes[:, 0], (_draw_ratios, _draw_parts, _draw_growth)): draw(axis, lines)
     return drawn
 
 # %% ../nbs/21_speed.ipynb #bf5e2756
