@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .attention import attention_maps
-from .checkpoints import Run, load_json, load_model
+from .checkpoints import Run, load_model
 from .evaluation import Measured, confusion, measure
 from .images import open_category, read_image, resize
 from .metrics import PixelMetrics, area, image_auroc, merge, rates

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import ipywidgets
 import numpy as np
-import torch
 from torch import Tensor
 
 from .checkpoints import Run
@@ -22,7 +21,7 @@ from .images import Category, open_category, resize
 from .losses import Losses
 from .model import MemSeg
 from .panels import WIDE, Chart, Panel, Picture, button, legend
-from .plots import BAD, GOOD
+from .plots import BAD
 from .recipe import MemSegError, Recipe, load_recipe
 from .training import read_losses, train
 

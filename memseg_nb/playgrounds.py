@@ -24,7 +24,7 @@ from .panels import Chart, Panel, Picture, button, menu, slider
 from .perlin import binarise, lattice, perlin, rotate
 from .products import PRODUCTS, render_product
 from .recipe import MemSegError, Recipe, flatten, load_recipe
-from .simulation import Simulation, Simulator
+from .simulation import Simulation
 from .training import make_simulator
 
 # %% ../nbs/22b_playgrounds.ipynb #b4375164

@@ -11,7 +11,7 @@ __all__ = ['NAMED', 'MemSegError', 'setting', 'allowed', 'checked', 'Section', '
 # %% ../nbs/00_recipe.ipynb #4174606f
 import configparser, difflib, math, numbers, os, re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import memseg_nb

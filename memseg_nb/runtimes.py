@@ -19,7 +19,7 @@ from .checkpoints import Run
 from .export import FACTS, digest, export_onnx, fold_norms, need
 from .metrics import PixelMetrics, image_auroc, image_score
 from .model import MemSeg, probability
-from .recipe import MemSegError, Recipe, load_recipe
+from .recipe import MemSegError, load_recipe
 
 # %% ../nbs/17c_runtimes.ipynb #a9e456da
 class Cost(NamedTuple):

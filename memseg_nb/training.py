@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 import memseg_nb
 from . import plots
 from .checkpoints import Run, check_same, fingerprint, load_state, replacing, restore, save_state
-from .distributed import Lost, Team, check_same_numbers, join, share_norms
+from .distributed import Team, check_same_numbers, join, share_norms
 from .encoder import NETWORK, SHIPPED, Encoder, load_encoder
 from .foreground import choose_method
 from .images import Category, ImageSet, open_category

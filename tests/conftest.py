@@ -7,6 +7,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait give up
 import pytest
 import torch
 
+from memseg_nb.cli import main
 from memseg_nb.products import write_products
 from memseg_nb.recipe import load_recipe
 
@@ -44,3 +45,16 @@ def playwright():
     api = pytest.importorskip("playwright.sync_api")
     with api.sync_playwright() as running:
         yield running
+
+
+@pytest.fixture
+def memseg(capfd):
+    "Run the program in this process: exit code, standard output, standard error"
+    def run(*arguments):
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            main([str(a) for a in arguments])
+        out, err = capfd.readouterr()
+        assert "Traceback" not in out + err
+        return stop.value.code, out, err
+    return run

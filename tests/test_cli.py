@@ -15,22 +15,8 @@ import pytest
 from conftest import TINY
 from PIL import Image
 
-from memseg_nb.cli import main
 
 SETTINGS = [word for setting in TINY for word in ("--set", setting)]
-
-
-@pytest.fixture
-def memseg(capfd):
-    "Run the program in this process: exit code, standard output, standard error"
-    def run(*arguments):
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as stop:
-            main([str(a) for a in arguments])
-        out, err = capfd.readouterr()
-        assert "Traceback" not in out + err
-        return stop.value.code, out, err
-    return run
 
 
 def train_arguments(data, out, *more):

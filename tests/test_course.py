@@ -8,7 +8,7 @@ import torch
 
 import memseg_nb
 from memseg_nb import course
-from memseg_nb.course import (KINDS, Exercise, Hint, Wrong, check, close, exercises, expect, expect_number, expect_tensor, find,
+from memseg_nb.course import (KINDS, Hint, Wrong, check, close, exercises, expect, expect_number, expect_tensor, find,
                               has_loop, judge, limited, order, progress, progress_table, read_progress, record, solution,
                               solve, unwritten)
 from memseg_nb.recipe import MemSegError

@@ -14,7 +14,7 @@ from conftest import TINY
 from memseg_nb.checkpoints import Run, load_state
 from memseg_nb.distributed import Lost, Team, TeamNorm, digest, join, share_norms, team_of, total, world
 from memseg_nb.images import ImageSet, open_category
-from memseg_nb.recipe import MemSegError, load_recipe
+from memseg_nb.recipe import MemSegError
 from memseg_nb.steps import Batch, StepData, learning_rate, new_state, split, train_step
 from memseg_nb.training import fresh_model, make_simulator, read_losses, train
 

@@ -12,8 +12,7 @@ import pytest
 import torch
 
 from memseg_nb import export, runtimes
-from memseg_nb.checkpoints import fingerprint, load_model
-from memseg_nb.cli import main
+from memseg_nb.checkpoints import fingerprint
 from memseg_nb.detector import Detector
 from memseg_nb.encoder import Features
 from memseg_nb.export import FACTS, FixedMemory, export_onnx, fold_norms, quantise, to_graph, write_graph
@@ -67,19 +66,6 @@ def traced(graph, monkeypatch):
 
 def copy_of(graph):
     return type(graph).FromString(graph.SerializeToString())
-
-
-@pytest.fixture
-def memseg(capfd):
-    "Run the program in this process: exit code, standard output, standard error"
-    def run(*arguments):
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as stop:
-            main([str(a) for a in arguments])
-        out, err = capfd.readouterr()
-        assert "Traceback" not in out + err
-        return stop.value.code, out, err
-    return run
 
 
 def run_graph(graph, images):

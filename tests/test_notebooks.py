@@ -1,7 +1,6 @@
 "The notebooks are the source: they run, they are clean, they make the library, and each is a lesson."
 import ast
 import json
-import os
 import re
 from pathlib import Path
 

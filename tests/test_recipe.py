@@ -1,7 +1,6 @@
 "The recipe: every key, every rule, every layer, and what a slip of the user's gets to read"
 import pickle, re
 from dataclasses import FrozenInstanceError, fields, is_dataclass
-from pathlib import Path
 
 import pytest
 

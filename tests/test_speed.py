@@ -15,7 +15,7 @@ from memseg_nb.rows import ROWS, Measured
 from memseg_nb.simulation import Simulator
 from memseg_nb.steps import StepData
 from memseg_nb.timing import Ceiling, compare, operations, peak_memory, roof, summarise
-from memseg_nb.workloads import PARTS, Workshop, ready, step_parts, stepper
+from memseg_nb.workloads import PARTS, Workshop, ready, step_parts
 
 
 @pytest.fixture(scope="module")
