@@ -105,8 +105,8 @@ class _Thread(_Steps):
         self._stop.clear()
         self.notes, self.error, self.state = _Notes(), None, "reading photos ..."
         self.thread = threading.Thread(target=self._train, args=(resume,), daemon=True)
+        self._draw(last=False)
         self.thread.start()
-        self._draw()
 
     def _train(self, resume: bool) -> None:
         try:
@@ -135,14 +135,16 @@ class _Told(_Thread):
         return (f"Step {self.notes.steps[-1]}: {self.state}. Loss {smooth(self.notes.losses)[-1]:.4f}, it began at "
                 f"{self.notes.losses[0]:.4f}; {pace:.2f} s a step.")
 
-    def _draw(self, last: bool=False) -> None:
-        now, running = time.monotonic(), self.running and not last
-        speak = last or not self.board.status or now - self._spoken > 5
-        self._drawn, self._spoken = now, now if speak else self._spoken
-        for name, on in (("start", not running), ("stop", running), ("resume", not running)):
-            self.buttons[name].disabled = not on
-        pictures = [] if self.photo is None else _views(self.notes, self.photo)
-        self.show(pictures, self.sentence() if speak else self.board.status)
+    def _draw(self, last: bool | None=None) -> None:
+        with self._pen:  # the kernel's thread and the training's never draw at the same time
+            if last is not None: self._over = last
+            now, running = time.monotonic(), not self._over
+            speak = last is not None or not self.board.status or now - self._spoken > 5
+            self._drawn, self._spoken = now, now if speak else self._spoken
+            for name, on in (("start", not running), ("stop", running), ("resume", not running)):
+                self.buttons[name].disabled = not on
+            pictures = [] if self.photo is None else _views(self.notes, self.photo)
+            self.show(pictures, self.sentence() if speak else self.board.status)
 
 # %% ../nbs/22e_monitor.ipynb #63af78d2
 class _Folders(_Told):
@@ -205,6 +207,7 @@ class TrainingMonitor(_Buttons, Panel):
         self.recipe, self._given, self.every = recipe or load_recipe("quick"), photo, every
         self.thread = self.photo = self.error = self.run = None
         self._stop, self._drawn, self._spoken, self.notes = threading.Event(), 0., 0., _Notes()
+        self._pen, self._over = threading.RLock(), True
         self.state = "Ready: choose the folders and press start."
         self.buttons = {name: button(name, tip, getattr(self, name)) for name, tip in
                         (("start", "train in a new folder"), ("stop", "after this step"), ("resume", "go on with the run"))}
