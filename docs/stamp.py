@@ -86,6 +86,9 @@ def run(name: str) -> None:
     from nbclient import NotebookClient
     from nbdev.clean import nbdev_clean
 
+    sys.path.insert(0, str(ROOT / "tests"))
+    from strip_views import strip
+
     path = NOTEBOOKS / f"{name}.ipynb"
     notebook = nbformat.read(path, as_version=4)
     NotebookClient(
@@ -93,6 +96,7 @@ def run(name: str) -> None:
     ).execute()
     nbformat.write(notebook, path)
     nbdev_clean(fname=str(path))
+    strip(path)
 
 
 def main() -> int:

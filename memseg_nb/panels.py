@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['FRONT', 'WIDE', 'png', 'ticks', 'label', 'value_at', 'Chart', 'point', 'legend', 'svg', 'Picture', 'data_uri',
-           'Board', 'slider', 'menu', 'button', 'Panel']
+           'Board', 'slider', 'menu', 'button', 'Panel', 'Explore']
 
-# %% ../nbs/22a_panels.ipynb #c74e122d
+# %% ../nbs/22a_panels.ipynb #d71a6602
 import base64
 import html
 import io
@@ -23,7 +23,7 @@ import traitlets
 from matplotlib import colormaps
 from PIL import Image
 
-from .plots import BAD, GOOD, THRESHOLD, as_array, grid
+from .plots import BAD, GOOD, THRESHOLD, as_array, as_png, grid
 from .recipe import MemSegError
 
 # %% ../nbs/22a_panels.ipynb #aa4132ad
@@ -253,7 +253,7 @@ def _coloured(picture: Picture):
     if as_array(picture.content).dtype == bool: return picture.content
     return as_array(Image.open(io.BytesIO(png(picture.content, picture.cmap, picture.limits))))
 
-# %% ../nbs/22a_panels.ipynb #072716f0
+# %% ../nbs/22a_panels.ipynb #34054129
 class _Shown:
     "What is on the board, from Python's side"
     board: Board
@@ -276,11 +276,22 @@ class _Shown:
         titles = [re.split("[,:]", one.caption)[0][:18] for one in chosen]
         return grid([_coloured(one) for one in chosen], titles, min(len(chosen), 8), size=1.2)
 
-    def _repr_mimebundle_(self, include=None, exclude=None):
-        return self.widget._repr_mimebundle_() | {"text/plain": f"{self.question}\n{self.status}"}
+# %% ../nbs/22a_panels.ipynb #db4043fc
+class _Kept(_Shown):
+    "What is left of a panel where nothing can be moved"
+    def _still(self) -> dict[str, bytes | str]:
+        "The pictures as one file, where nothing can be moved; a chart only where there's nothing else"
+        contents = [picture.content for picture in self.pictures.values()]
+        if not contents: return {}
+        if all(isinstance(content, Chart) for content in contents): return {"image/svg+xml": svg(contents[0]).decode()}
+        return {"image/png": as_png(self.figure())}
 
-# %% ../nbs/22a_panels.ipynb #2867d910
-class _Driven(_Shown):
+    def _repr_mimebundle_(self, include=None, exclude=None):
+        words = {"text/plain": f"{self.question}\n{self.status}"}
+        return self.widget._repr_mimebundle_() | words | self._still(), {"image/png": {"alt": self.status or self.question}}
+
+# %% ../nbs/22a_panels.ipynb #50bd1cb5
+class _Driven(_Kept):
     "What happens when a control or a picture is touched"
     controls: dict[str, ipywidgets.Widget]
 
@@ -330,3 +341,20 @@ class Panel(_Driven):
         with self.once():
             for name, value in values.items(): self.controls[name].value = value
         return self
+
+# %% ../nbs/22a_panels.ipynb #59f83a76
+class Explore(Panel):
+    "A panel around one function"
+    def __init__(
+        self,
+        question: str,  # that it answers
+        look,           # gets the controls' values by name; returns a list of `Picture` and a sentence
+        hint: str="",   # how to use it
+        **controls: ipywidgets.Widget,  # by name, from `slider` or `menu`
+    ):
+        self.question, self.hint, self.look = question, hint, look
+        super().__init__(controls)
+
+    def update(self) -> None:
+        "Shows what the function returns"
+        self.show(*self.look(**{name: self[name] for name in self.controls}))

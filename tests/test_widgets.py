@@ -1,6 +1,8 @@
 "Widgets: what they show is what the library computes; each is driven without a browser here"
 import io
 import re
+import threading
+import time
 from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +21,7 @@ from memseg_nb.images import save_image
 from memseg_nb.metrics import PixelMetrics, area, image_auroc, label_regions, rates
 from memseg_nb.monitor import smooth
 from memseg_nb.painter import cover, place
-from memseg_nb.panels import FRONT, Chart, Panel, Picture, legend, menu, png, point, slider, svg, ticks
+from memseg_nb.panels import FRONT, Chart, Explore, Panel, Picture, legend, menu, png, point, slider, svg, ticks
 from memseg_nb.perlin import binarise
 from memseg_nb.products import render_product
 from memseg_nb.recipe import MemSegError, load_recipe
@@ -102,8 +104,31 @@ def test_panel_says_errors_and_goes_on():
 
 
 def test_panel_is_displayed_as_a_widget_and_as_words():
-    bundle = Counting(dict(low=slider("low", .5, 0., 1.)))._repr_mimebundle_()
+    bundle, _ = Counting(dict(low=slider("low", .5, 0., 1.)))._repr_mimebundle_()
     assert "application/vnd.jupyter.widget-view+json" in bundle and bundle["text/plain"] == "How often?\nlow 0.50"
+
+
+def test_a_page_without_a_kernel_shows_the_last_picture_or_chart():
+    def look(high):
+        picture = Picture("steps", np.eye(4) * high, f"diagonal of {high:.1f}", "steps")
+        return ([picture] if high < .9 else [Picture("chart", Chart((0, 1), (0, 1), "x", "y"), "empty", "chart")]), f"up to {high:.1f}"
+
+    panel = Explore("How high?", look, high=slider("high", .5, 0., 1.))
+    bundle, metadata = panel._repr_mimebundle_()
+    assert Image.open(io.BytesIO(bundle["image/png"])).size > (50, 50)
+    assert metadata["image/png"]["alt"] == "up to 0.5"
+    bundle, _ = panel.set(high=1.)._repr_mimebundle_()
+    assert "image/png" not in bundle and bundle["image/svg+xml"].startswith("<svg")
+
+
+def test_explore_says_what_its_function_could_not_do():
+    def look(size):
+        if size > 2: raise MemSegError("size 3: expected 1 or 2; move the slider back")
+        return [Picture("one", np.zeros((4, 4)), "black")], f"size {size}"
+
+    panel = Explore("How large?", look, size=slider("size", 1, 1, 4))
+    assert panel.set(size=2).status == "size 2"
+    assert panel.set(size=3).status.startswith("size 3: expected 1 or 2")
 
 
 def test_front_end_draws_and_does_not_compute():
@@ -431,6 +456,17 @@ def test_what_goes_wrong_is_said(tiny_data, tiny_recipe, tmp_path):
     assert monitor.wait(60) and "no such folder" in monitor.status and isinstance(monitor.error, MemSegError)
     monitor.resume()
     assert monitor.wait(60) and "no run folder" in monitor.status
+
+
+def test_the_last_word_is_the_trainings(tiny_recipe, tmp_path):
+    class Slow(TrainingMonitor):  # the kernel's thread takes its time with what it draws
+        def show(self, pictures, status):
+            if threading.current_thread() is threading.main_thread(): time.sleep(.3)
+            super().show(pictures, status)
+
+    monitor = Slow(tmp_path / "nowhere", out=tmp_path / "run", recipe=tiny_recipe)
+    monitor.start()
+    assert monitor.wait(60) and "no such folder" in monitor.status and not monitor.buttons["start"].disabled
 
 
 def test_one_training_at_a_time(tiny_data, tiny_recipe, tmp_path):
