@@ -464,6 +464,10 @@ def test_the_last_word_is_the_trainings(tiny_recipe, tmp_path):
             if threading.current_thread() is threading.main_thread(): time.sleep(.3)
             super().show(pictures, status)
 
+        def _photo(self):
+            time.sleep(.1)
+            return super()._photo()
+
     monitor = Slow(tmp_path / "nowhere", out=tmp_path / "run", recipe=tiny_recipe)
     monitor.start()
     assert monitor.wait(60) and "no such folder" in monitor.status and not monitor.buttons["start"].disabled
