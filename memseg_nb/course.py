@@ -143,7 +143,7 @@ class Wrong(NamedTuple):
     hint: str        # words of the hint that it must get
     why: str         # what somebody who answers so has in mind
 
-# %% ../nbs/24_course.ipynb #70076cbc
+# %% ../nbs/24_course.ipynb #a627b216
 @dataclass(frozen=True)
 class Exercise:
     "Something to do, and how to tell whether it was done"
@@ -155,22 +155,23 @@ class Exercise:
     solution: str                # Python that binds the answer to its name, or to `answer`
     wrong: tuple[Wrong, ...]     # two at least
     check: Callable[[object], None]  # stops with a `Hint`, or accepts
+    also: tuple=()               # right answers that aren't the solution: another way, another rounding
 
     @property
     def name(self) -> str:
         "What the answer is called in the solution"
         return self.answer.split("(")[0].removeprefix("class ") if "(" in self.answer else "answer"
 
-# %% ../nbs/24_course.ipynb #88b3c587
+# %% ../nbs/24_course.ipynb #4ba9fff4
 _EXERCISES: dict[str, Exercise] = {}
 
 
 def exercise(
-    key: str, title: str, kind: str, chapter: str, answer: str, solution: str, wrong: tuple[Wrong, ...],
+    key: str, title: str, kind: str, chapter: str, answer: str, solution: str, wrong: tuple[Wrong, ...], also: tuple=(),
 ) -> Callable:   # a decorator for the checker
     "Make an exercise of the checker below it"
     def decorate(check):
-        _EXERCISES[key] = Exercise(key, title, kind, chapter, answer, solution.strip(), tuple(wrong), check)
+        _EXERCISES[key] = Exercise(key, title, kind, chapter, answer, solution.strip(), tuple(wrong), check, tuple(also))
         return check
     return decorate
 

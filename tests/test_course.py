@@ -352,6 +352,9 @@ ALSO_RIGHT = [
 ]
 
 
+ALSO_RIGHT += [(one.key, answer) for one in EXERCISES for answer in one.also]
+
+
 @pytest.mark.parametrize("key, answer", ALSO_RIGHT, ids=[f"{key}-{k}" for k, (key, _) in enumerate(ALSO_RIGHT)])
 def test_other_right_answers_are_accepted(key, answer):
     assert judge(key, answer) is None
