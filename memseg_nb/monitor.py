@@ -206,9 +206,8 @@ class TrainingMonitor(_Buttons, Panel):
     ):
         self.recipe, self._given, self.every = recipe or load_recipe("quick"), photo, every
         self.thread = self.photo = self.error = self.run = None
-        self._stop, self._drawn, self._spoken, self.notes = threading.Event(), 0., 0., _Notes()
-        self._pen, self._over = threading.RLock(), True
-        self.state = "Ready: choose the folders and press start."
+        self._stop, self._pen, self._over = threading.Event(), threading.RLock(), True
+        self._drawn, self._spoken, self.notes, self.state = 0., 0., _Notes(), "Ready: choose the folders and press start."
         self.buttons = {name: button(name, tip, getattr(self, name)) for name, tip in
                         (("start", "train in a new folder"), ("stop", "after this step"), ("resume", "go on with the run"))}
         super().__init__(_texts(data=data, category=category, out=out), (ipywidgets.HBox(list(self.buttons.values())),))
