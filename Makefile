@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test lab bench docs docs-serve readme clean help
+.PHONY: demo test lab bench docs docs-serve slides readme clean help
 help:            ## what there is
 	@grep -E '^[a-z-]+: .*##|^[a-z-]+: +##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
 
@@ -26,6 +26,9 @@ docs: $(STAMP)   ## set up, then build the pages of the course and the reference
 
 docs-serve: $(STAMP) ## show the built pages on this machine
 	$(BIN)/python docs/serve.py
+
+slides: $(STAMP) ## set up, then make slides of all chapters in build/slides/ (needs npm)
+	$(BIN)/python docs/slides/make.py
 
 readme: $(STAMP) ## export the library and make README.md from nbs/index.ipynb
 	$(BIN)/nbdev-export && $(BIN)/python tests/make_readme.py

@@ -1,0 +1,193 @@
+"""Slides of all chapters: python docs/slides/make.py [--out build/slides] [CHAPTER ...]
+
+A folder of static pages, one a chapter, that reveal.js shows without a network: formulas are typeset while the slides
+are made, and everything a page loads lies beside it. `s` on a slide opens the speaker's view with the prose of the chapter.
+"""
+
+import argparse
+import hashlib
+import html
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from markdown_it import MarkdownIt
+from mdit_py_plugins.dollarmath import dollarmath_plugin
+from PIL import Image
+from pygments import highlight
+from pygments.formatters import HtmlFormatter
+from pygments.lexers import PythonLexer
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+sys.path[:0] = [str(HERE), str(HERE.parent)]
+import chapters
+import npm
+from cut import Slide, deck
+
+NPM = ROOT / "build" / "slides-npm"
+REVEAL = ("dist/reveal.css", "dist/reveal.js", "plugin/notes/notes.js", "LICENSE")
+CODE_STYLE = HtmlFormatter(nowrap=True, style="default")
+LOCK = ("package.json", "package-lock.json")
+
+
+def fetch() -> Path:  # folder of reveal.js
+    "reveal.js at the locked version, checked by npm against the locked hash; once"
+    wanted = hashlib.sha256(b"".join((HERE / name).read_bytes() for name in LOCK)).hexdigest()
+    record = NPM / "fetched"
+    if not record.exists() or record.read_text() != wanted:
+        program = shutil.which("npm")
+        if not program:
+            raise SystemExit("npm: not found: slides need reveal.js; install Node.js 18 or newer (Debian, Ubuntu: apt install npm)")
+        NPM.mkdir(parents=True, exist_ok=True)
+        for name in LOCK:
+            shutil.copy(HERE / name, NPM)
+        command = [program, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
+        done = subprocess.run(command, cwd=NPM, capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(f"npm ci: failed in {NPM}: is there a network, or a registry that npm knows?\n{done.stderr}")
+        record.write_text(wanted)
+    return NPM / "node_modules" / "reveal.js"
+
+
+# Words and formulas
+
+
+class Words:
+    "Markdown to HTML; formulas are left as marks, and typeset all at once by `typeset`"
+
+    def __init__(self):
+        self.formulas: dict[tuple[str, bool], int] = {}
+        self.markdown = MarkdownIt("commonmark", {"html": False}).enable("table").use(dollarmath_plugin, allow_space=False)
+        self.markdown.add_render_rule("math_inline", lambda _, tokens, k, *rest: self.mark(tokens[k].content))
+        for name in ("math_block", "math_inline_double"):
+            self.markdown.add_render_rule(name, lambda _, tokens, k, *rest: self.mark(tokens[k].content, True))
+
+    def mark(self, tex: str, display: bool = False) -> str:
+        number = self.formulas.setdefault((tex.strip(), display), len(self.formulas))
+        return f"\0{number}\0"
+
+    def inline(self, text: str) -> str: return self.markdown.renderInline(text)
+
+    def block(self, text: str) -> str:
+        "Prose for the notes: links to notebooks become their words, pictures are left out"
+        text = re.sub(r"!\[[^\]]*\]\([^)]*\)", "", text)
+        text = re.sub(r"\[((?:[^\[\]]|\[[^\]]*\])*)\]\((?!https?:)[^)]*\)", r"\1", text)
+        text = re.sub(r"^#+ (.+)$", r"**\1**", re.sub(r"^# .+$", "", text, flags=re.MULTILINE), flags=re.MULTILINE)
+        return self.markdown.render(text)
+
+    def typeset(self) -> tuple[list[str], str]:  # SVG a formula, and their style
+        "All formulas, by MathJax in one run of node"
+        node = shutil.which("node")
+        if not node:
+            raise SystemExit("node: not found: formulas are typeset by MathJax; install Node.js 18 or newer")
+        command = [node, str(HERE / "formulas.js"), str(npm.fetch() / "mathjax")]
+        done = subprocess.run(command, input=json.dumps(list(self.formulas)), capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(f"formulas: MathJax failed\n{done.stderr}")
+        made = json.loads(done.stdout)
+        wrong = [tex for (tex, _), svg in zip(self.formulas, made["svg"]) if 'data-mml-node="merror"' in svg]
+        if wrong:
+            raise SystemExit(f"formula that MathJax doesn't understand: {wrong[0]}")
+        return made["svg"], made["style"]
+
+
+# HTML
+
+
+def page(chapter: chapters.Chapter, slides: list[Slide], words: Words, pictures: Path) -> str:
+    "A chapter's deck; its pictures are written to a folder"
+    pictures.mkdir(parents=True, exist_ok=True)
+    body = "\n".join(_slide(slide, words, pictures, number) for number, slide in enumerate(slides, 1))
+    template = (HERE / "deck.html").read_text()
+    values = dict(TITLE=html.escape(f"{chapter.number} {chapter.title}"), BODY=body, FOOT=html.escape(f"{chapter.number} {chapter.title}"))
+    return re.sub(r"\{\{(\w+)\}\}", lambda found: values[found[1]], template)
+
+
+def _slide(slide: Slide, words: Words, pictures: Path, number: int) -> str:
+    level = "h1" if slide.kind == "title" else "h2"
+    lead = f'<p class="lead">{words.inline(slide.lead)}</p>' if slide.lead else ""
+    line = f'<p class="line">{words.inline(slide.line)}</p>' if slide.line else ""
+    things, narrow = [], ""
+    things += [f'<div class="equation">{words.mark(tex, True)}</div>' for tex in slide.equations]
+    if slide.points:
+        things.append("<ul>" + "".join(f"<li>{words.inline(point)}</li>" for point in slide.points) + "</ul>")
+    if slide.rows:
+        things.append(_table(slide.rows, words))
+    if slide.code:
+        code = highlight(slide.code, PythonLexer(), CODE_STYLE)
+        things.append(f'<pre class="code" tabindex="0" style="--letters:{_widest(slide.code, 52)}"><code>{code}</code></pre>')
+    if slide.printed:
+        things.append(f'<pre class="printed" style="--letters:{_widest(slide.printed, 52)}">{html.escape(slide.printed)}</pre>')
+    if slide.picture:
+        alt, data = slide.picture
+        file = pictures / f"{number}.png"
+        file.write_bytes(data)
+        width, height = Image.open(file).size
+        narrow = " beside" if width < 1.5 * height and (slide.equations or slide.line) else ""
+        things.append(f'<figure><img src="{pictures.name}/{file.name}" alt="{html.escape(alt)}" width="{width}" height="{height}"></figure>')
+    head = f"<header>{lead}<{level}>{words.inline(slide.title)}</{level}>{line}</header>"
+    return (f'<section class="{slide.kind}{narrow}">{head}<div class="things">{"".join(things)}</div>'
+            f'<aside class="notes">{words.block(slide.notes)}</aside></section>')
+
+
+def _widest(text: str, least: int) -> int: return max(least, *map(len, text.splitlines()))
+
+
+def _table(rows: list[list[str]], words: Words) -> str:
+    def line(row, tag): return "<tr>" + "".join(f"<{tag}>{words.inline(cell)}</{tag}>" for cell in row) + "</tr>"
+    dense = ' class="dense"' if len(rows[0]) > 4 or len(rows) > 9 else ""
+    return f"<table{dense}><thead>{line(rows[0], 'th')}</thead><tbody>{''.join(line(row, 'td') for row in rows[1:])}</tbody></table>"
+
+
+def index(counts: dict[str, int]) -> str:
+    "The list of all decks"
+    parts = []
+    for title, about, group in chapters.grouped():
+        here = [c for c in group if c.stem in counts]
+        rows = "".join(f'<li><a href="{c.stem}.html">{c.number} {html.escape(c.title)}</a> {html.escape(c.subtitle)} '
+                       f'<span>{counts[c.stem]} slides</span></li>' for c in here)
+        parts += [f"<h2>{html.escape(title)}</h2><ul>{rows}</ul>"] if here else []
+    return (HERE / "index.html").read_text().replace("{{BODY}}", "\n".join(parts))
+
+
+def build(out: Path, only: list[str] | None = None) -> dict[str, int]:  # slides a chapter
+    "All decks into a folder"
+    reveal, words = fetch(), Words()
+    shutil.rmtree(out, ignore_errors=True)
+    (out / "assets").mkdir(parents=True)
+    chosen = [c for c in chapters.chapters() if not only or c.stem in only]
+    decks = {c.stem: deck(c) for c in chosen}
+    pages = {c.stem: page(c, decks[c.stem], words, out / c.stem) for c in chosen}
+    svg, style = words.typeset()
+    for stem, text in pages.items():
+        (out / f"{stem}.html").write_text(re.sub("\0(\\d+)\0", lambda found: svg[int(found[1])], text))
+    counts = {stem: len(slides) for stem, slides in decks.items()}
+    (out / "index.html").write_text(index(counts))
+    for name in REVEAL:
+        shutil.copy(reveal / name, out / "assets" / Path(name).name)
+    css = (HERE / "deck.css").read_text() + style + HtmlFormatter(style="default").get_style_defs(".code")
+    (out / "assets" / "deck.css").write_text(css)
+    return counts
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("chapters", nargs="*", help="only these, such as 06_simulation")
+    parser.add_argument("--out", type=Path, default=ROOT / "build" / "slides")
+    options = parser.parse_args()
+    known = [c.stem for c in chapters.chapters()]
+    if unknown := [name for name in options.chapters if name not in known]:
+        raise SystemExit(f"{unknown[0]}: no such chapter: there are {', '.join(known)}")
+    start = time.perf_counter()
+    counts = build(options.out.resolve(), options.chapters)
+    print(f"{len(counts)} decks, {sum(counts.values())} slides in {options.out} after {time.perf_counter() - start:.0f} s: "
+          f"open {options.out / 'index.html'}")
+
+
+if __name__ == "__main__":
+    main()
