@@ -1,4 +1,5 @@
 "Slides: every deck is whole, none is a wall of text, nothing sticks out of a slide, nothing comes from elsewhere"
+import fcntl
 import json
 import re
 import shutil
@@ -125,8 +126,12 @@ def test_sentences():
 @pytest.fixture(scope="module")
 def slides(tmp_path_factory):
     "All decks"
-    out = tmp_path_factory.mktemp("slides")
-    done = subprocess.run([sys.executable, str(ROOT / "docs" / "slides" / "make.py"), "--out", str(out)], capture_output=True, text=True)
+    out, work = tmp_path_factory.mktemp("slides"), ROOT / "build" / "docs"
+    work.mkdir(parents=True, exist_ok=True)
+    with (work / "lock").open("w") as lock:  # npm serves one at a time
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = subprocess.run([sys.executable, str(ROOT / "docs" / "slides" / "make.py"), "--out", str(out)],
+                              capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return out
 

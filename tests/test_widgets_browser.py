@@ -2,6 +2,7 @@
 
 Screenshots go to pytest's temporary folder, or to the folder that MEMSEG_SCREENSHOTS names.
 """
+import fcntl
 import json
 import os
 import shutil
@@ -273,3 +274,42 @@ def test_everything_has_a_name(page, panel):
     assert page.evaluate(UNNAMED) == []
     assert page.evaluate("[...document.querySelectorAll('.memseg-panel img')].filter((image) => !image.alt).length") == 0
     assert not page.errors
+
+
+AXE = """async () => (await axe.run({include: [['.memseg-panel']]}, {resultTypes: ['violations']}))
+    .violations.filter((fault) => ['serious', 'critical'].includes(fault.impact))
+    .flatMap((fault) => fault.nodes.map((node) => `${fault.id}: ${node.target.join(' ')} ${node.html.slice(0, 150)} `
+        + (node.any[0]?.message ?? node.all[0]?.message ?? '').slice(0, 150)))"""
+
+
+@pytest.fixture(scope="module")
+def axe():
+    "axe-core at the version that the pages are looked at with"
+    if not shutil.which("npm"): pytest.skip("axe-core needs npm: install Node.js")
+    sys.path.insert(0, str(ROOT / "docs"))
+    import npm
+    (ROOT / "build" / "docs").mkdir(parents=True, exist_ok=True)
+    with (ROOT / "build" / "docs" / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return npm.fetch() / "axe-core" / "axe.min.js"
+
+
+@pytest.mark.parametrize("theme", ["JupyterLab Light", "JupyterLab Dark"])
+def test_axe_finds_no_serious_fault_in_any_widget(page, panel, axe, theme):
+    for name in CELLS: panel(name)
+    page.add_script_tag(path=str(axe))
+    page.evaluate("theme => window.jupyterapp.commands.execute('apputils:change-theme', {theme})", theme)
+    page.wait_for_function("theme => document.body.dataset.jpThemeName === theme", arg=theme)
+    page.wait_for_timeout(500)
+    assert page.locator(".memseg-panel").count() == len(CELLS)
+    assert page.evaluate(AXE) == []
+
+
+def test_axe_would_find_a_fault(page, panel, axe):
+    perlin = panel("perlin")
+    page.add_script_tag(path=str(axe))
+    image = perlin.locator("img").first
+    alt = image.get_attribute("alt")
+    image.evaluate("element => element.removeAttribute('alt')")
+    assert any(fault.startswith("image-alt") for fault in page.evaluate(AXE))
+    image.evaluate("(element, alt) => element.setAttribute('alt', alt)", alt)
