@@ -55,8 +55,8 @@ class _Detached(_NoGradient):
     def train(self, mode=True): return super().train(False)
     def forward(self, x): return self.eval().inner(x).detach()
 
-# %% ../../nbs/exercises/02_memory.ipynb #d14bc16c
-@exercise("7.2", "Frozen, really", "changing", "07_encoder", "class Frozen(network)", """
+# %% ../../nbs/exercises/02_memory.ipynb #cc2e5ed4
+_FROZEN = """
 class Frozen(nn.Module):
     def __init__(self, network):
         super().__init__()
@@ -67,12 +67,16 @@ class Frozen(nn.Module):
 
     def forward(self, x):
         return self.network(x)
-""", (
+"""
+_FROZEN_WRONG = (
     Wrong(_NoGradient, "batch norm", "no gradients, and no more"),
     Wrong(_EvalOnce, ".train()", "evaluation mode once, at the beginning"),
     Wrong(_EvalOnly, "require gradients", "forgets the gradients"),
     Wrong(_Detached, "through", "cuts the gradient to the input as well"),
-))
+)
+
+# %% ../../nbs/exercises/02_memory.ipynb #4f0b22e2
+@exercise("7.2", "Frozen, really", "changing", "07_encoder", "class Frozen(network)", _FROZEN, _FROZEN_WRONG)
 def check_frozen(Frozen):
     "Values, parameters, statistics, after train() of itself and of a parent"
     torch_state = torch.Generator().manual_seed(0)
@@ -94,14 +98,14 @@ def check_frozen(Frozen):
     probe = x.clone().requires_grad_()
     expect(frozen(probe).requires_grad, "gradients must still pass through it to the input; only its own weights get none")
 
-# %% ../../nbs/exercises/02_memory.ipynb #3fa8843c
+# %% ../../nbs/exercises/02_memory.ipynb #b5b7dcfc
 MEAN, STD = torch.tensor([.485, .456, .406]).view(3, 1, 1), torch.tensor([.229, .224, .225]).view(3, 1, 1)
 
 
 def _in_place(images):
     return images.sub_(MEAN).div_(STD)
 
-
+# %% ../../nbs/exercises/02_memory.ipynb #93d9b621
 @exercise("7.3", "Normalise as ImageNet does", "using", "07_encoder", "normalise(images)", """
 def normalise(images):
     mean = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
@@ -160,7 +164,7 @@ def check_best(answer):
     expect(number != 3.5, "3.5 is the smallest sum of differences; the question is which sample has it")
     expect(number == 1, "for each sample add up |MI - II| over the four numbers; i* is the one with the smallest sum")
 
-# %% ../../nbs/exercises/02_memory.ipynb #83528493
+# %% ../../nbs/exercises/02_memory.ipynb #f0bf4314
 def _looped(memory, features):
     return torch.tensor([min(range(len(memory)), key=lambda n: (memory[n] - f).abs().sum().item()) for f in features])
 
@@ -169,17 +173,22 @@ def _all(memory, features):
     return (memory[None] - features[:, None]).abs()
 
 
-@exercise("8.3", "Match without a loop", "rebuilding", "08_memory", "match(memory, features)", """
+_MATCH = """
 def match(memory, features):
     return torch.cdist(features.flatten(1), memory.flatten(1), p=1).argmin(1)
-""", (
+"""
+_MATCH_WRONG = (
     Wrong(_looped, "loop", "the naive version"),
     Wrong(lambda m, f: torch.cdist(f.flatten(1), m.flatten(1)).argmin(1), "square", "Euclidean distance"),
     Wrong(lambda m, f: torch.cdist(f.flatten(1), m.flatten(1), p=1).argmax(1), "farthest", "argmax"),
     Wrong(lambda m, f: torch.cdist(f.flatten(1), m.flatten(1), p=1).argmin(0), "shape", "the minimum over the images"),
     Wrong(lambda m, f: _all(m, f).amax((2, 3, 4)).argmin(1), "sum", "the largest single difference"),
     Wrong(lambda m, f: (m.mean((1, 2, 3))[None] - f.mean((1, 2, 3))[:, None]).abs().argmin(1), "before", "compares means"),
-))
+)
+
+# %% ../../nbs/exercises/02_memory.ipynb #aecbdda1
+@exercise("8.3", "Match without a loop", "rebuilding", "08_memory", "match(memory, features)",
+          _MATCH, _MATCH_WRONG)
 def check_match(match):
     "No loop; against all differences, where the usual mistakes differ"
     expect(not has_loop(match), "there is a loop in it: flatten both and let torch.cdist compare all with all")
@@ -217,13 +226,13 @@ def check_joint(joint):
     expect(not torch.equal(given, d.amin(0).argmin(1)), "you take the smallest of the three distances; their sum counts")
     expect(torch.equal(given, d.sum(0).argmin(1)), "add the distances of the levels, then take the sample with the smallest sum")
 
-# %% ../../nbs/exercises/02_memory.ipynb #922168f5
+# %% ../../nbs/exercises/02_memory.ipynb #6e348019
 def _replaced(memory, sample):
     memory = memory.clone()
     memory[0] = sample
     return memory
 
-
+# %% ../../nbs/exercises/02_memory.ipynb #86b06009
 @exercise("8.5", "Poison the memory", "proving", "08_memory", "poison(memory, defective)", """
 def poison(memory, defective):
     poisoned = memory.clone()
