@@ -2,7 +2,7 @@
 
 # %% auto #0
 __all__ = ['check_pairs', 'check_auroc', 'check_pixels', 'check_pro', 'check_fooled', 'check_precision', 'check_may',
-           'check_limit', 'check_regions', 'check_place']
+           'check_kinds', 'check_limit', 'check_regions', 'check_place']
 
 # %% ../../nbs/exercises/06_evaluation.ipynb #45b37b3c
 import torch
@@ -23,7 +23,8 @@ def check_pairs(answer):
     expect(not close(value, 1 / 3), "the other way round: the defective image should have the higher score")
     expect(not close(value, .8), "pairs are counted, not images")
     expect(not close(value, .5), "0.3 is higher than one of the good ones")
-    expect(close(value, 2 / 3, 2e-3), "0.8 is higher than all three good scores, 0.3 than one of them; there are 3 x 2 pairs")
+    expect(close(value, 2 / 3, 2e-3),
+           "0.8 is higher than all three good scores, 0.3 than one of them; there are 3 x 2 pairs")
 
 # %% ../../nbs/exercises/06_evaluation.ipynb #52fea403
 def _pairs(scores, labels, tie=.5):
@@ -31,19 +32,23 @@ def _pairs(scores, labels, tie=.5):
     above, equal = (bad[:, None] > good).double(), (bad[:, None] == good).double()
     return (above + tie * equal).mean().item()
 
-# %% ../../nbs/exercises/06_evaluation.ipynb #7e2a2551
-@exercise("15.2", "AUROC", "rebuilding", "15_metrics", "auroc(scores, labels)", """
+# %% ../../nbs/exercises/06_evaluation.ipynb #d4b99d96
+_AUROC = """
 def auroc(scores, labels):
     good, defective = scores[~labels], scores[labels]
     higher = (defective[:, None] > good).double() + 0.5 * (defective[:, None] == good).double()
     return higher.mean().item()
-""", (
+"""
+_AUROC_WRONG = (
     Wrong(lambda s, y: _pairs(s, y, 0.), "tie", "a tie is lost"),
     Wrong(lambda s, y: _pairs(s, y, 1.), "tie", "a tie is won"),
     Wrong(lambda s, y: _pairs(s, ~y), "other way", "good and defective swapped"),
     Wrong(lambda s, y: ((s > .5) == y).float().mean().item(), "threshold", "accuracy"),
     Wrong(lambda s, y: (s[y].mean() - s[~y].mean()).item(), "order", "difference of the means"),
-))
+)
+
+# %% ../../nbs/exercises/06_evaluation.ipynb #523c2a5a
+@exercise("15.2", "AUROC", "rebuilding", "15_metrics", "auroc(scores, labels)", _AUROC, _AUROC_WRONG)
 def check_auroc(auroc):
     "Random scores, scores on another scale, ties"
     draw = torch.Generator().manual_seed(0)
@@ -51,15 +56,20 @@ def check_auroc(auroc):
     scores = torch.rand(60, generator=draw) + .3 * labels
     def given(s): return expect_number(auroc(s.clone(), labels.clone()), "the AUROC")
     value, right = given(scores), _pairs(scores, labels)
-    expect(not close(value, 1 - right), "the other way round: count the pairs in which the defective one is higher")
-    expect(not close(value, ((scores > .5) == labels).float().mean().item()), "that's the share of right decisions at one threshold; AUROC has none")
-    expect(close(value, right), f"only the order of the scores counts; for random ones {right:.3f} is right, yours is {value:.3f}")
+    expect(not close(value, 1 - right),
+           "the other way round: count the pairs in which the defective one is higher")
+    expect(not close(value, ((scores > .5) == labels).float().mean().item()),
+           "that's the share of right decisions at one threshold; AUROC has none")
+    expect(close(value, right),
+           f"only the order of the scores counts; for random ones {right:.3f} is right, yours is {value:.3f}")
     coarse = (scores * 4).round()
-    expect(close(given(coarse), _pairs(coarse, labels)), "a tie should count one half: a detector that gives everything the same score has 0.5")
+    expect(close(given(coarse), _pairs(coarse, labels)),
+           "a tie should count one half: a detector that gives everything the same score has 0.5")
     expect(close(given(torch.zeros(60)), .5), "with all scores the same it should be 0.5")
 
 # %% ../../nbs/exercises/06_evaluation.ipynb #bfba35ad
-@exercise("15.3", "How many pixels make a score?", "reading", "15_metrics", "a number", "answer = 100 / (256 * 256) * (128 * 128)", (
+@exercise("15.3", "How many pixels make a score?", "reading", "15_metrics", "a number",
+          "answer = 100 / (256 * 256) * (128 * 128)", (
     Wrong(100, "share", "the same number"),
     Wrong(50, "both", "half of it"),
     Wrong(400, "fewer", "the wrong way"),
@@ -78,33 +88,47 @@ def _pro(m, r, t, above=lambda m, t: m >= t, zero=False):
     shares = [above(m, t)[r == k].double().mean().item() for k in kinds]
     return sum(shares) / len(shares) if shares else None
 
-# %% ../../nbs/exercises/06_evaluation.ipynb #7e130903
-@exercise("15.4", "Each defect counts once", "rebuilding", "15_metrics", "pro(anomaly_map, regions, threshold)", """
+# %% ../../nbs/exercises/06_evaluation.ipynb #09d4ec1d
+_PRO = """
 def pro(anomaly_map, regions, threshold):
     found = anomaly_map >= threshold
     shares = [found[regions == k].double().mean().item() for k in regions.unique().tolist() if k != 0]
     return sum(shares) / len(shares) if shares else None
-""", (
-    Wrong(lambda m, r, t: (m >= t)[r > 0].double().mean().item() if r.any() else None, "each defect", "all pixels together"),
-    Wrong(lambda m, r, t: _pro(m, r, t, zero=True) if r.any() else None, "0", "counts the background as a region"),
+"""
+_PRO_WRONG = (
+    Wrong(lambda m, r, t: (m >= t)[r > 0].double().mean().item() if r.any() else None,
+          "each defect", "all pixels together"),
+    Wrong(lambda m, r, t: _pro(m, r, t, zero=True) if r.any() else None,
+          "0", "counts the background as a region"),
     Wrong(lambda m, r, t: _pro(m, r, t, lambda m, t: m > t), "at the threshold", "above only"),
     Wrong(lambda m, r, t: _pro(m, r, t) or 0., "None", "0 if there is none"),
-    Wrong(lambda m, r, t: sum(((m >= t) & (r == k)).any().item() for k in (1, 2)) / 2 if r.any() else None, "share", "a hit is a hit"),
-))
+    Wrong(lambda m, r, t: sum(((m >= t) & (r == k)).any().item() for k in (1, 2)) / 2 if r.any() else None,
+          "share", "a hit is a hit"),
+)
+
+# %% ../../nbs/exercises/06_evaluation.ipynb #79ca019f
+@exercise("15.4", "Each defect counts once", "rebuilding", "15_metrics",
+          "pro(anomaly_map, regions, threshold)", _PRO, _PRO_WRONG)
 def check_pro(pro):
     "Two defects of different size, three, none"
-    regions, m = torch.zeros(8, 10, dtype=torch.long), torch.rand(8, 10, generator=torch.Generator().manual_seed(0)).mul(4).round() / 4
-    expect(pro(m.clone(), regions.clone(), .5) is None, "without any defect the answer should be None: there is nothing to find")
+    draw, regions = torch.Generator().manual_seed(0), torch.zeros(8, 10, dtype=torch.long)
+    m = torch.rand(8, 10, generator=draw).mul(4).round() / 4
+    expect(pro(m.clone(), regions.clone(), .5) is None,
+           "without any defect the answer should be None: there is nothing to find")
     regions[:5, :6], regions[7, 8:] = 1, 2
     m[7, 8:] = torch.tensor([.25, .75])
     for more in (False, True):
         if more: regions[0, 8] = 3
         given, right = expect_number(pro(m.clone(), regions.clone(), .5), "the overlap"), _pro(m, regions, .5)
-        expect(not close(given, (m >= .5)[regions > 0].double().mean().item()), "that's the share of all anomalous pixels; each defect should count the same, the small one too")
+        expect(not close(given, (m >= .5)[regions > 0].double().mean().item()),
+               "that's the share of all anomalous pixels; each defect should count the same, a small one too")
         expect(not close(given, _pro(m, regions, .5, zero=True)), "0 is no defect: leave it out")
-        expect(not close(given, _pro(m, regions, .5, lambda m, t: m > t)), "pixels exactly at the threshold count as found")
-        expect(not close(given, 1.) or right == 1, "a defect is found to a share of its pixels, not at all or wholly")
-        expect(close(given, right), f"the mean over the defects of their shares is {right:.3f}, yours is {given:.3f}")
+        expect(not close(given, _pro(m, regions, .5, lambda m, t: m > t)),
+               "pixels exactly at the threshold count as found")
+        expect(not close(given, 1.) or right == 1,
+               "a defect is found to a share of its pixels, not at all or wholly")
+        expect(close(given, right),
+               f"the mean over the defects of their shares is {right:.3f}, yours is {given:.3f}")
 
 # %% ../../nbs/exercises/06_evaluation.ipynb #269bab49
 def _two():
@@ -130,13 +154,16 @@ def check_fooled(fooled):
     m = expect_tensor(fooled(), (40, 40), "the map").float()
     expect(0 <= m.min() and m.max() <= 1, "scores from 0 to 1 are asked for")
     blind = m[28:36, 28:36]
-    expect((blind == m.min()).all(), "around the second defect (rows and columns 28 to 35) all should have the lowest score of all")
+    expect((blind == m.min()).all(),
+           "around the second defect (rows and columns 28 to 35) all should have the lowest score of all")
     truth = _two()
     value = _pairs(m.flatten(), truth.flatten())
-    expect(value > .98, f"the pixel AUROC is {value:.3f}; it should be above 0.98. Which pixels decide it, by their number?")
+    expect(value > .98,
+           f"the pixel AUROC is {value:.3f}; wanted: above 0.98. Which pixels decide it, by their number?")
 
 # %% ../../nbs/exercises/06_evaluation.ipynb #b40cd829
-@exercise("16.1", "Precision and recall", "using", "16_evaluation", "a tuple of two numbers", "answer = (8 / 12, 8 / 10)", (
+@exercise("16.1", "Precision and recall", "using", "16_evaluation", "a tuple of two numbers",
+          "answer = (8 / 12, 8 / 10)", (
     Wrong((.8, 2 / 3), "order", "swapped"),
     Wrong((.8, .8), "12", "of the defective ones, twice"),
     Wrong((.94, .8), "accuracy", "accuracy"),
@@ -144,7 +171,8 @@ def check_fooled(fooled):
 ))
 def check_precision(answer):
     "Two thirds and four fifths"
-    expect(isinstance(answer, (tuple, list)) and len(answer) == 2, "two numbers are asked for: (precision, recall)")
+    expect(isinstance(answer, (tuple, list)) and len(answer) == 2,
+           "two numbers are asked for: (precision, recall)")
     precision, recall = (expect_number(part, "each of the two") for part in answer)
     expect(not (close(precision, .8) and close(recall, 2 / 3, 5e-3)), "the order: precision first")
     expect(not close(precision, .8), "precision is about the 12 that were called defective")
@@ -153,7 +181,8 @@ def check_precision(answer):
     expect(close(recall, .8, 5e-3), "recall: of those that are defective, how many were called so?")
 
 # %% ../../nbs/exercises/06_evaluation.ipynb #595e0fef
-@exercise("16.2", "What may choose the threshold?", "reading", "16_evaluation", "a list of letters", "answer = [\"a\", \"c\", \"d\"]", (
+@exercise("16.2", "What may choose the threshold?", "reading", "16_evaluation", "a list of letters",
+          "answer = [\"a\", \"c\", \"d\"]", (
     Wrong(["a", "c"], "reported", "forgets d"),
     Wrong(["a", "b", "c", "d"], "b", "adds the test images"),
     Wrong(["a", "c", "d", "e"], "test set", "adds the good test images"),
@@ -162,14 +191,72 @@ def check_precision(answer):
 ))
 def check_may(answer):
     "a, c and d"
-    expect(isinstance(answer, (list, tuple, set)) and len(answer) > 0 and all(isinstance(x, str) for x in answer), "a list of letters is asked for")
+    expect(isinstance(answer, (list, tuple, set)) and len(answer) > 0, "a list of letters is asked for")
+    expect(all(isinstance(x, str) for x in answer), "a list of letters is asked for")
     letters = {x.strip().lower() for x in answer}
     expect(letters <= set("abcde"), "the letters are a to e")
     expect("b" not in letters, "b: then the threshold has seen the labels that it's judged by")
-    expect("e" not in letters, "e: to know that they are good *is* their label; and they are images of the test set")
+    expect("e" not in letters,
+           "e: to know that they are good *is* their label; and they are images of the test set")
     expect("a" in letters, "a: that's what they were held back for")
     expect("c" in letters, "c: they are simulated from images that nothing else has used")
-    expect(letters == set("acd"), "d: whatever is not reported may be used to choose; the price is a smaller test")
+    expect(letters == set("acd"),
+           "d: whatever is not reported may be used to choose; the price is a smaller test")
+
+# %% ../../nbs/exercises/06_evaluation.ipynb #c765921b
+def _by_kind(scores, kinds, against="good", tie=.5, own=True):
+    found = {}
+    for name in dict.fromkeys(kinds):
+        if name == "good": continue
+        mine = [s for s, kind in zip(scores, kinds) if (kind == name if own else kind != "good")]
+        others = [s for s, kind in zip(scores, kinds) if kind == against or against == "all" and kind != name]
+        found[name] = sum((a > b) + tie * (a == b) for a in mine for b in others) / (len(mine) * len(others))
+    return found
+
+# %% ../../nbs/exercises/06_evaluation.ipynb #8c0403ac
+_KINDS = """
+def by_kind(scores, kinds):
+    good = [score for score, kind in zip(scores, kinds) if kind == "good"]
+    found = {}
+    for name in set(kinds) - {"good"}:
+        pairs = [(s > g) + 0.5 * (s == g) for s, kind in zip(scores, kinds) if kind == name for g in good]
+        found[name] = sum(pairs) / len(pairs)
+    return found
+"""
+_KINDS_WRONG = (
+    Wrong(lambda s, k: _by_kind(s, k, against="all"), "good ones alone", "against all other images"),
+    Wrong(lambda s, k: _by_kind(s, k) | {"good": .5}, "no kind of defect", "has good among the kinds"),
+    Wrong(lambda s, k: _by_kind(s, k, own=False), "own images", "the same figure for each kind"),
+    Wrong(lambda s, k: _by_kind(s, k, tie=0.), "tie", "a tie is lost"),
+    Wrong(lambda s, k: {name: 1 - value for name, value in _by_kind(s, k).items()},
+          "other way", "the good one higher"),
+)
+
+# %% ../../nbs/exercises/06_evaluation.ipynb #23e55858
+@exercise("16.3", "Kind by kind", "rebuilding", "16_evaluation", "by_kind(scores, kinds)",
+          _KINDS, _KINDS_WRONG, (_by_kind,))
+def check_kinds(by_kind):
+    "The chapter's five images; forty with ties"
+    draw = torch.Generator().manual_seed(0)
+    many = (torch.rand(40, generator=draw) * 8).round() / 8
+    names = ["good"] * 15 + ["dent"] * 12 + ["stain"] * 10 + ["scratch"] * 3
+    five = [.1, .5, .4, .9, .3], ["good", "good", "scratch", "scratch", "stain"]
+    for scores, kinds in (five, (many.tolist(), names)):
+        found, right = by_kind(list(scores), list(kinds)), _by_kind(scores, kinds)
+        expect(isinstance(found, dict), f"a dictionary is asked for, not {type(found).__name__}")
+        expect("good" not in found, "good is no kind of defect")
+        expect(set(found) == set(right), f"the kinds are {', '.join(right)}")
+        values = {name: expect_number(value, f"the AUROC of {name}") for name, value in found.items()}
+        same = all(close(value, list(values.values())[0]) for value in values.values())
+        expect(not same, "each kind has a figure of its own, from its own images")
+        for name, value in values.items():
+            if close(value, right[name]): continue
+            expect(not close(value, 1 - right[name]),
+                   "the other way round: the defective image should score higher")
+            expect(not close(value, _by_kind(scores, kinds, tie=0.)[name]),
+                   "a tie counts one half")
+            expect(False,
+                   f"{name}: {right[name]:.3f} is right, yours is {value:.3f}: against the good ones alone")
 
 # %% ../../nbs/exercises/06_evaluation.ipynb #98484bce
 def _limit(scores, limit):
@@ -177,7 +264,8 @@ def _limit(scores, limit):
         if (scores > value).double().mean() <= limit + 1e-9: return value
 
 # %% ../../nbs/exercises/06_evaluation.ipynb #4f0370e5
-@exercise("17.1", "At most so many false alarms", "changing", "17_detector", "threshold_for(good_scores, limit)", """
+@exercise("17.1", "At most so many false alarms", "changing", "17_detector",
+          "threshold_for(good_scores, limit)", """
 def threshold_for(good_scores, limit):
     for score in good_scores.sort().values:  # from the lowest
         if (good_scores > score).double().mean() <= limit + 1e-9:
@@ -191,17 +279,19 @@ def threshold_for(good_scores, limit):
 ))
 def check_limit(threshold_for):
     "Several limits, ties"
-    draw = torch.Generator().manual_seed(0)
-    for scores, limit in ((torch.rand(40, generator=draw)**3, .1), (torch.rand(25, generator=draw), .04), (torch.rand(30, generator=draw).mul(5).round() / 5, .2),
-                          (torch.rand(10, generator=draw), 0.)):
-        value, right = expect_number(threshold_for(scores.clone(), limit), "the threshold"), _limit(scores, limit)
+    many, few, tied, ten = torch.rand(105, generator=torch.Generator().manual_seed(0)).split((40, 25, 30, 10))
+    for scores, limit in ((many**3, .1), (few, .04), (tied.mul(5).round() / 5, .2), (ten, 0.)):
+        right, value = _limit(scores, limit), expect_number(threshold_for(scores.clone(), limit), "threshold")
         alarms, wanted = (scores > value).double().mean().item(), (scores > right).double().mean().item()
         expect(alarms <= limit + 1e-9, f"{alarms:.0%} false alarms at yours; {limit:.0%} are allowed")
-        expect((scores == value).any() or abs(value - right) < 1e-6, "the threshold should be one of the scores themselves")
-        expect(abs(value - right) < 1e-6, f"only {alarms:.0%} false alarms, {limit:.0%} are allowed: the lowest threshold is asked for, since it finds most defects")
+        expect((scores == value).any() or abs(value - right) < 1e-6,
+               "the threshold should be one of the scores themselves")
+        expect(abs(value - right) < 1e-6,
+               f"only {alarms:.0%} false alarms, {limit:.0%} are allowed: the lowest threshold finds most defects")
 
 # %% ../../nbs/exercises/06_evaluation.ipynb #207b144f
-@exercise("17.2", "Do corners touch?", "reading", "17_detector", "a tuple of two numbers", "answer = (4, 5)", (
+@exercise("17.2", "Do corners touch?", "reading", "17_detector", "a tuple of two numbers",
+          "answer = (4, 5)", (
     Wrong((5, 4), "order", "swapped"),
     Wrong((8, 8), "pixels", "counts pixels"),
     Wrong((4, 4), "corners", "the same twice"),
@@ -209,7 +299,8 @@ def check_limit(threshold_for):
 ))
 def check_regions(answer):
     "Four and five"
-    expect(isinstance(answer, (tuple, list)) and len(answer) == 2, "two numbers are asked for: with corners, without")
+    expect(isinstance(answer, (tuple, list)) and len(answer) == 2,
+           "two numbers are asked for: with corners, without")
     touching, apart = (expect_number(part, "each of the two") for part in answer)
     expect((touching, apart) != (5, 4), "the order: first with corners. More neighbours, fewer regions")
     expect(touching < 7, "regions, not pixels: neighbours belong together")
@@ -217,7 +308,8 @@ def check_regions(answer):
     expect(apart == 5, "without corners they are two")
 
 # %% ../../nbs/exercises/06_evaluation.ipynb #327838e5
-@exercise("17.3", "Back to the photo's size", "using", "17_detector", "a tuple of two numbers", "answer = (64 * 1024 / 256, 128 * 2048 / 256)", (
+@exercise("17.3", "Back to the photo's size", "using", "17_detector", "a tuple of two numbers",
+          "answer = (64 * 1024 / 256, 128 * 2048 / 256)", (
     Wrong((1024, 256), "order", "swapped"),
     Wrong((256, 512), "each direction", "the same factor for both"),
     Wrong((512, 1024), "each direction", "the larger factor for both"),
@@ -229,7 +321,8 @@ def check_place(answer):
     expect(isinstance(answer, (tuple, list)) and len(answer) == 2, "two numbers are asked for: (row, column)")
     place = tuple(expect_number(part, "each of the two") for part in answer)
     expect(place != (1024, 256), "the order: row first, then column")
-    expect(place not in ((256, 512), (512, 1024)), "each direction has its own factor: the photo was squeezed")
+    expect(place not in ((256, 512), (512, 1024)),
+           "each direction has its own factor: the photo was squeezed")
     expect(place != (16, 16), "the photo is larger than the map")
     expect(place != (64, 128), "that's the place in the map")
     expect(place == (256, 1024), "row times 1024 / 256, column times 2048 / 256")
