@@ -65,12 +65,15 @@ def _one_side(logits, masks, gamma, normal, anomalous):
     return (-anomalous * (1 - p)**gamma * p.log() * masks).mean()
 
 
-@exercise("12.3", "The focal loss", "rebuilding", "12_losses", "focal_loss(logits, masks, gamma, alpha_normal, alpha_anomalous)", """
+_focal_solution = """
 def focal_loss(logits, masks, gamma, alpha_normal, alpha_anomalous):
     log_p = F.log_softmax(logits, dim=1).gather(1, masks.long()[:, None])[:, 0]  # of the true class
     alpha = torch.where(masks, alpha_anomalous, alpha_normal)
     return (-alpha * (1 - log_p.exp())**gamma * log_p).mean()
-""", (
+"""
+
+# %% ../../nbs/exercises/04_losses.ipynb #36a3d9b7
+_focal_wrong = (
     Wrong(lambda x, m, g, a, b: _focal(x, m, g, a, b, log=torch.log), "log_softmax", "the logarithm of a softmax"),
     Wrong(lambda x, m, g, a, b: _focal(x, m, g, b, a), "alpha", "the two alphas swapped"),
     Wrong(lambda x, m, g, a, b: _focal(x, m, g, a, b, power=False), "(1 - p", "p instead of 1 - p"),
@@ -78,7 +81,10 @@ def focal_loss(logits, masks, gamma, alpha_normal, alpha_anomalous):
     Wrong(lambda x, m, g, a, b: _focal(x, m, g, a, b, mean=False), "mean", "the sum"),
     Wrong(_one_side, "normal pixels", "anomalous pixels only"),
     Wrong(lambda x, m, g, a, b: F.cross_entropy(x, m.long()), "cross entropy", "cross entropy"),
-))
+)
+
+# %% ../../nbs/exercises/04_losses.ipynb #dc566c4d
+@exercise("12.3", "The focal loss", "rebuilding", "12_losses", "focal_loss(logits, masks, gamma, alpha_normal, alpha_anomalous)", _focal_solution, _focal_wrong)
 def check_focal(focal_loss):
     "Values, then extremes, then the gradient there"
     draw = torch.Generator().manual_seed(0)
@@ -110,18 +116,21 @@ def _automatic(p, gamma):
     return torch.autograd.grad((-(1 - p)**gamma * p.log()).sum(), p)[0]
 
 
-@exercise("12.4", "Its derivative", "proving", "12_losses", "slope(p, gamma)", """
-def slope(p, gamma):
-    # product rule: the derivative of -(1 - p)^gamma is gamma (1 - p)^(gamma - 1), that of log p is 1 / p
-    return gamma * (1 - p)**(gamma - 1) * p.log() - (1 - p)**gamma / p
-""", (
+_slope_wrong = (
     Wrong(lambda p, g: -(1 - p)**g / p, "product rule", "derives the logarithm only"),
     Wrong(lambda p, g: -_slope(p, g), "sign", "the sign"),
     Wrong(lambda p, g: -g * (1 - p)**(g - 1) * p.log() - (1 - p)**g / p, "chain rule", "forgets the inner derivative, -1"),
     Wrong(lambda p, g: g * (1 - p)**g * p.log() - (1 - p)**g / p, "gamma - 1", "keeps the power"),
     Wrong(_automatic, "autograd", "lets autograd do it"),
     Wrong(lambda p, g: g * (1 - p)**(g - 1) / p, "product", "the product of the derivatives"),
-))
+)
+
+# %% ../../nbs/exercises/04_losses.ipynb #12a8cbd8
+@exercise("12.4", "Its derivative", "proving", "12_losses", "slope(p, gamma)", """
+def slope(p, gamma):
+    # product rule: the derivative of -(1 - p)^gamma is gamma (1 - p)^(gamma - 1), that of log p is 1 / p
+    return gamma * (1 - p)**(gamma - 1) * p.log() - (1 - p)**gamma / p
+""", _slope_wrong)
 def check_slope(slope):
     "Against the derivative, for several gammas"
     p = torch.linspace(.05, .95, 19, dtype=torch.float64)
@@ -146,13 +155,7 @@ def _by_area(masks, over):
     return m / m.sum(over, keepdim=True).clamp_min(1) + (1 - m) / (1 - m).sum(over, keepdim=True).clamp_min(1)
 
 
-@exercise("12.5", "Each defect counts the same", "changing", "12_losses", "weights(masks)", """
-def weights(masks):
-    anomalous = masks.float()
-    normal = 1 - anomalous
-    area, rest = (part.sum((1, 2), keepdim=True).clamp_min(1) for part in (anomalous, normal))  # never 0
-    return anomalous / area + normal / rest
-""", (
+_weights_wrong = (
     Wrong(lambda m: m.float() / m.float().sum((1, 2), keepdim=True) + (~m).float() / (~m).float().sum((1, 2), keepdim=True),
           "no defect", "divides by 0 where there is no defect"),
     Wrong(lambda m: _by_area(m, (0, 1, 2)), "each image", "over the whole batch"),
@@ -160,7 +163,16 @@ def weights(masks):
     Wrong(lambda m: m.float() * m[0].numel() / m.sum((1, 2), keepdim=True).clamp_min(1) + (~m).float() / (~m).sum((1, 2), keepdim=True).clamp_min(1),
           "sum up to 1", "another scale"),
     Wrong(lambda m: torch.ones(m.shape) / m[0].numel(), "sum up to 1", "all the same"),
-))
+)
+
+# %% ../../nbs/exercises/04_losses.ipynb #1893c2aa
+@exercise("12.5", "Each defect counts the same", "changing", "12_losses", "weights(masks)", """
+def weights(masks):
+    anomalous = masks.float()
+    normal = 1 - anomalous
+    area, rest = (part.sum((1, 2), keepdim=True).clamp_min(1) for part in (anomalous, normal))  # never 0
+    return anomalous / area + normal / rest
+""", _weights_wrong)
 def check_weights(weights):
     "Sums an image and class; an image without a defect, one that is nothing else"
     masks = torch.zeros(4, 6, 8, dtype=torch.bool)

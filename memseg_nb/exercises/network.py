@@ -43,14 +43,7 @@ def _from_three(d1, d2, d3):
     return d1.mean(1, keepdim=True) * F.interpolate(m3, scale_factor=4, mode="bilinear"), m2, m3
 
 
-@exercise("9.2", "The attention maps", "rebuilding", "09_attention", "attention_maps(d1, d2, d3)", """
-def attention_maps(d1, d2, d3):
-    def up(m): return F.interpolate(m, scale_factor=2, mode="bilinear", align_corners=False)
-    m3 = d3.mean(1, keepdim=True)
-    m2 = d2.mean(1, keepdim=True) * up(m3)
-    m1 = d1.mean(1, keepdim=True) * up(m2)
-    return m1, m2, m3
-""", (
+_maps_wrong = (
     Wrong(lambda *d: _maps(*d)[::-1], "order", "M_3 first"),
     Wrong(lambda *d: _maps(*d, reduce=lambda x: x.sum(1, keepdim=True)), "mean", "sums"),
     Wrong(lambda *d: _maps(*d, mode="nearest"), "bilinear", "nearest"),
@@ -58,7 +51,17 @@ def attention_maps(d1, d2, d3):
     Wrong(lambda *d: tuple(x.mean(1, keepdim=True) for x in d), "coarser", "without the coarser maps"),
     Wrong(_from_three, "M_2", "M_1 from M_3"),
     Wrong(lambda *d: tuple(m[:, 0] for m in _maps(*d)), "shape", "no channel axis"),
-))
+)
+
+# %% ../../nbs/exercises/03_network.ipynb #64d31ae5
+@exercise("9.2", "The attention maps", "rebuilding", "09_attention", "attention_maps(d1, d2, d3)", """
+def attention_maps(d1, d2, d3):
+    def up(m): return F.interpolate(m, scale_factor=2, mode="bilinear", align_corners=False)
+    m3 = d3.mean(1, keepdim=True)
+    m2 = d2.mean(1, keepdim=True) * up(m3)
+    m1 = d1.mean(1, keepdim=True) * up(m2)
+    return m1, m2, m3
+""", _maps_wrong)
 def check_maps(attention_maps):
     "From coarse to fine, each map with its usual mistakes"
     draw = torch.Generator().manual_seed(0)
@@ -82,7 +85,7 @@ def _spot(d1=1., d2=1., d3=1., hole=(1, 1), side=3):
     c[..., max(0, hole[0] - side // 2):hole[0] + side // 2 + 1, max(0, hole[1] - side // 2):hole[1] + side // 2 + 1] = 0
     return a, b, c
 
-
+# %% ../../nbs/exercises/03_network.ipynb #f108f975
 @exercise("9.3", "Make the attention fail", "proving", "09_attention", "blind_spot()", """
 def blind_spot():
     d1, d2, d3 = torch.ones(1, 2, 16, 16), torch.ones(1, 2, 8, 8), torch.ones(1, 2, 4, 4)
@@ -135,7 +138,7 @@ def check_channels(answer):
     expect(number != 384, "one level at a time: II_2 and DI*_2, 128 channels each")
     expect(number == 256, "layer 2 has 128 channels; CI_2 is its features and their difference, one after the other")
 
-
+# %% ../../nbs/exercises/03_network.ipynb #71ddfcdb
 @exercise("10.2", "Weights of a convolution", "using", "10_fusion", "a number", "answer = 3 * 3 * 256 * 128 + 2 * 128", (
     Wrong(3 * 3 * 256 * 128, "batch norm", "forgets the batch norm"),
     Wrong(3 * 3 * 256 * 128 + 3 * 128, "bias", "counts a bias"),
@@ -162,7 +165,7 @@ def _effect(factor, mode=True, norm=True, different=False):
     run = (lambda c, x: bn(c(x))) if norm else (lambda c, x: c(x))
     return (run(other, factor * x) - run(conv, x)).abs().max().item()
 
-
+# %% ../../nbs/exercises/03_network.ipynb #9a25c42e
 @exercise("10.3", "A factor that goes away", "proving", "10_fusion", "effect(factor)", """
 def effect(factor):
     features = torch.randn(4, 8, 16, 16)
@@ -192,19 +195,24 @@ def _down(f1, f2, f3, conv2, conv1, mode="bilinear"):
     return f1 + conv1(_up(f2, mode)), f2, f3
 
 
-@exercise("10.4", "Top down", "rebuilding", "10_fusion", "top_down(f1, f2, f3, conv2, conv1)", """
+_top_down_solution = """
 def top_down(f1, f2, f3, conv2, conv1):
     def up(x): return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
     f2 = f2 + conv2(up(f3))
     f1 = f1 + conv1(up(f2))
     return f1, f2, f3
-""", (
+"""
+
+_top_down_wrong = (
     Wrong(lambda a, b, c, p, q: (a + q(_up(b)), b + p(_up(c)), c), "new F_2", "the old F_2"),
     Wrong(lambda a, b, c, p, q: (q(_up(b + p(_up(c)))), p(_up(c)), c), "plus", "replaces instead of adding"),
     Wrong(lambda a, b, c, p, q: _down(a, b, c, p, q, "nearest"), "bilinear", "nearest"),
     Wrong(lambda a, b, c, p, q: _down(a, b, c, p, q)[::-1], "order", "coarsest first"),
     Wrong(lambda a, b, c, p, q: _down(a, b, c, q, p), "size", "the convolutions swapped"),
-))
+)
+
+# %% ../../nbs/exercises/03_network.ipynb #3dc11109
+@exercise("10.4", "Top down", "rebuilding", "10_fusion", "top_down(f1, f2, f3, conv2, conv1)", _top_down_solution, _top_down_wrong)
 def check_top_down(top_down):
     "F_3 as it is, F_2, then F_1 from the new F_2"
     draw = torch.Generator().manual_seed(0)
@@ -267,7 +275,7 @@ def check_probability_value(answer):
     expect(not close(value, 1., 2e-3), "that's a decision, not a probability")
     expect(close(value, 1 / (1 + math.exp(-1)), 2e-3), "softmax: exp(1.5) / (exp(0.5) + exp(1.5))")
 
-
+# %% ../../nbs/exercises/03_network.ipynb #dfd1a992
 @exercise("11.3", "The same without a softmax", "rebuilding", "11_model", "probability(logits)", """
 def probability(logits):
     # e^b / (e^a + e^b) = 1 / (1 + e^(a - b)): the sigmoid of the difference
