@@ -18,6 +18,7 @@ from .encoder import Features
 from .recipe import MemSegError
 
 # %% ../nbs/08_memory.ipynb #13ee6718
+@torch.no_grad()
 def distances(
     features: Tensor,            # of images, (B, F) float32
     bank: Tensor,                # of samples, (N, F) float32
@@ -25,14 +26,15 @@ def distances(
     block: int|None=None,        # features at a time; None: as many as suit the device
 ) -> Tensor:                     # (B, N)
     "Sum of the differences between each image and each sample, over blocks of features"
-    if block is None:  # B x N x block numbers: 1 MB stays in a CPU's cache; a GPU wants few large steps
-        numbers = 1 << 18 if features.device.type == "cpu" else 1 << 24
+    if block is None:  # B x N x block numbers: 8 MB stay in a CPU's cache; a GPU wants few large steps
+        numbers = 1 << 21 if features.device.type == "cpu" else 1 << 24
         block = max(64, numbers // max(1, len(features) * len(bank)))
-    parts = []
+    room = features.new_empty(len(features), len(bank), min(block, features.shape[1]))  # the same for each block
+    total = features.new_zeros(len(features), len(bank))
     for ours, theirs in zip(features.split(block, 1), bank.split(block, 1)):
-        gap = ours[:, None] - theirs
-        parts.append((gap.abs_() if difference == "absolute" else gap.square_()).sum(-1))
-    return torch.stack(parts).sum(0)
+        gap = torch.sub(ours[:, None], theirs, out=room[..., :ours.shape[1]])
+        total += (gap.abs_() if difference == "absolute" else gap.square_()).sum(-1)
+    return total
 
 # %% ../nbs/08_memory.ipynb #b9a373ff
 def pool(

@@ -101,9 +101,9 @@ def resample(
     x = torch.arange(width, device=images.device) + .5 - half[0]
     y = torch.arange(height, device=images.device) + .5 - half[1]
     turns = turns / half[:, None]  # grid_sample counts in half widths and half heights
-    along, down = turns[:, None, :, 0] * x[:, None], turns[:, None, :, 1] * y[:, None]
-    grid = along[:, None] + down[:, :, None]
-    return F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+    along, down = turns[..., 0, None] * x, turns[..., 1, None] * y
+    grid = along[:, :, None] + down[..., None]  # (B, 2, H, W): all x, then all y
+    return F.grid_sample(images, grid.permute(0, 2, 3, 1), padding_mode="reflection", align_corners=False)
 
 # %% ../nbs/03_perlin.ipynb #e6fb6bb8
 def rotation(

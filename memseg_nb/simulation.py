@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .flaws import SOLID, ShapeBank, add_flaws
-from .foreground import foreground
+from .foreground import any_pixel, foreground
 from .perlin import binarise, perlin_noise, resample, rotation, uniform
 from .recipe import MemSegError, PerlinRecipe, SimulationRecipe
 from .textures import TextureSource
@@ -27,7 +27,7 @@ def blend(
     opacity: Tensor,  # delta, (B,), 0..1
 ) -> Tensor:          # I_A, (B, 3, H, W), 0..1
     "Let the source shine through the mask; outside it the image stays as it is, to the bit"
-    return torch.lerp(images, source, (mask * opacity[:, None, None])[:, None])
+    return torch.lerp(images, source, (mask.to(opacity.dtype) * opacity[:, None, None])[:, None])
 
 # %% ../nbs/06_simulation.ipynb #99c95ff6
 def shuffle_grid(
@@ -42,12 +42,10 @@ def shuffle_grid(
         raise MemSegError(f"grid of {rows} x {columns} cells: does not divide {height} x {width} pixels; "
                           "set simulation.grid_rows and grid_columns to numbers that do, e.g. 4 and 8")
     order = torch.rand(batch, rows * columns, generator=generator, device=generator.device).argsort(1)
-    order = order.to(images.device).view(batch, rows, 1, columns, 1)
-    tall, wide = height // rows, width // columns
-    y = order // columns * tall + torch.arange(tall, device=images.device).view(1, 1, tall, 1, 1)
-    x = order % columns * wide + torch.arange(wide, device=images.device)
-    pixel = (y * width + x).view(batch, 1, height * width).expand(-1, channels, -1)
-    return images.flatten(2).gather(2, pixel).view_as(images)
+    order = order + rows * columns * torch.arange(batch, device=order.device)[:, None]
+    cells = images.reshape(batch, channels, rows, height // rows, columns, width // columns).permute(0, 2, 4, 1, 3, 5)
+    cells = cells.flatten(0, 2).index_select(0, order.flatten().to(images.device))
+    return cells.unflatten(0, (batch, rows, columns)).permute(0, 3, 1, 4, 2, 5).reshape(images.shape)
 
 # %% ../nbs/06_simulation.ipynb #59c31041
 def recolour(
@@ -116,18 +114,17 @@ def draw_masks(
     recipe: PerlinRecipe,        # lattices, threshold and tries
 ) -> tuple:                      # masks M, noise P and its mask M_P, each (B, H, W); tries, int (B,)
     "Draw noise until it meets each product; where the tries run out, M_P is the whole image"
-    noise = torch.empty(product.shape, device=product.device)
-    noise_mask = torch.ones_like(product)
-    tries = torch.zeros(len(product), dtype=torch.long, device=product.device)
-    left = torch.arange(len(product), device=product.device)
-    for _ in range(recipe.tries):
-        drawn = perlin_noise(len(left), product.shape[1:], generator, recipe.smallest_exponent,
+    def draw(count):
+        noise = perlin_noise(count, product.shape[1:], generator, recipe.smallest_exponent,
                              recipe.largest_exponent, recipe.rotation, product.device)
-        noise[left], noise_mask[left] = drawn, binarise(drawn, recipe.threshold)
+        return noise, binarise(noise, recipe.threshold)
+    noise, noise_mask = draw(len(product))
+    tries = torch.ones(len(product), dtype=torch.long, device=product.device)
+    left = (~any_pixel(noise_mask & product)).nonzero()[:, 0]
+    while len(left) and tries.max() < recipe.tries:
+        noise[left], noise_mask[left] = draw(len(left))
         tries[left] += 1
-        left = left[~(noise_mask[left] & product[left]).flatten(1).any(1)]
-        if len(left) == 0:
-            break
+        left = left[~any_pixel(noise_mask[left] & product[left])]
     noise_mask[left] = True
     return noise_mask & product, noise, noise_mask, tries
 

@@ -6,14 +6,18 @@
 __all__ = ['TextureSource', 'ProceduralTextures', 'FolderTextures', 'download_dtd', 'open_textures']
 
 # %% ../nbs/05_textures.ipynb #e530abec
+import contextlib
 import math
 import os
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import ExifTags, Image
 from torch import Tensor
 from torchvision.datasets import DTD
 
@@ -142,17 +146,26 @@ def _fit(source: ProceduralTextures, side: int) -> dict[int, Tensor]:
     if sheets is None: sheets = _render_bank(source.bank, native, source.seed)
     return {native: sheets} if side == native else {native: sheets, side: _scale(sheets, side)}
 
+# %% ../nbs/05_textures.ipynb #a8b054e5
+def _read_bytes(path: Path) -> Tensor:  # (3, h, w), uint8
+    "An image file's bytes as they are, where it has them; by way of floats where not, or where something is wrong"
+    with contextlib.suppress(Exception), warnings.catch_warnings(action="ignore"), Image.open(path) as image:
+        upright = image.getexif().get(ExifTags.Base.Orientation, 1) == 1
+        if image.mode == "RGB" and upright and not image.has_transparency_data:
+            return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    return (read_image(path) * 255).round().byte()
+
 # %% ../nbs/05_textures.ipynb #ddcba008
 def _read_sheet(
     path: Path,
     side: int,  # of the shorter side, pixels
 ) -> Tensor:    # (3, h, w), uint8
     "An image file as a sheet"
-    image = (read_image(path) * 255).round().byte()
+    image = _read_bytes(path)
     least = min(image.shape[1:])
     image = image[None, :, :2 * least, :2 * least].contiguous(memory_format=torch.channels_last)
     size = tuple(max(side, round(length * side / least)) for length in image.shape[2:])
-    return F.interpolate(image, size, mode="bilinear", antialias=True)[0]
+    return image[0] if size == image.shape[2:] else F.interpolate(image, size, mode="bilinear", antialias=True)[0]
 
 
 def _find_textures(folder: Path) -> list[Path]:

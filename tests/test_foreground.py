@@ -7,7 +7,7 @@ from scipy import ndimage
 from skimage import morphology
 from skimage.filters import threshold_otsu
 
-from memseg_nb.foreground import (Rule, choose_method, fill, foreground, grey, histogram, judge, open_close,
+from memseg_nb.foreground import (Rule, any_pixel, choose_method, fill, foreground, grey, histogram, judge, open_close,
                                   otsu, parse_rule, two_classes)
 from memseg_nb.products import PRODUCTS, render_product
 from memseg_nb.recipe import MemSegError
@@ -105,6 +105,21 @@ def test_fill_takes_what_is_surrounded_and_nothing_else():
             for x in range(40):
                 sides = mask[:y, x], mask[y + 1:, x], mask[y, :x], mask[y, x + 1:]
                 assert filled[y, x] == (mask[y, x] or all(side.any() for side in sides))
+
+
+@pytest.mark.parametrize("size", [(5, 7), (64, 96), (256, 255), (40, 300), (257, 30)])
+@pytest.mark.parametrize("share", [0, .004, .05, .5, 1])
+def test_fill_is_what_four_running_sums_say(size, share):
+    mask = torch.rand(3, *size, generator=torch.Generator().manual_seed(0)) < share
+    sees = [flip(flip(mask).cumsum(axis)) > 0 for axis in (1, 2) for flip in (lambda x: x, lambda x, a=axis: x.flip(a))]
+    assert torch.equal(fill(mask), mask | (sees[0] & sees[1] & sees[2] & sees[3]))
+
+
+def test_empty_masks_are_told_from_others():
+    masks = torch.zeros(4, 30, 50, dtype=torch.bool)
+    masks[1, 0, 0] = masks[3, 29, 49] = True
+    assert any_pixel(masks).tolist() == [False, True, False, True]
+    assert any_pixel(masks[:, ::2, 1:]).tolist() == [False] * 4  # not contiguous
 
 
 def test_fill_covers_true_holes():

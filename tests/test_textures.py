@@ -191,6 +191,25 @@ def test_photographs_keep_their_colours_and_stay_upright(tmp_path):
     assert (images[:, 0, -1] > images[:, 0, 0]).all()
 
 
+def test_bytes_of_a_file_are_those_that_the_reader_of_images_finds(photos):
+    turned, clear = Image.fromarray(picture()), Image.fromarray(picture())
+    exif = turned.getexif()
+    exif[0x0112] = 6  # lies on its side
+    turned.save(photos / "turned.jpg", exif=exif)
+    clear.save(photos / "clear.png", transparency=tuple(picture()[0, 0].tolist()))
+    clear.save(photos / "plain.png")
+    for path in FolderTextures(photos).paths:
+        expected = (textures.read_image(path) * 255).round().byte()
+        assert torch.equal(textures._read_bytes(path), expected), path.name
+
+
+def test_a_file_cut_short_is_named(photos):
+    whole = (photos / "rgb.jpg").read_bytes()
+    (photos / "rgb.jpg").write_bytes(whole[:len(whole) // 2])
+    with pytest.raises(MemSegError, match="rgb.jpg.*complete image"):
+        textures._read_bytes(photos / "rgb.jpg")
+
+
 def test_a_small_cache_changes_nothing(photos):
     wide, none = FolderTextures(photos), FolderTextures(photos, cache_bytes=0)
     for size in ((32, 32), (64, 64)):
