@@ -33,7 +33,7 @@ def cover(
 ) -> Tensor:                                # (H, W), 0..1
     "How much of each pixel a stroke covers"
     path = torch.tensor(points, dtype=torch.float32)
-    start, along = path[:max(len(path) - 1, 1)], path[1:] - path[:-1] if len(path) > 1 else torch.zeros(1, 2)
+    start, along = path[:max(path.shape[0] - 1, 1)], path[1:] - path[:-1] if path.shape[0] > 1 else torch.zeros(1, 2)
     y, x = torch.meshgrid(*map(torch.arange, size), indexing="ij")
     pixel = torch.stack((x, y), -1)[:, :, None].float() - start
     t = ((pixel * along).sum(-1) / (along * along).sum(-1).clamp_min(1e-9)).clamp(0, 1)
