@@ -154,18 +154,15 @@ def loop_match(
     features: Features,  # of a batch
     memory: Memory,      # filled; match joint, difference absolute
 ) -> tuple[Tensor, Tensor, list[Tensor]]:  # index (B,), distances (B, N), difference of each level
-    "The nearest sample, by loops over batch and level; the samples were pooled when they were stored"
-    sums, nearest, levels = [], [], [[], [], []]
-    for k in range(len(features.layer1)):
-        gaps = []
-        for level in LEVELS:
-            pooled = F.avg_pool2d(getattr(features, level)[k:k + 1], 3, 1, 1, count_include_pad=False)
-            gaps.append((getattr(memory, f"{level}_pooled") - pooled).abs())
-        total = sum(gap.sum((1, 2, 3)) for gap in gaps)
-        best = int(total.argmin())
-        sums.append(total), nearest.append(best)
-        for level, gap in zip(levels, gaps): level.append(gap[best])
-    return torch.tensor(nearest), torch.stack(sums), [torch.stack(level) for level in levels]
+    "The nearest sample, by loops over level and batch; the samples were pooled when they were stored"
+    pooled = [F.avg_pool2d(getattr(features, level), 3, 1, 1, count_include_pad=False) for level in LEVELS]
+    stored = [getattr(memory, f"{level}_pooled") for level in LEVELS]
+    sums = torch.zeros(len(features.layer1), memory.samples)
+    for ours, theirs in zip(pooled, stored):
+        for k, image in enumerate(ours):
+            sums[k] += (theirs - image).abs_().sum((1, 2, 3))
+    nearest = sums.argmin(1)
+    return nearest, sums, [(theirs[nearest] - ours).abs() for ours, theirs in zip(pooled, stored)]
 
 # %% ../nbs/20b_peers.ipynb #0ae11070
 def peer_loss(

@@ -46,7 +46,7 @@ def read_table(path: str|Path) -> list[dict]:
 
 # %% ../nbs/21_speed.ipynb #144a908b
 SECTIONS = {"conditions": "Conditions", "ceiling": "What this machine does at best",
-            "perlin simulation match step inference aupro": "Against the obvious way",
+            "perlin simulation data match step inference aupro": "Against the obvious way",
             "parts": "A training step, part by part", "growth": "How cost grows", "memory": "Memory", "device": "Other devices"}
 
 def cells(line: dict) -> dict[str, str]:

@@ -207,13 +207,39 @@ def test_simulator_reads_textures_from_the_folder(shop):
 
 # rows
 
-@pytest.mark.parametrize("name", ["ceiling", "perlin", "simulation", "match", "aupro"])
+@pytest.mark.parametrize("name", ["ceiling", "perlin", "simulation", "data", "match", "aupro"])
 def test_rows(name, shop):
     lines = list(ROWS[name](shop))
     assert lines and all(isinstance(line, Measured) and line.work for line in lines)
     for line in lines:
         assert line.note == "not installed" or line.ratio is None or line.lowest <= line.ratio <= line.highest
         assert line.share is None or line.share > 0 and line.ceiling in ("float32", "bfloat16", "copy")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_loading_gets_every_batch_each_time(workers):
+    data = [torch.full((2,), float(k)) for k in range(5)]
+    get = rows.loading(data, 5, workers)
+    assert get() == get() == 5
+
+
+def test_batches_of_the_obvious_way_differ_and_can_be_repeated(shop):
+    batches = rows._PeerBatches(peers.PeerData(shop.photos[:8], shop.textures, shop.recipe))
+    (one, mask), (again, _), (other, _) = batches[3], batches[3], batches[4]
+    assert one.shape == (8, 3, 64, 64) and torch.equal(one, again) and not torch.equal(one, other)
+    assert not mask[:4].any() and mask[4:].flatten(1).any(1).all()
+
+
+def test_simulation_is_timed_on_one_thread(shop, monkeypatch):
+    seen, threads = [], [4]
+    def note(*functions, **options):
+        seen.append(torch.get_num_threads())
+        return summarise([(2., 1.)])
+    monkeypatch.setattr(rows, "compare", note)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads[-1])
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
+    assert len([*ROWS["simulation"](shop), *ROWS["data"](shop)]) == 4
+    assert seen == [1] * 4 and threads[-1] == 4
 
 
 def test_step_and_inference_rows(shop, once):
