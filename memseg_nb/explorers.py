@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['example_memory', 'MemoryExplorer', 'roc_points', 'confusion_table', 'read_scores', 'ThresholdExplorer']
 
-# %% ../nbs/22c_explorers.ipynb #f6832eca
+# %% ../nbs/22c_explorers.ipynb #6edf7c0e
 import csv
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['VERDICTS', 'ELSEWHERE', 'METHOD', 'Row', 'split_cells', 'verdict', 'read_tables', 'setting_verdict', 'read_settings',
-           'ledger', 'of_method', 'gaps', 'markdown']
+           'ledger', 'of_method', 'gaps', 'markdown', 'choose']
 
 # %% ../nbs/23_ledger.ipynb #c0d86f22
 import json, re
@@ -257,3 +257,12 @@ def markdown(
         cells = row.symbol, row.where, _few(row.functions, 2), _few(row.tests, 1), f"*{row.status}*", remark
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+# %% ../nbs/23_ledger.ipynb #282984c3
+def choose(
+    rows: list[Row],      # from `ledger`
+    status: str,          # one of the four verdicts
+    chapter: str="all",   # name of a notebook, or "settings.ini"
+) -> list[Row]:           # in their order
+    "The rows with this verdict, of one chapter or of all"
+    return [row for row in rows if row.status == status and chapter in ("all", row.chapter)]

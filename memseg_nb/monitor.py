@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['smooth', 'TrainingMonitor']
 
-# %% ../nbs/22e_monitor.ipynb #e0053ecf
+# %% ../nbs/22e_monitor.ipynb #5e5d565c
 import threading
 import time
 from collections.abc import Sequence
@@ -97,7 +97,7 @@ class _Steps:
         if time.monotonic() - self._drawn > .5: self._draw()
         if self._stop.is_set(): raise KeyboardInterrupt
 
-# %% ../nbs/22e_monitor.ipynb #42e3358c
+# %% ../nbs/22e_monitor.ipynb #8f681b60
 class _Thread(_Steps):
     "A training that doesn't keep the kernel from answering"
     def _begin(self, resume: bool) -> None:
@@ -120,7 +120,7 @@ class _Thread(_Steps):
         except Exception as error: self.state, self.error = f"failed: {type(error).__name__}: {error}", error
         finally: self._draw(last=True)
 
-# %% ../nbs/22e_monitor.ipynb #07f832b0
+# %% ../nbs/22e_monitor.ipynb #27e050a9
 class _Told(_Thread):
     "What is shown"
     @property
@@ -189,7 +189,7 @@ def _texts(**values) -> dict:
     return {name: ipywidgets.Text(str(value), description=words[name], continuous_update=False, **WIDE)
             for name, value in values.items()}
 
-# %% ../nbs/22e_monitor.ipynb #0b2247ad
+# %% ../nbs/22e_monitor.ipynb #1bc8d3b3
 class TrainingMonitor(_Buttons, Panel):
     "Live losses and a fixed photo's heatmap; start, stop and resume"
     question = "Is it learning?"

@@ -25,7 +25,7 @@ from .panels import FRONT, WIDE, Panel, Picture, button, data_uri, menu, png, sl
 from .products import PRODUCTS, render_product, write_products
 from .recipe import MemSegError, load_recipe
 
-# %% ../nbs/22d_painter.ipynb #3fdea821
+# %% ../nbs/22d_painter.ipynb #73021b54
 def cover(
     points: Sequence[tuple[float, float]],  # (x, y) of the stroke's points, pixels; one is a dot
     radius: float,                          # of the brush, pixels

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FROM_FILE', 'PerlinPlayground', 'studio_changes', 'read_upload', 'ini_lines', 'python_code', 'AnomalyStudio']
 
-# %% ../nbs/22b_playgrounds.ipynb #a08b9090
+# %% ../nbs/22b_playgrounds.ipynb #aeff5407
 import html
 import math
 import tempfile

@@ -83,6 +83,15 @@ def test_has_its_task_its_cell_and_its_folded_solution_in_a_notebook(one):
     assert "<details>" in json.dumps(folded[1]["outputs"]), "the solution isn't there, folded"
 
 
+def test_what_is_written_for_the_stand_in_moves_the_real_widget():
+    pytest.importorskip("anywidget")
+    from memseg_nb.widgets import PerlinPlayground
+    playground = PerlinPlayground((64, 64)).set(a=2, b=3)
+    found = solve(find("22.3"))(playground)
+    top = float(playground.noise().max())
+    assert found - .05 < top <= found == playground["threshold"] and not playground.pictures["mask"].content.any()
+
+
 def test_every_kind_is_there_and_keys_are_in_order():
     assert {one.kind for one in EXERCISES} == set(KINDS)
     assert [order(one.key) for one in EXERCISES] == sorted(order(one.key) for one in EXERCISES)

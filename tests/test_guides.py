@@ -7,7 +7,7 @@ import pytest
 
 from memseg_nb.course import exercises
 from memseg_nb.ledger import ledger
-from make_guides import BLOCK, chapters, exercises_of, with_exercises
+from make_guides import BLOCK, chapters, exercises_of, table, widgets_in, with_exercises
 
 GUIDES = Path(__file__).parents[1] / "nbs" / "guides"
 TEXTS = sorted(GUIDES.glob("*.md"))
@@ -57,13 +57,29 @@ def test_the_glossary_is_sorted_and_says_each_word_once():
     assert [word[0] for word in order] == sorted(word[0] for word in order)
 
 
+def untimed(text):
+    "The rows without the seconds, which may differ"
+    return re.sub(r"\| \d+ s \|", "| |", text).strip().splitlines()
+
+
 def test_the_table_of_chapters_holds_what_the_chapters_say():
     block = BLOCK.search((GUIDES / "lecturers.md").read_text())[0]
     rows = {name: int(seconds) for name, seconds in re.findall(r"\(\.\./(\w+)\.ipynb\) \| (\d+) s", block)}
-    boxes = {name: seconds for name, _, seconds, _, _ in chapters() if seconds}
+    boxes = {one.name: one.seconds for one in chapters() if one.seconds}
     far = {name: (rows[name], boxes.get(name)) for name in rows
            if not boxes.get(name, 0) / 10 <= rows[name] <= 10 * boxes.get(name, 0)}
     assert not far and len(rows) > .8 * len(boxes), f"{far}: python tests/make_guides.py"
+    differ = set(untimed(block)[1:-1]) ^ set(untimed(table()))
+    assert not differ, f"python tests/make_guides.py: {sorted(differ)[:4]}"
+
+
+def test_the_table_counts_what_is_there():
+    perlin = next(one for one in chapters() if one.name == "22b_playgrounds")
+    cells = json.loads((GUIDES.parent / "22b_playgrounds.ipynb").read_text())["cells"]
+    assert perlin.cells == len(cells) and perlin.prose == sum(c["cell_type"] == "markdown" for c in cells) / len(cells)
+    assert perlin.exercises == ["22b.1"] and {"PerlinPlayground", "AnomalyStudio"} <= set(perlin.widgets)
+    assert widgets_in("Explore('?', look)\nx = PerlinPlayground((8, 8)).set(a=1)\nThresholdExplorer.of_run(run)") == ["Explore", "ThresholdExplorer", "PerlinPlayground"]
+    assert widgets_in("class Explore: pass\nwords = 'Explore()'\nother.Explore()") == []
 
 
 def test_the_figures_of_the_assignment_are_those_of_its_solution():
@@ -99,7 +115,8 @@ def test_chapters_get_their_exercises_before_the_summary_once():
 
 
 def test_chapters_that_list_exercises_list_all_of_theirs():
-    for name, _, _, _, keys in chapters():
-        prose = "\n".join("".join(c["source"]) for c in json.loads((GUIDES.parent / f"{name}.ipynb").read_text())["cells"]
+    for one in chapters():
+        prose = "\n".join("".join(c["source"]) for c in json.loads((GUIDES.parent / f"{one.name}.ipynb").read_text())["cells"]
                           if c["cell_type"] == "markdown")
-        if "## Exercises" in prose and keys: assert exercises_of(name) in prose, "python tests/make_guides.py --chapters"
+        listed = exercises_of(one.name) in prose if one.exercises else True
+        assert listed or "## Exercises" not in prose, f"python tests/make_guides.py --chapters {one.name}"

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import memseg_nb
-from memseg_nb.ledger import (METHOD, Row, gaps, ledger, markdown, of_method, read_settings, read_tables,
+from memseg_nb.ledger import (METHOD, Row, choose, gaps, ledger, markdown, of_method, read_settings, read_tables,
                               setting_verdict, split_cells, verdict)
 from memseg_nb.recipe import MemSegError, flatten, load_recipe
 from memseg_nb.references import (find_function, find_repository, index_callers, index_tests, reach, read_code,
@@ -31,6 +31,12 @@ def test_every_symbol_has_a_row_a_function_and_a_test(rows):
     assert gaps(rows) == []
     for row in of_method(rows):
         assert row.functions and row.tests, f"{row.symbol}: {row.functions}, {row.tests}"
+
+
+def test_rows_are_chosen_by_verdict_and_chapter(rows):
+    chosen = choose(rows, "unspecified, we chose", "08_memory")
+    assert chosen == [row for row in rows if row.chapter == "08_memory" and row.status == "unspecified, we chose"] != []
+    assert sum(len(choose(rows, kind)) for kind in VERDICTS) == len(rows) and choose(rows, "deviates", "no such") == []
 
 
 def test_the_list_of_symbols_is_the_methods():
