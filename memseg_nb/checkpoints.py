@@ -92,7 +92,7 @@ def load_json(
     if not isinstance(value, dict): raise MemSegError(f"{path} holds no JSON object: not of this program")
     return value
 
-# %% ../nbs/13_checkpoints.ipynb #47f73f11
+# %% ../nbs/13_checkpoints.ipynb #28512c81
 # settings that decide where and how fast a run goes, not which weights come out of a step
 MAY_CHANGE = ("data.root", "encoder.timeout", "training.minutes", "training.workers", "training.device",
               "training.compile", "training.checkpoint_every", "evaluation.batch")
@@ -156,7 +156,7 @@ class _Files:
         self.metrics_file = self.folder/"metrics.json"
         self.figures = self.folder/"figures"
 
-# %% ../nbs/13_checkpoints.ipynb #c0e54cde
+# %% ../nbs/13_checkpoints.ipynb #43c56d60
 class Run(_Files):
     "A folder that holds one training: its recipe, its record, its weights and what was measured with them"
     create, open = staticmethod(_create), staticmethod(_open)

@@ -101,7 +101,7 @@ class Batch(NamedTuple):
     masks: Tensor   # bool, (B, H, W): True where anomalous
     source: Tensor  # (B,), int64: number of the training image that each was made from
 
-# %% ../nbs/13b_steps.ipynb #2edc8ac4
+# %% ../nbs/13b_steps.ipynb #17f2b9ee
 def _shareable(training: TrainingRecipe, size: int) -> TrainingRecipe:
     "The same, if so many processes can share its batch equally"
     if training.good % size == 0 and training.simulated % size == 0: return training
@@ -109,7 +109,7 @@ def _shareable(training: TrainingRecipe, size: int) -> TrainingRecipe:
                       f"shared by {size} processes: needs multiples of {size}, e.g. --set training.good={size} "
                       f"--set training.simulated={size}; or start fewer processes")
 
-# %% ../nbs/13b_steps.ipynb #e792bfd4
+# %% ../nbs/13b_steps.ipynb #5965d233
 class StepData(Dataset):
     "Item k is the batch of step k; it depends on seed and k only, so workers and restarts change nothing"
     def __init__(self,
@@ -146,7 +146,7 @@ def learning_rate(
     rest = min(1., (fraction - recipe.warmup) / (1 - recipe.warmup))
     return recipe.learning_rate * (1 + math.cos(math.pi * rest)) / 2
 
-# %% ../nbs/13b_steps.ipynb #367a6266
+# %% ../nbs/13b_steps.ipynb #b589641b
 @dataclass
 class State:
     "Everything that a step changes"
@@ -158,7 +158,7 @@ class State:
     frozen: bool = False              # batch norms keep the statistics of a warm start
     explain: Callable|None = None     # the model's, compiled; None: as it is
 
-# %% ../nbs/13b_steps.ipynb #5ec4cc39
+# %% ../nbs/13b_steps.ipynb #cccd53ec
 def new_state(
     model: MemSeg,         # moved to the device
     recipe: Recipe,        # its section training
