@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from ..course import Hint, Wrong, close, exercise, expect, expect_number, expect_tensor
 
-# %% ../../nbs/exercises/07_practice.ipynb #e8f6f90b
+# %% ../../nbs/exercises/07_practice.ipynb #6eeb4d48
 def _fold(w, b, mean, variance, scale, shift, eps, power=.5, axis=0):
     factor = scale / (variance + eps)**power
     return w * factor.reshape([-1 if k == axis else 1 for k in range(4)]), (b - mean) * factor + shift
@@ -26,7 +26,7 @@ def fold(weight, bias, mean, variance, scale, shift, eps):
 def _fold_exactly(w, b, *statistics):
     return [made.float() for made in _fold(w.double(), b.double(), *statistics)]
 
-
+# %% ../../nbs/exercises/07_practice.ipynb #f76cdc0a
 _FOLD_WRONG = (
     Wrong(lambda *a: _fold(*a, power=1.), "root", "divides by the variance"),
     Wrong(lambda *a: _fold(*a[:-1], 0.), "eps", "forgets eps"),
@@ -63,7 +63,7 @@ def check_fold(fold):
     expect(close(made, right),
            f"outputs differ by up to {float((made - right).abs().max()):.2f} from convolution and norm")
 
-# %% ../../nbs/exercises/07_practice.ipynb #a43084ce
+# %% ../../nbs/exercises/07_practice.ipynb #1b219255
 _MARGIN = """
 def margin(good, defective):
     return min(abs(g - d) for g in good for d in defective) / 2
@@ -79,17 +79,19 @@ _MARGIN_WRONG = (
     Wrong(lambda g, d: min(abs(a - b) for a in g for b in d), "both", "the whole distance"),
     Wrong(_neighbours, "a good and a defective", "neighbours of any kind"),
     Wrong(lambda g, d: (min(d) - max(g)) / 2, "overlap", "the gap between the classes"),
+    Wrong(lambda g, d: abs(min(d) - max(g)) / 2, "nearest pair", "the outermost two"),
     Wrong(lambda g, d: abs(sum(d) / len(d) - sum(g) / len(g)) / 2,
           "nearest", "half the distance of the means"),
 )
 
-# %% ../../nbs/exercises/07_practice.ipynb #0bb23062
+# %% ../../nbs/exercises/07_practice.ipynb #d0be8d79
 @exercise("17c.1", "How much rounding does a ranking bear?", "rebuilding", "17c_runtimes",
           "margin(good, defective)", _MARGIN, _MARGIN_WRONG,
           (lambda good, bad: float((torch.tensor(good)[:, None] - torch.tensor(bad)).abs().amin()) / 2,))
 def check_margin(margin):
     "Classes apart, overlapping, tied"
-    cases = (([.10, .12, .30], [.40, .90], .05), ([.10, .12, .30], [.28, .90], .01), ([.5, .2], [.8, .5], 0.))
+    cases = (([.10, .12, .30], [.40, .90], .05), ([.10, .12, .30], [.28, .90], .01), ([.5, .2], [.8, .5], 0.),
+             ([.1, .5, .52, .8], [.05, .45, .9], .025))
     for good, defective, right in cases:
         value = expect_number(margin(list(good), list(defective)), "the margin")
         expect(not close(value, 2 * right, 1e-6) or right == 0,

@@ -87,7 +87,7 @@ def check_stretch(stretch):
     same = expect_tensor(same, (2, 3, 3), "with the same value everywhere, the result")
     expect(close(same, torch.zeros(2, 3, 3)), "with the same value everywhere zeros are asked for")
 
-# %% ../../nbs/exercises/07b_speed.ipynb #ef0f21fb
+# %% ../../nbs/exercises/07b_speed.ipynb #e69dc14a
 def _lightness(colours): return colours.double() @ torch.tensor([.2126, .7152, .0722]).double()
 
 
@@ -101,10 +101,11 @@ _HONEST_WRONG = (
     Wrong(lambda c: bool((c.mean(1).diff() >= 0).all()), "0.7152", "the mean of R, G and B"),
     Wrong(lambda c: bool((_lightness(c).diff() > 0).all()), "never falls", "must rise at each step"),
     Wrong(lambda c: bool((c.diff(dim=0) >= 0).all()), "0.7152", "each of the three must rise"),
+    Wrong(lambda c: bool(((c @ torch.tensor([.299, .587, .114])).diff() >= 0).all()), "0.7152", "others"),
     Wrong(lambda c: bool((_lightness(c).diff() <= 0).all()), "rises", "must fall"),
 )
 
-# %% ../../nbs/exercises/07b_speed.ipynb #a068164e
+# %% ../../nbs/exercises/07b_speed.ipynb #534448cd
 @exercise("20.3", "Which colours lie?", "proving", "20_plots", "is_honest(colours)", _HONEST, _HONEST_WRONG,
           (lambda c: (_lightness(c)[1:] >= _lightness(c)[:-1]).all(),))
 def check_honest(is_honest):
@@ -122,13 +123,13 @@ def check_honest(is_honest):
     bump[4], flat[4] = .1, flat[3]
     expect(not said(bump), "one that falls between its ends isn't honest")
     expect(said(flat), "two equal neighbours are no fall: the lightness never falls")
-    expect(said(red),
-           "here red rises, green falls a little: with 0.2126 R + 0.7152 G the lightness still rises")
+    expect(said(red), "green falls a little, red rises: with 0.2126 R + 0.7152 G the lightness still rises")
+    expect(said(torch.tensor([[.6, .4, 0.], [.15, .6, 0.]])), "0.2126, 0.7152, 0.0722: it rises")
     expect(not said(torch.tensor([[0., .5, 0.], [.8, .1, .1]])),
            "R and B count little beside 0.7152 G: this one falls")
     for name, honest in (("viridis", True), ("magma", True), ("jet", False)):
-        colours = torch.tensor(colormaps[name](range(256))[:, :3], dtype=torch.float32)
-        expect(said(colours) is honest, f"matplotlib's {name} should be {honest}")
+        expect(said(torch.tensor(colormaps[name](range(256))[:, :3]).float()) is honest,
+               f"matplotlib's {name} should be {honest}")
 
 # %% ../../nbs/exercises/07b_speed.ipynb #a487e389
 _SPEEDUP = """
