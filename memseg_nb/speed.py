@@ -19,6 +19,7 @@ from .checkpoints import replacing
 from .detector import make_folder
 from .recipe import MemSegError
 from .rows import ROWS, Measured
+from .timing import keep_memory
 from .training import choose_device
 from .workloads import Workshop
 
@@ -126,12 +127,16 @@ def _processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def conditions(shop: Workshop) -> list[Measured]:
+def conditions(
+    shop: Workshop,
+    kept: bool=False,  # whether freed memory stays with the process
+) -> list[Measured]:
     "What was measured on"
     kind = "quick: smaller images, few turns, only to see that all works" if shop.quick else "full"
     device = "" if shop.device.type != "cuda" else f", {torch.cuda.get_device_name(shop.device)}"
     return [Measured("processor", note=_processor() + device), Measured("kind of run", note=kind),
             Measured("threads", rate=float(torch.get_num_threads())),
+            Measured("freed memory", note="kept by the process" if kept else "as the system does"),
             Measured("versions", note=f"PyTorch {torch.__version__}, Python {platform.python_version()}")]
 
 # %% ../nbs/21_speed.ipynb #d2f81295
@@ -184,7 +189,7 @@ def bench(
     tell = (lambda text: print(text, flush=True)) if progress else (lambda text: None)
     with tempfile.TemporaryDirectory() as folder:
         shop = Workshop(folder, quick, device)
-        lines = [dict(row="conditions") | line._asdict() for line in conditions(shop)]
+        lines = [dict(row="conditions") | line._asdict() for line in conditions(shop, keep_memory())]
         try:
             for k, name in enumerate(names, 1):
                 tell(f"[{k}/{len(names)}] {name}: {(ROWS[name].__doc__ or name).splitlines()[0]}")

@@ -1,6 +1,8 @@
 "The benchmark: equal results before equal work, ratios by hand, tables that survive; nothing is asserted by the clock"
 import math
 import platform
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -82,6 +84,37 @@ def test_peak_of_another_process():
     (small, one), (large, many) = peak_memory(timing.hold, 1), peak_memory(timing.hold, 200)
     if small is None: pytest.skip("this system doesn't tell")
     assert (one, many) == (1, 200) and 190 < large - small < 230
+
+
+KEEPS = """
+import resource, torch
+from memseg_nb.timing import keep_memory
+def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+def fetched():  # pages, for tensors of 64 MiB made and dropped
+    for _ in range(3): torch.zeros(2**24)
+    before = faults()
+    for _ in range(3): torch.zeros(2**24)
+    return faults() - before
+before = fetched()
+print(keep_memory(), before, fetched())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other systems have no such switch")
+def test_kept_memory_is_not_fetched_again():
+    done = subprocess.run([sys.executable, "-c", KEEPS], capture_output=True, text=True, check=True)
+    told, before, after = done.stdout.split()
+    assert told == "True" and int(before) > 3 * 10_000 and int(after) < 1000
+
+
+def test_where_nothing_can_be_told_nothing_happens(monkeypatch):
+    class Library:
+        "A C library without the switch, as macOS' is"
+    monkeypatch.setattr(timing.ctypes, "CDLL", lambda name: Library())
+    assert timing.keep_memory() is False
+    def refuse(name): raise TypeError("Windows wants a name")
+    monkeypatch.setattr(timing.ctypes, "CDLL", refuse)
+    assert timing.keep_memory() is False
 
 
 def test_a_process_that_fails_says_why():
@@ -347,7 +380,7 @@ def fake(name, *measured, stop=None):
 def test_interrupted_tables_are_complete(tmp_path, monkeypatch):
     made_up = fake("match", Measured("first", "b", 2., 1., 2., 1., 3.), stop=KeyboardInterrupt()) | fake("memory", Measured("never"))
     monkeypatch.setattr(speed, "ROWS", made_up)
-    with pytest.raises(KeyboardInterrupt, match="holds the 5 lines"): speed.bench(tmp_path, quick=True, progress=False)
+    with pytest.raises(KeyboardInterrupt, match="holds the 6 lines"): speed.bench(tmp_path, quick=True, progress=False)
     assert speed.read_table(tmp_path / "bench.csv")[-1]["work"] == "first"
     assert "first" in (tmp_path / "bench.md").read_text() and "never" not in (tmp_path / "bench.md").read_text()
     assert {path.name for path in tmp_path.iterdir()} == {"bench.csv", "bench.md", "bench.png"}
