@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from memseg_nb import widgets
 from memseg_nb.course import exercises
 from memseg_nb.ledger import ledger
 from make_guides import BLOCK, chapters, exercises_of, table, widgets_in, with_exercises
@@ -32,6 +33,19 @@ def test_exercises_that_are_named_exist(path):
         day = text.split("### A day")[1].split("### Three weeks")[0]
         for row in re.findall(r"^\|.*\|$", day, re.MULTILINE)[2:]:
             assert set(re.findall(r"\d+[a-z]?\.\d+", row.split("|")[-2])) <= keys
+
+
+def test_every_widget_has_a_question_for_the_class():
+    asked = (GUIDES / "lecturers.md").read_text().split("### Questions to ask with a widget")[1].split("\n## ")[0]
+    rows = [row.split("|") for row in re.findall(r"^\|.*\|$", asked, re.MULTILINE)[2:]]
+    assert all(ask.strip() and answer.strip() for _, ask, _, answer, _ in rows)
+    assert {re.match(r" `(\w+)", row[2])[1] for row in rows} == set(widgets.__all__)
+
+
+def test_chapters_lead_to_glossary_and_notation():
+    for path in sorted(GUIDES.parent.glob("[0-9]*.ipynb")):
+        text = path.read_text()
+        assert "## Exercises" not in text or ("guides/glossary.md" in text and "guides/notation.md" in text), path.name
 
 
 def symbols(text):
