@@ -54,7 +54,8 @@ def side(value):
     return number
 """
 _REFUSED = {250: "it's no multiple of 32", 0: "the smallest side is 32", -64: "the smallest side is 32", 4128: "the largest side is 4096",
-            128.5: "it's no whole number, and nothing is rounded", "250": "it's no multiple of 32", "tall": "it's no number",
+            128.5: "it's no whole number, and nothing is rounded", 128.: "it's a float, not an int",
+            "250": "it's no multiple of 32", "tall": "it's no number",
             "128.5": "it's no whole number"}
 
 

@@ -10,12 +10,8 @@ from zlib import crc32
 import numpy as np
 import torch
 
-from ..course import Wrong, close, exercise, expect, expect_number, expect_tensor, has_loop
-
-
-def _array(value, shape, what="the result"):
-    "The value as a tensor, be it NumPy's or torch's"
-    return expect_tensor(torch.from_numpy(np.ascontiguousarray(value)) if isinstance(value, np.ndarray) else value, shape, what).double()
+from ..course import Hint, Wrong, close, exercise, expect, expect_number, has_loop
+from .shapes import expect_array
 
 # %% ../../nbs/exercises/00c_products.ipynb #0a05dee0
 @exercise("2c.1", "Another twill", "changing", "02c_fabric", "on_top(i, j)", """
@@ -32,7 +28,7 @@ def on_top(i, j):
 def check_on_top(on_top):
     "The rules, wherever the pattern begins"
     i, j = np.meshgrid(np.arange(-6, 10), np.arange(-6, 10))  # columns are warp yarns
-    given = _array(on_top(i.copy(), j.copy()), i.shape)
+    given = expect_array(on_top(i.copy(), j.copy()), i.shape)
     expect(set(given.unique().tolist()) <= {0., 1.}, "true or false is asked for")
     over = given.bool()
     expect(over.any(0).all() and not over.all(0).any(), "some warp yarns never change from over to under, or back")
@@ -74,7 +70,7 @@ def check_late(late):
     "Within a ring, then in the next ones"
     t = np.float64([[.1, .3, .55, .7], [.9, .93, .96, .99]])
     wanted = torch.from_numpy(np.where(t <= .93, _step(.2, .9, t), 1 - _step(.93, 1, t)))
-    given = _array(late(t.copy()), (2, 4))
+    given = expect_array(late(t.copy()), (2, 4))
     expect(not close(given, _step(.2, .9, t)), "it rises as it should, but doesn't stop abruptly at the end of the ring")
     expect(not close(given, wanted.numpy() + np.where(t <= .93, 1, _step(.2, .9, t))), "a product is wanted, not a sum")
     expect(given[0, 3] > given[0, 0], "in summer, at 0.7, it's darker than in spring, at 0.1: does your second step fall, from 1 to 0?")
@@ -82,7 +78,7 @@ def check_late(late):
     expect(not close(given, straight), "these are straight ramps; the smooth step is 3 t^2 - 2 t^3")
     off = int((given - wanted).abs().argmax())
     expect(close(given, wanted), f"at {t.flat[off]:g} of a ring it's {wanted.flatten()[off]:.3f}, yours gives {given.flatten()[off]:.3f}")
-    again = _array(late(t + 7), (2, 4))
+    again = expect_array(late(t + 7), (2, 4))
     expect(close(again, wanted), "right in ring 0, but each ring begins again in spring: what counts is what is left of ring % 1")
 
 # %% ../../nbs/exercises/00c_products.ipynb #f0e2c8de
@@ -125,7 +121,7 @@ def check_pour(pour):
     area, metal = np.meshgrid(np.linspace(-.1, .1, 9), np.linspace(-.03, .07, 21))
     raw = pour(area.copy(), metal.copy(), .014)
     expect(getattr(raw, "dtype", None) not in (bool, torch.bool), "signed distances are wanted, not yes and no")
-    given, (a, m) = _array(raw, area.shape), (torch.from_numpy(area), torch.from_numpy(metal))
+    given, (a, m) = expect_array(raw, area.shape), (torch.from_numpy(area), torch.from_numpy(metal))
     expect((given[(a > 0) & (m > .014)] >= 0).all(), "copper is poured outside of the areas, too")
     expect((given[(a < 0) & (m > .02)] < 0).all(), "copper is poured around the metal only, and not where there is room")
     expect((given[(a < 0) & (m < .01) & (m > 0)] > 0).all(), "the copper touches other metal: it needs a gap")
@@ -171,7 +167,7 @@ def check_fold(fold):
         v = np.linspace(-.7 * count * pitch, .7 * count * pitch, 32)
         found = fold(v.copy(), count, pitch)
         expect(isinstance(found, (tuple, list)) and len(found) == 2, "two arrays are asked for: numbers and coordinates")
-        number, rest = (_array(part, (32,)) for part in found)
+        number, rest = (expect_array(part, (32,)) for part in found)
         n, r = (torch.from_numpy(part) for part in _fold_by_loop(v, count, pitch))
         inside = torch.from_numpy(np.abs(v) < count * pitch / 2)
         expect(not close(number, n - (count - 1) / 2), "pins are counted from 0, not from the middle of the row")
@@ -211,13 +207,17 @@ _KEY_WRONG = (
     Wrong(lambda s, p, t, k, n: crc32("".join(sorted(f"{s}{p}{t}{k}{n}")).encode()), "seed 0, index 1", "the letters, in another order"),
     Wrong(lambda s, p, t, k, n: [*_crc(p, t, k), n], "seed", "forgets the seed"),
     Wrong(lambda s, p, t, k, n: np.random.randint(2**31), "same image", "random"),
-    Wrong(lambda s, p, t, k, n: [s, p, t, k, n], "your code", "texts"),
+    Wrong(lambda s, p, t, k, n: [s, p, t, k, n], "numbers of the texts", "hands the texts on"),
 )
 
 # %% ../../nbs/exercises/00c_products.ipynb #7da37306
 def _first_draws(key, names):
     "What generators draw first that are seeded with the keys of these names"
-    return [tuple(np.random.default_rng(key(*name)).integers(2**62, size=2).tolist()) for name in names]
+    keys = [key(*name) for name in names]
+    try: return [tuple(np.random.default_rng(one).integers(2**62, size=2).tolist()) for one in keys]
+    except (TypeError, ValueError) as error:
+        raise Hint("np.random.default_rng takes whole numbers, 0 or above, or a list of them, so make numbers of the texts; "
+                   f"of {keys[0]!r} it says: {error}"[:250]) from None
 
 
 @exercise("2g.1", "A generator for each image", "changing", "02g_products", "key(seed, product, split, kind, index)", _KEY, _KEY_WRONG,
