@@ -101,7 +101,7 @@ def _judge_row(row):
     expect(row == "00000000111000011111111100", "the opening removes runs that the window doesn't fit into, the closing fills gaps that "
                                             "it doesn't fit into; everything else stays as it is")
 
-# %% ../../nbs/exercises/01a_foreground.ipynb #63ed0826
+# %% ../../nbs/exercises/01a_foreground.ipynb #9e103ae0
 def _sides(bright): return torch.cat([bright[0], bright[-1], bright[:, 0], bright[:, -1]])
 def _swap(bright, background): return ~bright if background.float().mean() > .5 else bright
 
@@ -116,23 +116,26 @@ _PRODUCT_WRONG = (
     Wrong(lambda b: b, "dark product", "the product is bright, always"),
     Wrong(lambda b: _swap(b, b), "whole image", "the rarer class of the whole image"),
     Wrong(lambda b: _swap(b, b[0]), "upper border", "looks at the first row only"),
+    Wrong(lambda b: _swap(b, b[:, [0, -1]]), "left and right", "looks at the sides, not above and below"),
     Wrong(lambda b: _swap(b, b[[0, 0, -1, -1], [0, -1, 0, -1]]), "corners", "looks at the corners only"),
     Wrong(lambda b: _swap(b, _sides(b)), "twice", "counts corners twice"),
     Wrong(lambda b: _swap(~b, _sides(b)), "background", "the wrong way round"),
 )
 
-# %% ../../nbs/exercises/01a_foreground.ipynb #95b6cad9
+# %% ../../nbs/exercises/01a_foreground.ipynb #40432f5b
 def _product_cases():
     "What is shown, bright pixels, and whether the product is the bright class"
     small, large, top, corners = torch.zeros(4, 9, 12, dtype=torch.bool)
     small[3:6, 4:8], large[1:8, 1:11], top[:8, 1:11] = True, True, True
     corners[2:7, 2:10] = corners[[0, 0, -1, -1], [0, -1, 0, -1]] = True
-    five = torch.zeros(5, 5, dtype=torch.bool)
-    five[[0, 0, 4, 4, 0, 0, 0], [0, 4, 0, 4, 1, 2, 3]] = True
+    five, lying, upright = torch.zeros(5, 5, dtype=torch.bool), small & False, small & False
+    five[[0, 0, 4, 4, 0, 0, 0], [0, 4, 0, 4, 1, 2, 3]] = lying[1:8] = upright[:, 3:11] = True
     return (("a small bright product", small, True), ("a dark product", ~small, False),
             ("a bright product that covers most of the whole image", large, True),
             ("a dark product that covers most of the whole image", ~large, False),
             ("a bright product that reaches the upper border", top, True),
+            ("a bright product that reaches the borders left and right", lying, True),
+            ("a bright product that reaches the borders above and below", upright, True),
             ("a bright product, and glare in the four corners", corners, True),
             ("7 of the 16 pixels of the frame are bright, the corners among them: none of them counts twice", five, True))
 

@@ -136,7 +136,7 @@ def _numpy(seed, k):
     import numpy as np
     return torch.from_numpy(np.random.default_rng([seed, k]).random((3, 8, 8)))
 
-# %% ../../nbs/exercises/01b_textures.ipynb #9c914f50
+# %% ../../nbs/exercises/01b_textures.ipynb #717fd658
 @exercise("5.4", "Texture k, whoever asks", "changing", "05_textures", "texture(seed, k)", """
 def texture(seed, k):
     generator = torch.Generator().manual_seed(1_000_003 * seed + k)   # no other pair has this number
@@ -144,7 +144,7 @@ def texture(seed, k):
 """, (
     Wrong(lambda seed, k: _drawn(seed + k), "the same texture", "adds them: seed 0's second is seed 1's first"),
     Wrong(lambda seed, k: _drawn(seed * k), "the same texture", "multiplies them"),
-    Wrong(lambda seed, k: _drawn(100 * seed + k), "the same texture", "room for a hundred textures only"),
+    Wrong(lambda seed, k: _drawn(64 * seed + k), "the same texture", "room for 64 textures only"),
     Wrong(lambda seed, k: _drawn(k), "the same texture", "forgets the seed"),
     Wrong(_global, "global", "seeds the global generator"),
     Wrong(lambda seed, k: torch.rand(3, 8, 8, generator=_SHARED), "a second time", "goes on drawing from one generator"),
@@ -159,11 +159,11 @@ def check_texture(texture):
     expect(torch.equal(first, texture(3, 5)), "asked for a second time, texture 5 of seed 3 is another one")
     _judge_pairs(texture)
 
-# %% ../../nbs/exercises/01b_textures.ipynb #2db613ff
+# %% ../../nbs/exercises/01b_textures.ipynb #9ef38a30
 def _judge_pairs(texture):
     "No two pairs give the same numbers"
     seen = {}
-    pairs = [(seed, k) for seed in range(12) for k in (0, 1, 2, 3, 5, 30, 63, 100, 200, 300, 998, 999)]
+    pairs = [(seed, k) for seed in range(4) for k in range(1000)] + [(seed, k) for seed in range(4, 12) for k in (0, 1, 2, 3, 998)]
     for seed, k in pairs:
         first = tuple(texture(seed, k).flatten()[:4].tolist())
         other = seen.setdefault(first, (seed, k))
