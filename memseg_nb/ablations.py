@@ -223,7 +223,7 @@ def write_table(
         writer.writerows(rows)
     with replacing(Path(out)/"ablations.md") as part: part.write_text(report(rows), encoding="utf-8")
 
-# %% ../nbs/18c_ablations.ipynb #7de4d0b5
+# %% ../nbs/18c_ablations.ipynb #0437320d
 TITLES = dict(zip(FIGURES, ("Image AUROC", "Pixel AUROC", "AUPRO")))
 
 def _signed(found: Spread|None) -> str:
