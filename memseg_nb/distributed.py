@@ -98,7 +98,7 @@ def share_norms(
     for part in model.modules():
         if type(part) is nn.BatchNorm2d: part.__class__ = TeamNorm
 
-# %% ../nbs/13a_distributed.ipynb #babbc5c8
+# %% ../nbs/13a_distributed.ipynb #82dc8df6
 @dataclass(frozen=True)
 class Team:
     "The processes that train one network together; as it stands here, one that is alone"
@@ -123,7 +123,7 @@ class Team:
         answer = total(torch.tensor([fraction if self.first else 0., float(stop)], dtype=torch.float64))
         return float(answer[0]), bool(answer[1] > 0)
 
-# %% ../nbs/13a_distributed.ipynb #e275eced
+# %% ../nbs/13a_distributed.ipynb #a364a47e
 def _silently():
     "End without a word, and not before the process that has one to say"
     time.sleep(2)
@@ -141,7 +141,7 @@ def _broadcast(said: list) -> Any:
     with _connected(): dist.broadcast_object_list(said, src=0)
     return said[0]
 
-# %% ../nbs/13a_distributed.ipynb #afc3318e
+# %% ../nbs/13a_distributed.ipynb #d04da1fd
 def digest(
     tensors: Mapping[str, Tensor],  # by name
 ) -> str:                           # 16 hexadecimal digits
@@ -164,7 +164,7 @@ def check_same_numbers(
         raise MemSegError(f"the processes hold different weights {when} ({', '.join(found)}): the machines "
                           "need the same versions of memseg_nb and PyTorch")
 
-# %% ../nbs/13a_distributed.ipynb #710cab82
+# %% ../nbs/13a_distributed.ipynb #1d57c5c7
 def team_of(
     environ: Mapping[str, str]=os.environ,  # where torchrun says who is who
 ) -> Team:                                  # without a connection yet
@@ -177,7 +177,7 @@ def team_of(
         raise MemSegError(f"WORLD_SIZE={size} without MASTER_ADDR: start with torchrun, or unset WORLD_SIZE")
     return Team(rank, size, local)
 
-# %% ../nbs/13a_distributed.ipynb #80bd67ec
+# %% ../nbs/13a_distributed.ipynb #9091d413
 _TEAMS = itertools.count()  # a process may join one after the other
 
 def _connect(team: Team) -> Team:
@@ -196,7 +196,7 @@ def _end(team: Team, error: BaseException):
     if speaks: raise error
     _silently()
 
-# %% ../nbs/13a_distributed.ipynb #3e07251b
+# %% ../nbs/13a_distributed.ipynb #7d4ae08d
 @contextlib.contextmanager
 def join():
     "The team that the environment tells of; without torchrun a team of one"

@@ -6,7 +6,7 @@
 __all__ = ['save_checkpoint', 'load_checkpoint', 'Clock', 'read_losses', 'choose_device', 'make_simulator', 'fresh_model',
            'train']
 
-# %% ../nbs/14_training.ipynb #6412bb48
+# %% ../nbs/14_training.ipynb #4181f8a3
 import contextlib, csv, os, platform, signal, threading, time
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -55,7 +55,7 @@ def save_checkpoint(
                     scaler=state.scaler.state_dict())
     save_state(run.checkpoint_file, tensors, metadata)
 
-# %% ../nbs/14_training.ipynb #0d0af1fd
+# %% ../nbs/14_training.ipynb #e151f74c
 def load_checkpoint(
     run: Run,
     state: State,  # fresh; changed in place
@@ -66,7 +66,7 @@ def load_checkpoint(
         raise MemSegError(f"{run.checkpoint_file} is not a checkpoint of this run's recipe.ini: train again")
     _take_up(run, state, tensors, metadata)
 
-# %% ../nbs/14_training.ipynb #ad7dceda
+# %% ../nbs/14_training.ipynb #6daf025c
 def _take_up(run: Run, state: State, tensors: dict, metadata: dict):
     "The same from what such a file holds"
     weights = {name: tensors.pop(name) for name in list(tensors) if name.startswith("model.")}
@@ -109,7 +109,7 @@ class Clock:
         fraction = now / max(self.recipe.minutes * 60 - pace * (self.reserve + 1), 1e-9)
         return fraction if state.step else min(fraction, .999)  # at least one step
 
-# %% ../nbs/14_training.ipynb #1481e356
+# %% ../nbs/14_training.ipynb #3ff4df62
 @contextlib.contextmanager
 def _patient(
     tell: Callable[[], object]=lambda: None,  # called on Ctrl-C too
@@ -264,7 +264,7 @@ def _go_on(data, category: str|None, out, recipe: Recipe|None):
     parts = (tuple(by_name[name] for name in names[part]) for part in _PARTS)
     return run, recipe, data, Split(*parts, names["shared"], names["note"])
 
-# %% ../nbs/14_training.ipynb #d574bb25
+# %% ../nbs/14_training.ipynb #b3472822
 def choose_device(
     name: str="auto",  # auto, cpu, cuda, cuda:0, mps
 ) -> torch.device:
@@ -288,7 +288,7 @@ def _own_device(name: str, team: Team) -> torch.device:
     torch.cuda.set_device(device)
     return device
 
-# %% ../nbs/14_training.ipynb #633ad996
+# %% ../nbs/14_training.ipynb #443b83f6
 def make_simulator(
     recipe: Recipe,
     category: str,  # whose row in the foreground table counts
@@ -359,7 +359,7 @@ def _spread(team: Team, run: Run, recipe: Recipe, state: State|None, device: tor
     share_norms(state.model)
     return state
 
-# %% ../nbs/14_training.ipynb #0f51aa28
+# %% ../nbs/14_training.ipynb #c24c0e2d
 def _prepare(team: Team, run: Run, recipe: Recipe, category: Category, parts: Split, resume: bool,
              progress: bool):
     "All that a training needs: state, simulator, images to train on and images held back"
@@ -375,7 +375,7 @@ def _prepare(team: Team, run: Run, recipe: Recipe, category: Category, parts: Sp
     if team.first: _announce(team, run, state, parts, simulator, str(device), progress)
     return state, data, simulator, held_back
 
-# %% ../nbs/14_training.ipynb #36278da5
+# %% ../nbs/14_training.ipynb #a5eb41b3
 def _announce(team: Team, run: Run, state: State, parts: Split, simulator: Simulator, device: str,
               progress: bool):
     "Record what was decided, and begin the log"
