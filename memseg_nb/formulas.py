@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['KINDS', 'coverage', 'polygon', 'place', 'draw_shape', 'Part', 'Handling', 'FormulaProduct', 'formula_product']
 
-# %% ../nbs/14b_formulas.ipynb #e0452583
+# %% ../nbs/14b_formulas.ipynb #5272325d
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ import numpy as np
 
 from .materials import Sheet, draw_texture, log_uniform, open_sheet
 
-# %% ../nbs/14b_formulas.ipynb #1498dc6c
+# %% ../nbs/14b_formulas.ipynb #052b71f4
 def coverage(
     distance: np.ndarray,  # negative inside, (H, W)
     sheet: Sheet,
@@ -22,7 +22,7 @@ def coverage(
     "How much of each pixel lies in the shape; the edge is one pixel wide"
     return np.clip(.5 - 64 * sheet.step * distance, 0, 1)
 
-# %% ../nbs/14b_formulas.ipynb #37a18312
+# %% ../nbs/14b_formulas.ipynb #5fff64fe
 def polygon(
     corners: int,   # how many sides
     radius: float,  # from the centre to the middle of a side
@@ -45,7 +45,7 @@ def place(
         return distance(cos * x + sin * y, cos * y - sin * x)
     return placed
 
-# %% ../nbs/14b_formulas.ipynb #650096d1
+# %% ../nbs/14b_formulas.ipynb #7f741456
 def draw_shape(
     rng: np.random.Generator,
     sheet: Sheet,
@@ -63,7 +63,7 @@ def draw_shape(
     if kind == "ring": shape = lambda x, y: np.abs(np.hypot(x, y) - a) - .2 * b
     return place(shape, centre, angle)
 
-# %% ../nbs/14b_formulas.ipynb #cd41c19e
+# %% ../nbs/14b_formulas.ipynb #1f0ebed1
 KINDS = {"surface": .5, "layout": .3, "object": .2}  # kinds of products, and the chance of each
 
 
@@ -80,7 +80,7 @@ class Part:
         "Greys, (H, W), or one number"
         return self.level + (self.contrast * self.texture(rng, x, y) if self.texture else 0)
 
-# %% ../nbs/14b_formulas.ipynb #888e742e
+# %% ../nbs/14b_formulas.ipynb #02552c50
 def _draw_part(rng, sheet):
     "A part of any shape, mostly smooth"
     distance, level = draw_shape(rng, sheet), rng.uniform(.05, .95)
@@ -96,7 +96,7 @@ def _draw_bars(rng, sheet, level):
     places = sheet.reach[upright] * ((2 * np.arange(count) + 1) / count - 1)
     return [Part(level + rng.choice([-.3, .3]), place(bar, (at, at), 0.)) for at in places.tolist()]
 
-# %% ../nbs/14b_formulas.ipynb #b0c91565
+# %% ../nbs/14b_formulas.ipynb #0103c327
 def _draw_body(rng, sheet):
     "The one thing that an object is, and its material: an oval, a block, or a block without corners"
     size, kind, aspect = rng.uniform(.5, .85), rng.integers(3), rng.uniform(.6, 1)
@@ -106,7 +106,7 @@ def _draw_body(rng, sheet):
                lambda x, y: np.maximum(block(x, y), .75 * (np.abs(x) + np.abs(y))) - size)[kind]
     return Part(rng.uniform(.1, .9), outline, draw_texture(rng, sheet), log_uniform(rng, .02, .2))
 
-# %% ../nbs/14b_formulas.ipynb #dd8cda4b
+# %% ../nbs/14b_formulas.ipynb #77b21c16
 @dataclass(frozen=True)
 class Handling:
     "How specimens of a product lie before the camera; most products hardly move"
@@ -125,7 +125,7 @@ def _draw_handling(rng, kind):
     frame = rng.uniform(0, .3) if rng.random() < .3 else None
     return Handling(shift, turn, frame, rng.uniform(0, .08), rng.uniform(0, .05))
 
-# %% ../nbs/14b_formulas.ipynb #cad4ffd9
+# %% ../nbs/14b_formulas.ipynb #bb26f15a
 def _frame(handling, rng, x, y, sheet):
     "Distance to a border whose four sides are a little different on each specimen"
     widths = rng.uniform(handling.width - handling.play, handling.width + handling.play, 4)
@@ -135,7 +135,7 @@ def _frame(handling, rng, x, y, sheet):
     return np.min([to - width + slant * along
                    for (to, along), width, slant in zip(inwards, widths, slants)], axis=0)
 
-# %% ../nbs/14b_formulas.ipynb #b2b9b44b
+# %% ../nbs/14b_formulas.ipynb #5b77a1b9
 def _photograph(product, rng):
     "Turn and shift the sheet, then lay ground, body, parts and border on top of each other"
     sheet, handling = product.sheet, product.handling
@@ -154,7 +154,7 @@ def _photograph(product, rng):
         image = image + cover * (handling.frame - image)
     return image.clip(0, 1).astype(np.float32)
 
-# %% ../nbs/14b_formulas.ipynb #d5c597da
+# %% ../nbs/14b_formulas.ipynb #3bb90465
 @dataclass(frozen=True)
 class FormulaProduct:
     "A product that is nothing but formulas"
@@ -175,7 +175,7 @@ class FormulaProduct:
         "A new specimen of the same product"
         return _photograph(self, rng)
 
-# %% ../nbs/14b_formulas.ipynb #d77cf4f1
+# %% ../nbs/14b_formulas.ipynb #39914035
 def formula_product(
     seed: int,                         # of the product: which formulas
     size: tuple[int, int]=(128, 128),  # (height, width), pixels

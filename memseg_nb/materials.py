@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TEXTURES', 'standardise', 'filtered_noise', 'Sheet', 'open_sheet', 'log_uniform', 'draw_spectrum', 'draw_texture']
 
-# %% ../nbs/14a_materials.ipynb #658f7995
+# %% ../nbs/14a_materials.ipynb #5602c222
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,14 +17,14 @@ from scipy.spatial import KDTree
 
 from .recipe import MemSegError
 
-# %% ../nbs/14a_materials.ipynb #fbb49e96
+# %% ../nbs/14a_materials.ipynb #6ecd47d8
 def standardise(
     field: np.ndarray,  # any shape
 ) -> np.ndarray:        # the same shape, mean 0, standard deviation 1; a flat field gives zeros
     "Subtract the mean, divide by the standard deviation"
     return (field - field.mean()) / (field.std() + 1e-6)
 
-# %% ../nbs/14a_materials.ipynb #70d72f89
+# %% ../nbs/14a_materials.ipynb #9a49d03b
 def _white(rng, size):
     "Noise that knows nothing of its neighbours"
     return rng.standard_normal(size, dtype=np.float32)
@@ -44,7 +44,7 @@ def _clouds(rng, sheet, steps):
     spectrum = np.exp(-2 * (math.pi * steps)**2 * (sheet.frequency_x**2 + sheet.frequency_y**2))
     return filtered_noise(spectrum, rng, sheet.size)
 
-# %% ../nbs/14a_materials.ipynb #2a5a885f
+# %% ../nbs/14a_materials.ipynb #0343fe26
 @dataclass(frozen=True)
 class Sheet:
     "Coordinates that formulas are written in; the shorter side is 2 long, or 128 steps"
@@ -58,7 +58,7 @@ class Sheet:
     @property
     def reach(self): return self.size[0] / min(self.size), self.size[1] / min(self.size)  # corner: down, right
 
-# %% ../nbs/14a_materials.ipynb #297da19a
+# %% ../nbs/14a_materials.ipynb #b688572e
 @lru_cache(maxsize=8)
 def open_sheet(
     size: tuple[int, int],  # (height, width), pixels
@@ -74,7 +74,7 @@ def open_sheet(
              for frequencies in (np.fft.rfftfreq(width)[None], np.fft.fftfreq(height)[:, None])]
     return Sheet(tuple(size), x, y, *waves, short / 128)
 
-# %% ../nbs/14a_materials.ipynb #6c736e60
+# %% ../nbs/14a_materials.ipynb #672415c0
 def log_uniform(
     rng: np.random.Generator,
     low: float,
@@ -83,7 +83,7 @@ def log_uniform(
     "A random number, as likely to lie in one octave as in the next"
     return math.exp(rng.uniform(math.log(low), math.log(high)))
 
-# %% ../nbs/14a_materials.ipynb #236a5291
+# %% ../nbs/14a_materials.ipynb #2e91f2bf
 def draw_spectrum(
     rng: np.random.Generator,
     sheet: Sheet,
@@ -107,7 +107,7 @@ def draw_spectrum(
     return np.exp(-((np.abs(along) - centre) / (centre * .3))**2 / 2
                   - (across / (centre * rng.uniform(.1, .6)))**2 / 2)
 
-# %% ../nbs/14a_materials.ipynb #f382bbed
+# %% ../nbs/14a_materials.ipynb #d5867728
 def _noise(rng, sheet):
     "One or two filtered noises, bent by a curve"
     spectra = [draw_spectrum(rng, sheet) for _ in range(rng.integers(1, 3))]
@@ -125,7 +125,7 @@ def _noise(rng, sheet):
         return field
     return pattern
 
-# %% ../nbs/14a_materials.ipynb #a4b779b7
+# %% ../nbs/14a_materials.ipynb #e37f63ab
 def _draw_wave(rng):
     "A wave form: sine, bars, grooves, or saw teeth"
     kind, width = rng.integers(4), rng.uniform(.05, .5)
@@ -140,7 +140,7 @@ def _draw_grating(rng):
     angle = rng.uniform(0, math.pi) if rng.random() < .4 else rng.choice([0, math.pi / 2, math.pi / 4])
     return _draw_wave(rng), math.pi * log_uniform(rng, 3, 40), float(angle), rng.uniform(0, 2 * math.pi)
 
-# %% ../nbs/14a_materials.ipynb #842dd4d7
+# %% ../nbs/14a_materials.ipynb #f3201e4a
 def _periodic(rng, sheet):
     "Up to three waves, added or multiplied, with some noise and perhaps bent"
     gratings = [_draw_grating(rng) for _ in range(rng.integers(1, 4))]
@@ -158,7 +158,7 @@ def _periodic(rng, sheet):
         return standardise(field) + grain * filtered_noise(spectrum, rng, sheet.size)
     return pattern
 
-# %% ../nbs/14a_materials.ipynb #294ae45e
+# %% ../nbs/14a_materials.ipynb #fab2f43e
 def _cells(rng, sheet):
     "Points, and for each pixel the nearest: walls, fields of one tone, or cushions"
     down, right = np.add(sheet.reach, .2)
@@ -177,7 +177,7 @@ def _cells(rng, sheet):
         return standardise(np.float32(field).reshape(sheet.size))
     return pattern
 
-# %% ../nbs/14a_materials.ipynb #ae8c0f32
+# %% ../nbs/14a_materials.ipynb #7aae6197
 def _streaks(rng, sheet):
     "Fine lines all one way, as if brushed or drawn"
     angle = float(rng.choice([0, math.pi / 2]) if rng.random() < .7 else rng.uniform(0, math.pi))
@@ -195,7 +195,7 @@ def _streaks(rng, sheet):
         return field + grain * _white(rng, sheet.size)
     return pattern
 
-# %% ../nbs/14a_materials.ipynb #c478a3f7
+# %% ../nbs/14a_materials.ipynb #c4c3128b
 def _flakes(rng, sheet):
     "Scattered specks, round or long, bright, dark or both"
     count = int(log_uniform(rng, 20, 400) * math.prod(sheet.size) / min(sheet.size)**2)
@@ -210,7 +210,7 @@ def _flakes(rng, sheet):
         return standardise(field) + .2 * _white(rng, sheet.size)
     return pattern
 
-# %% ../nbs/14a_materials.ipynb #23f88edc
+# %% ../nbs/14a_materials.ipynb #a6781b0b
 def _plain(rng, sheet):
     "Nothing but the grain of the camera"
     grain = rng.uniform(.05, .5)
@@ -222,7 +222,7 @@ def _mixture(rng, sheet):
     first, second, weight = draw_texture(rng, sheet), draw_texture(rng, sheet), rng.uniform(.3, 1)
     return lambda rng, x, y: first(rng, x, y) + weight * second(rng, x, y)
 
-# %% ../nbs/14a_materials.ipynb #3c22a899
+# %% ../nbs/14a_materials.ipynb #a3d7863d
 TEXTURES = {"noise": (_noise, .45), "periodic": (_periodic, .15), "cells": (_cells, .08),
             "plain": (_plain, .08), "streaks": (_streaks, .1), "flakes": (_flakes, .06),
             "mixture": (_mixture, .08)}  # the families, and the chance of each
