@@ -27,7 +27,7 @@ from .perlin import perlin_noise
 from .recipe import MemSegError
 from .runtimes import OnnxModel, in_precision
 from .steps import one_thread
-from .timing import Comparison, compare, measure_ceiling, operations, peak_memory, seconds
+from .timing import Comparison, compare, keep_memory, measure_ceiling, operations, peak_memory, seconds
 from .workloads import Workshop, ready, step_parts, stepper
 
 # %% ../nbs/20d_rows.ipynb #ed48ee39
@@ -126,7 +126,7 @@ def loading(
 @row("data")
 def data_row(shop: Workshop) -> Iterator[Measured]:
     "Batches as a training gets them: 4 good images, 4 simulated ones"
-    batches, simulated = 4 * shop.few, shop.recipe.training.simulated
+    batches, simulated = 8 * shop.few, shop.recipe.training.simulated
     theirs = _PeerBatches(peers.PeerData(shop.photos[:8], shop.textures, shop.recipe))
     for workers in (0, 2):
         with one_thread():  # in this process too
@@ -299,11 +299,12 @@ def _growing_memory(shop: Workshop) -> Iterator[Measured]:
         yield _timed(f"match, 8 images of {shop.at}, samples", samples, lambda: memory(features), shop.few)
 
 # %% ../nbs/20d_rows.ipynb #f88fb0c7
-def train_some(side: int, steps: int) -> float:  # the loss
-    "Some training steps at this size, to see how much memory they take"
+def train_some(side: int, steps: int, keep: bool=False) -> float:  # seconds of the fastest
+    "Some training steps at this size, to see how much memory they take, and how long with freed memory kept"
     with tempfile.TemporaryDirectory() as folder:
         step = stepper(Workshop(folder, side=side))
-        return [step().total for _ in range(steps)][-1]
+        if keep: keep_memory()
+        return min(seconds(step) for _ in range(steps))
 
 
 def score_many(count: int, side: int) -> tuple:  # seconds, image scores above 0.5, AUPRO
@@ -325,8 +326,11 @@ def memory_row(shop: Workshop) -> Iterator[Measured]:
     "Peak memory of training and of evaluation"
     def told(peak): return dict(rate=peak, unit="MiB") if peak else dict(note="not measured on this system")
     for side in (64, 128) if shop.quick else (128, 256):
-        peak, _ = peak_memory(train_some, side, 2)
-        yield Measured(f"peak memory, training, batch 8, {side} x {side}", **told(peak))
+        for keep in (False, True):
+            peak, spent = peak_memory(train_some, side, 2 if shop.quick else 4, keep)
+            freed = "kept" if keep else "given back"
+            yield Measured(f"peak memory, training step, {side} x {side}, float32, freed memory {freed}",
+                           ours_ms=1e3 * spent, **told(peak))
     count = 400 if shop.quick else 10_000
     peak, (spent, *_) = peak_memory(score_many, count, shop.side)
     yield Measured(f"peak memory, scoring {count} maps of {shop.at}", ours_ms=1e3 * spent, **told(peak))
