@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['NUISANCES', 'HELD_OUT', 'Nuisance', 'draw_nuisance', 'vary', 'Episode', 'Episodes']
 
-# %% ../nbs/14b_episodes.ipynb #b87b1cb8
+# %% ../nbs/14b_episodes.ipynb #81c87a93
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +18,7 @@ from .formulas import formula_product
 from .perlin import uniform
 from .recipe import MemSegError
 
-# %% ../nbs/14b_episodes.ipynb #06cdc3bd
+# %% ../nbs/14b_episodes.ipynb #ef6610ca
 @dataclass(frozen=True)
 class Nuisance:
     "How strongly good images of one product differ; 0 is not at all"
@@ -36,7 +36,7 @@ NUISANCES = {"gamma": (1., 0., .6), "gain": (1., 0., .5), "gradient": (.6, 0., .
              "lowfrequency": (.5, 0., .6), "streaks": (.35, 0., .4), "noise": (.6, 0., .05),
              "direction": (1., 0., 1.), "blur": (.3, .3, 1.1)}  # chance to have it, and the range then
 
-# %% ../nbs/14b_episodes.ipynb #8cbc5d9d
+# %% ../nbs/14b_episodes.ipynb #b5cc49ce
 def draw_nuisance(
     rng: np.random.Generator,
     ease: float=0.,  # 0: as strong as they come; 1: a fifth of it
@@ -47,7 +47,7 @@ def draw_nuisance(
     calm = {name: 1. if name in ("direction", "blur") else 1 - .8 * ease for name in strengths}
     return Nuisance(**{name: strength * calm[name] for name, strength in strengths.items()})
 
-# %% ../nbs/14b_episodes.ipynb #4f987602
+# %% ../nbs/14b_episodes.ipynb #16357152
 def _light(size, nuisance, count, generator, device):
     "A factor for each pixel: slopes, bowls and soft patches of light"
     y, x = [torch.linspace(-1, 1, side, device=device) for side in size]
@@ -66,7 +66,7 @@ def _streaks(size, nuisance, count, generator, device):
     lines = F.interpolate(knots.to(device), side, mode="linear").clamp_min(0)
     return lines if down else lines.mT
 
-# %% ../nbs/14b_episodes.ipynb #4555f930
+# %% ../nbs/14b_episodes.ipynb #d165796b
 def _blur(images, sigma):
     "Gaussian blur of (B, H, W), sigma in pixels"
     reach = max(1, round(2 * sigma))
@@ -75,7 +75,7 @@ def _blur(images, sigma):
     images = F.pad(images[:, None], [reach] * 4, mode="reflect")
     return F.conv2d(F.conv2d(images, weights), weights.mT)[:, 0]
 
-# %% ../nbs/14b_episodes.ipynb #5fedf859
+# %% ../nbs/14b_episodes.ipynb #b014711c
 def vary(
     images: Tensor,              # (B, H, W), 0..1
     nuisance: Nuisance,          # how much
@@ -94,7 +94,7 @@ def vary(
     noise = torch.randn(images.shape, generator=generator, device=generator.device).to(device)
     return (images + nuisance.noise * noise).clamp(0, 1)
 
-# %% ../nbs/14b_episodes.ipynb #4fb2706f
+# %% ../nbs/14b_episodes.ipynb #f8fae3e9
 def _pose(images, rng):
     "A stack (N, H, W) of one product, all mirrored, transposed, enlarged or inverted in the same way"
     height, width = images.shape[1:]
@@ -108,13 +108,13 @@ def _pose(images, rng):
         images = F.interpolate(window, (height, width), mode="bilinear")[:, 0]
     return 1 - images if rng.random() < .15 else images
 
-# %% ../nbs/14b_episodes.ipynb #9356d76a
+# %% ../nbs/14b_episodes.ipynb #f4b91eb5
 def _tint(images, rng):
     "Grey (N, H, W) to colour (N, 3, H, W): black and white become two colours"
     dark, bright = torch.from_numpy(np.float32(rng.uniform((0., .4), (.5, 1.), (3, 2)))).T[..., None, None]
     return dark + (bright - dark) * images[:, None]
 
-# %% ../nbs/14b_episodes.ipynb #98cc4fef
+# %% ../nbs/14b_episodes.ipynb #28fd8334
 @dataclass
 class Episode:
     "Some products: for each a few good images to remember, and others to judge"
@@ -126,7 +126,7 @@ class Episode:
 HELD_OUT = 100_000  # products with seeds below are never trained on
 _TOGETHER = 64      # so many sets of products are used in turn before new ones come
 
-# %% ../nbs/14b_episodes.ipynb #d9acfdc5
+# %% ../nbs/14b_episodes.ipynb #a12d5dc1
 def _draw_flaws(plan, images, foreign, ease, rng, generator):
     "Grey images (B, H, W) with a flaw each, and masks; the easier, the more of them large"
     large = int((rng.random(len(images)) < ease).sum())
@@ -137,7 +137,7 @@ def _draw_flaws(plan, images, foreign, ease, rng, generator):
     flawed, masks = add_flaws(images, shapes[order], kinds[order], foreign, generator, ease)
     return flawed[:, 0], masks
 
-# %% ../nbs/14b_episodes.ipynb #7c3f313c
+# %% ../nbs/14b_episodes.ipynb #b9668463
 def _episode(plan, k, ease):
     "Pose, flaws, light and colours, in this order: the flaw lies on the product, light and lens come after"
     rng = np.random.default_rng([plan.seed, 1, k])
@@ -159,7 +159,7 @@ def _episode(plan, k, ease):
     pictures = torch.stack(pictures)
     return Episode(pictures[:, :plan.memory], pictures[:, plan.memory:], masks[:, plan.memory:])
 
-# %% ../nbs/14b_episodes.ipynb #a6c9b45f
+# %% ../nbs/14b_episodes.ipynb #36855965
 def _render(plan, number):
     "A set of products, all their images (N, H, W) uint8; one image of further ones until there are three"
     rng = np.random.default_rng([plan.seed, 0, number])
@@ -184,7 +184,7 @@ def _images(plan, k):
         if plan.reuse > 1: plan._rendered[number] = sets
     return [torch.from_numpy(images).float() / 255 for images in sets]
 
-# %% ../nbs/14b_episodes.ipynb #eb5cc0c3
+# %% ../nbs/14b_episodes.ipynb #1bb12c5e
 @dataclass
 class Episodes:
     "Endless episodes; number k depends on these settings and k alone, whoever asks for it and when"

@@ -6,7 +6,7 @@
 __all__ = ['STAGES', 'ON_GPU', 'Plan', 'plan_for', 'schedule', 'Stages', 'Pretraining', 'held_out_precision', 'half',
            'network_file', 'pretrain']
 
-# %% ../nbs/14d_pretraining.ipynb #55e3f259
+# %% ../nbs/14d_pretraining.ipynb #ab5e7626
 import contextlib, json, math, os, platform, time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -141,7 +141,7 @@ class Pretraining(Stages):
         self.images[self.stage] += episode.memory.shape[:2].numel() + episode.queries.shape[:2].numel()
         return loss.item()
 
-# %% ../nbs/14d_pretraining.ipynb #77f41575
+# %% ../nbs/14d_pretraining.ipynb #76dc98c6
 class _Stream(Dataset):
     "Episodes by number, as easy as `ease` says at that moment; the tensor is shared with worker processes"
     def __init__(self, plan: Plan, stage: int, ease: Tensor):

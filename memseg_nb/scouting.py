@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['compare', 'Scout', 'scout_logits', 'network_logits', 'settle']
 
-# %% ../nbs/14c_scouting.ipynb #2e1eb631
+# %% ../nbs/14c_scouting.ipynb #0ddb70ba
 from collections.abc import Callable, Iterable, Sequence
 
 import torch
@@ -82,7 +82,7 @@ def scout_logits(
     stem = features.stem.unflatten(0, (products, -1))[:, samples:].flatten(0, 1)
     return scout(stem, ours, difference)
 
-# %% ../nbs/14c_scouting.ipynb #0f5e22b4
+# %% ../nbs/14c_scouting.ipynb #08ddbed1
 @torch.no_grad()
 def _compared(memory: Memory, features: Features, samples: int) -> list[Tensor]:
     "Of one product's queries: stem, layer 3; features and differences in units; attention maps"
@@ -93,7 +93,7 @@ def _compared(memory: Memory, features: Features, samples: int) -> list[Tensor]:
     gaps = [level / one for level, one in zip(difference, unit)]
     return [features.stem, features.layer3, *scaled, *gaps, *attention_maps(difference, unit)]
 
-# %% ../nbs/14c_scouting.ipynb #9d4c0d39
+# %% ../nbs/14c_scouting.ipynb #932c0f0c
 def network_logits(
     model: MemSeg,     # its memory is filled anew
     episode: Episode,
@@ -110,7 +110,7 @@ def network_logits(
     _, logits = model.decoder(model.encoder.layer4(layer3), fused.fused, stem)
     return logits[:, 1] - logits[:, 0]
 
-# %% ../nbs/14c_scouting.ipynb #5b7a0da9
+# %% ../nbs/14c_scouting.ipynb #3e6e5978
 @torch.no_grad()
 def settle(
     network: nn.Module,  # those of its batch norms that are in training mode get new statistics
@@ -125,4 +125,5 @@ def settle(
     for episode in episodes: run(episode)
     for norm in norms: norm.momentum = .1
     freeze_norms(network)
+
 
