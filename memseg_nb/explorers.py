@@ -21,7 +21,8 @@ from .evaluation import Measured, confusion, measure
 from .images import open_category, read_image, resize
 from .metrics import PixelMetrics, area, image_auroc, merge, rates
 from .model import MemSeg
-from .panels import Chart, Panel, Picture, legend, menu, point, slider, value_at
+from .charts import Chart, legend, point, value_at
+from .panels import Panel, Picture, menu, slider
 from .plots import BAD, GOOD
 from .products import PRODUCTS, render_product
 from .recipe import MemSegError, load_recipe

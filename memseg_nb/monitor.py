@@ -20,7 +20,8 @@ from .detector import as_image
 from .images import Category, open_category, resize
 from .losses import Losses
 from .model import MemSeg
-from .panels import WIDE, Chart, Panel, Picture, button, legend
+from .charts import Chart, legend
+from .panels import WIDE, Panel, Picture, button
 from .plots import BAD
 from .recipe import MemSegError, Recipe, load_recipe
 from .training import read_losses, train

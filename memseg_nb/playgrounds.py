@@ -20,7 +20,8 @@ from torch import Tensor
 
 from .images import read_image, resize
 from .metrics import label_regions
-from .panels import Chart, Panel, Picture, button, menu, slider
+from .charts import Chart
+from .panels import Panel, Picture, button, menu, slider
 from .perlin import binarise, lattice, perlin, rotate
 from .products import PRODUCTS, render_product
 from .recipe import MemSegError, Recipe, flatten, load_recipe

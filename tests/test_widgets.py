@@ -21,7 +21,8 @@ from memseg_nb.images import save_image
 from memseg_nb.metrics import PixelMetrics, area, image_auroc, label_regions, rates
 from memseg_nb.monitor import smooth
 from memseg_nb.painter import cover, place
-from memseg_nb.panels import FRONT, Chart, Explore, Panel, Picture, legend, menu, png, point, slider, svg, ticks
+from memseg_nb.charts import Chart, legend, point, svg, ticks
+from memseg_nb.panels import FRONT, Explore, Panel, Picture, menu, png, slider
 from memseg_nb.perlin import binarise
 from memseg_nb.products import render_product
 from memseg_nb.recipe import MemSegError, load_recipe
