@@ -76,7 +76,7 @@ class Judgement(NamedTuple):
     border: Tensor        # (B,): how frequent `found` is in the frame, relative to the image
     whole: Tensor         # bool, (B,): no product on a background; take the whole image
 
-# %% ../nbs/04_foreground.ipynb #8175766c
+# %% ../nbs/04_foreground.ipynb #ca3c14e2
 def judge(
     grey: Tensor,           # grey images, (B, H, W), 0..1
     separability: float=.7, # less: no two classes
@@ -125,7 +125,7 @@ def open_close(
     mask = _any(F.pad(mask, (2 * closing,) * 4), 2 * closing + 1)
     return ~_any(~mask, 2 * closing + 1)
 
-# %% ../nbs/04_foreground.ipynb #43553644
+# %% ../nbs/04_foreground.ipynb #c6090b6d
 def fill(
     mask: Tensor,  # bool, (B, H, W)
 ) -> Tensor:       # bool, (B, H, W)
@@ -175,7 +175,7 @@ def parse_rule(
                           "such as '>50' (the product is brighter than 50) or '<=250'")
     return Rule(found[1], float(found[2]))
 
-# %% ../nbs/04_foreground.ipynb #27a511f0
+# %% ../nbs/04_foreground.ipynb #0704436c
 def foreground(
     images: Tensor,      # (B, 3, H, W), 0..1
     method: str="otsu",  # otsu; off: the whole image; or a rule such as ">50"

@@ -17,7 +17,7 @@ from torch import nn, Tensor
 from .encoder import Features
 from .recipe import MemSegError
 
-# %% ../nbs/08_memory.ipynb #13ee6718
+# %% ../nbs/08_memory.ipynb #32601c5d
 @torch.no_grad()
 def distances(
     features: Tensor,            # of images, (B, F) float32
@@ -146,7 +146,7 @@ def _spread(maps: Tensor) -> Tensor:
     mean = spread.mean()
     return spread.clamp_min(torch.where(mean > 0, .1 * mean, 1.)).view(-1, 1, 1)
 
-# %% ../nbs/08_memory.ipynb #0aa6f3f2
+# %% ../nbs/08_memory.ipynb #2546f41c
 class Match(NamedTuple):
     "The sample nearest to each image, and the difference to it"
     index: Tensor                              # i*: (B,) joint, (B, 3) per level
