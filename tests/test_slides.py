@@ -44,7 +44,8 @@ def test_a_deck_is_whole(chapter):
 def test_no_slide_is_a_wall_of_text(chapter):
     for slide in deck(chapter):
         words = " ".join([slide.line, *slide.points]).split()
-        assert len(words) <= 150 and len(slide.line) <= max(cut.SENTENCE, len((slide.picture or [""])[0])), slide.title
+        most = cut.BULLET if slide.kind == "question" else max(cut.SENTENCE, len((slide.picture or [""])[0]))
+        assert len(words) <= 150 and len(slide.line) <= most, slide.title
         assert len(slide.points) <= 8 and len(slide.rows) <= cut.ROWS and len(slide.equations) <= 3
         assert len(slide.code.splitlines()) <= cut.CODE and len(slide.printed.splitlines()) <= cut.PRINTED
         things = [slide.picture, slide.code or slide.printed, slide.points, slide.rows]
@@ -102,6 +103,13 @@ def test_code_is_shown_where_it_is_short_and_belongs():
     assert [(s.title, s.code, s.printed) for s in printed] == [("Too few", "", "6")]
     hidden = cut_up(prose("## By hand\n\nTwice three is six."), cell("#| hide\n" + short, stream("6\n")))
     assert not any(s.code for s in hidden)
+
+
+def test_a_panel_of_charts_is_a_picture():
+    chart = dict(output_type="execute_result", metadata={"image/png": {"alt": "two bars"}},
+                 data={"image/svg+xml": ["<svg ", "viewBox='0 0 3 2'/>"], "text/plain": "Which?\n2 bars"})
+    slide, = cut_up(prose("## Light\n\nHere light falls."), cell("panel", chart))
+    assert slide.picture == ("two bars", b"<svg viewBox='0 0 3 2'/>")
 
 
 def test_play_asks_its_question():

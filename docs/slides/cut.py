@@ -17,7 +17,7 @@ import chapters
 from memseg_nb.ledger import verdict
 
 SENTENCE = 170  # letters above the thing
-BULLET = 240  # letters of a point in a list
+BULLET = 240  # letters of a point in a list, or of the question of "Play"
 CODE = 14  # lines
 PRINTED = 8  # lines of output
 ROWS = 12  # of a table that a cell makes, with its head
@@ -33,7 +33,7 @@ class Slide:
     title: str
     line: str = ""  # Markdown, one sentence
     equations: list[str] = field(default_factory=list)  # TeX
-    picture: tuple[str, bytes] | None = None  # alt text and PNG
+    picture: tuple[str, bytes] | None = None  # alt text, and PNG or SVG
     code: str = ""
     printed: str = ""
     points: list[str] = field(default_factory=list)  # Markdown, one a point
@@ -109,11 +109,15 @@ def _shown(cell: dict) -> list:
         if "image/png" in data:
             alt = meta.get("image/png", {}).get("alt", "")
             found.append(("picture", (alt, base64.b64decode("".join(data["image/png"])))))
+        elif "image/svg+xml" in data:  # a panel of charts
+            words = "".join(data.get("text/plain", [])).partition("\n")[2]
+            alt = meta.get("image/png", {}).get("alt", "") or words
+            found.append(("picture", (alt, "".join(data["image/svg+xml"]).encode())))
         elif "text/markdown" in data:
             text = "".join(data["text/markdown"])
             name = re.search(r"^\*\*(.+)\*\*$", text, flags=re.MULTILINE)
             found += [("table", (name[1] if name else "", rows)) for rows in [table(text)] if 1 < len(rows) <= ROWS]
-        elif "text/html" not in data and "image/svg+xml" not in data:
+        elif "text/html" not in data:
             printed += "".join(output.get("text", [])) + "".join(data.get("text/plain", [])) + "\n"
     if "default_exp" in directives and not found:
         return []
@@ -203,6 +207,8 @@ def _play(parts: list) -> list[Slide]:
     found = re.search(r"(?<!\*)\*([^*]+\?)\*", text)
     pictures = [value for kind, value in parts if kind == "picture"]
     question = " ".join(found[1].split()) if found else headline(text)[1]
+    if len(question) > BULLET:
+        question = sentences(question)[0]
     return [Slide("Play", bare(question), picture=pictures[0] if pictures else None, notes=text, kind="question")]
 
 

@@ -7,6 +7,7 @@ are made, and everything a page loads lies beside it. `s` on a slide opens the s
 import argparse
 import hashlib
 import html
+import io
 import json
 import re
 import shutil
@@ -32,6 +33,7 @@ from cut import Slide, deck
 NPM = ROOT / "build" / "slides-npm"
 REVEAL = ("dist/reveal.css", "dist/reveal.js", "plugin/notes/notes.js", "LICENSE")
 CODE_STYLE = HtmlFormatter(nowrap=True, style="default")
+PNG = b"\x89PNG"
 LOCK = ("package.json", "package-lock.json")
 
 
@@ -125,14 +127,21 @@ def _slide(slide: Slide, words: Words, pictures: Path, number: int) -> str:
         things.append(f'<pre class="printed" style="--letters:{_widest(slide.printed, 52)}">{html.escape(slide.printed)}</pre>')
     if slide.picture:
         alt, data = slide.picture
-        file = pictures / f"{number}.png"
+        file = pictures / f"{number}.{'png' if data.startswith(PNG) else 'svg'}"
         file.write_bytes(data)
-        width, height = Image.open(file).size
+        width, height = _size(data)
         narrow = " beside" if width < 1.5 * height and (slide.equations or slide.line) else ""
         things.append(f'<figure><img src="{pictures.name}/{file.name}" alt="{html.escape(alt)}" width="{width}" height="{height}"></figure>')
     head = f"<header>{lead}<{level}>{words.inline(slide.title)}</{level}>{line}</header>"
     return (f'<section class="{slide.kind}{narrow}">{head}<div class="things">{"".join(things)}</div>'
             f'<aside class="notes">{words.block(slide.notes)}</aside></section>')
+
+
+def _size(data: bytes) -> tuple[int, int]:
+    "Width and height of a picture"
+    if data.startswith(PNG):
+        return Image.open(io.BytesIO(data)).size
+    return tuple(int(number) for number in re.search(rb'viewBox="0 0 (\d+) (\d+)"', data).groups())
 
 
 def _widest(text: str, least: int) -> int: return max(least, *map(len, text.splitlines()))
