@@ -1,6 +1,7 @@
 "Switches that do what they say and nothing else, the same images for every variant, one table that goes on"
 import csv
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from memseg_nb.model import build_model
 from memseg_nb.encoder import load_encoder
 from memseg_nb.recipe import MemSegError, load_recipe
 
+ROOT = Path(__file__).parents[1]
 PIECES = ("memory", "attention", "coordinate", "fusion")
 SMALL = [*BASE, *TINY, "training.warm_start=off"]
 
@@ -318,3 +320,12 @@ def test_tables_can_be_joined(tmp_path):
     rows = [row("whole", "a"), row("whole", "b", value=None, error="power cut, again")]
     write_table(rows, tmp_path)
     assert read_table(tmp_path / "ablations.csv") == [one | {"seconds": 1.} for one in rows]
+
+
+def test_readme_says_what_the_committed_table_says():
+    rows, readme = read_table(ROOT / "nbs" / "results" / "ablations.csv"), (ROOT / "README.md").read_text()
+    assert len(rows) == len(VARIANTS) * 2 * 3 and not any(row["error"] for row in rows)
+    said = " ".join(readme.split("**What each piece buys**")[1].split("\n\n")[0].split())
+    more = bought(rows, "aupro")
+    for way, sign in (("no_memory", 1), ("n1", 1), ("no_foreground", 1), ("no_attention", -1)):
+        assert f"{sign * more[way].mean:.3f} ± {more[way].deviation:.3f}" in said, way
