@@ -18,6 +18,7 @@ from pathlib import Path
 
 import chapters
 import home
+import laboratory
 import library
 import links
 import npm
@@ -72,6 +73,7 @@ def write_sources(writer: Writer) -> None:
         writer.text(f"{page}.ipynb", json.dumps(notebook, indent=1))
         images |= found
     writer.text("course/index.md", pages.course())
+    writer.text(f"{laboratory.PAGE}.md", laboratory.text())
     for module in library.modules().values():
         writer.text(f"reference/{module.name}.md", reference.page(module))
         writer.text(f"source/{module.name}.md", reference.source(module))
@@ -110,6 +112,10 @@ def home_page(has_guides: bool) -> str:
     last, first = facts["scores"][-1], facts["scores"][0]
     text = (DOCS / "index.md").read_text()
     values = {
+        "PRODUCT": facts["product"].replace("_", " "),
+        "STROKE": json.dumps(facts["stroke"]),
+        "MEGABYTES": f"{laboratory.size_of('painter'):.1f}",
+        "WHY_STILL": laboratory.WHY_STILL,
         "SCORES": json.dumps(facts["scores"]),
         "THRESHOLD": str(facts["threshold"]),
         "FRAMES": str(facts["frames"]),
@@ -129,6 +135,7 @@ def home_page(has_guides: bool) -> str:
 def copy_static() -> None:
     "Assets that aren't in docs/_static"
     npm.copy_assets(STATIC)
+    laboratory.copy_assets(STATIC)
     target = STATIC / "home"
     target.mkdir(parents=True, exist_ok=True)
     for path in home.CACHE.glob("*.webp"):

@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+import laboratory
 import library
 import links
 
@@ -249,6 +250,8 @@ def _code(cell: dict, site_page: str, module: str, fold: bool = False) -> list[d
     directives = {m[1]: m[2].strip() for m in DIRECTIVE.finditer(cell["source"])}
     source = DIRECTIVE.sub("", cell["source"]).strip("\n")
     outputs = [] if "hide" in directives or directives.get("output") == "false" else cell.get("outputs", [])
+    live = next((name for output in outputs if (name := _live(output))), "")
+    outputs = [output for output in outputs if not _live(output) or _still(output)]
     widget = next((output for output in outputs if WIDGET in output.get("data", {})), None)
     outputs = [_plain(output) for output in outputs if output is not widget]
     if not source or ("default_exp" in directives and len(directives) == 1):
@@ -279,12 +282,30 @@ def _code(cell: dict, site_page: str, module: str, fold: bool = False) -> list[d
         }
     )
     made = [part for each in made for part in _one_picture_each(each)]
-    return [*made, _markdown_cell(_slot(widget))] if widget else made
+    slot = laboratory.slot(live, site_page) if live else _slot(widget) if widget else ""
+    return [*made, _markdown_cell(slot)] if slot else made
+
+
+def _words(output: dict) -> tuple[str, str]:
+    "Question and status that a widget's output begins with"
+    question, _, status = "".join(output.get("data", {}).get("text/plain", "")).partition("\n")
+    return question, status
+
+
+def _live(output: dict) -> str:
+    "The live widget that this output of a cell is"
+    question, status = _words(output)
+    return laboratory.asked(question) or "" if status else ""
+
+
+def _still(output: dict) -> bool:
+    "Whether a live widget's output shows something else than the widget does at first"
+    return "image/png" in output["data"] and _words(output)[1] != laboratory.facts()["widgets"][_live(output)]["status"]
 
 
 def _slot(output: dict) -> str:
     "Where a widget lives: its question and what it shows at first, in words"
-    question, _, status = "".join(output["data"].get("text/plain", [])).partition("\n")
+    question, status = _words(output)
     if not status:
         return ""
     return (

@@ -28,13 +28,13 @@ html_title = "memseg_nb"
 html_short_title = "memseg_nb"
 html_favicon = "_static/icon.svg"
 html_static_path = ["_static", "../build/docs/static"]
-html_css_files = ["memseg.css"]
+html_css_files = ["live/board.css", "live/canvas.css", "memseg.css"]
 html_js_files = [("memseg.js", {"defer": "defer"})]
 html_copy_source = False
 html_use_index = False
 html_show_sourcelink = False
 html_show_sphinx = False
-html_sidebars = {"index": [], "overview": [], "[ceghrs]*/**": ["sidebar-nav-bs"]}
+html_sidebars = {"index": [], "overview": [], "live/**": [], "[ceghrs]*/**": ["sidebar-nav-bs"]}
 html_context = {"default_mode": "auto"}
 html_theme_options = {
     "logo": {
@@ -50,7 +50,7 @@ html_theme_options = {
     "footer_start": ["licence.html"],
     "footer_end": [],
     "show_prev_next": True,
-    "header_links_before_dropdown": 6,
+    "header_links_before_dropdown": 7,
     "navigation_depth": 3,
     "show_toc_level": 2,
     "pygments_light_style": "github-light",

@@ -92,6 +92,7 @@ def _make() -> dict:
     _save_strip([_heat(image, each) for image, each in zip(painted, maps)], "heat")
     return {
         "product": PRODUCT,
+        "stroke": [START, BEND, END],
         "frames": FRAMES,
         "side": SIDE,
         "good": GOOD,
@@ -106,7 +107,7 @@ def _heat(image, probability):
     from matplotlib import colormaps
 
     grey = image.mean(2, keepdims=True) * 0.55 + 0.08
-    colour = colormaps["inferno"](0.25 + 0.75 * probability)[..., :3]
+    colour = colormaps["magma"](0.25 + 0.75 * probability)[..., :3]
     alpha = np.clip(probability * 1.6, 0, 0.92)[..., None]
     return grey * (1 - alpha) + colour * alpha
 

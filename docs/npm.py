@@ -1,5 +1,6 @@
 "JavaScript that the pages load, fetched with npm as docs/package-lock.json says and kept in build/docs/npm"
 
+import gzip
 import hashlib
 import shutil
 import subprocess
@@ -7,6 +8,7 @@ from pathlib import Path
 
 DOCS = Path(__file__).parent
 NPM = DOCS.parent / "build" / "docs" / "npm"
+RUNTIME = "ort-wasm-simd-threaded.wasm"
 MATHJAX_FONTS = "output/chtml/fonts/woff-v2"
 
 
@@ -24,6 +26,7 @@ def fetch() -> Path:  # folder `node_modules`
             "18 or newer (Debian, Ubuntu: apt install npm), or take https://nodejs.org"
         )
     NPM.mkdir(parents=True, exist_ok=True)
+    (NPM / f"{RUNTIME}.gz").unlink(missing_ok=True)
     for path in files:
         shutil.copy(path, NPM)
     command = [program, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
@@ -46,6 +49,18 @@ def copy_assets(
     _copy(es5 / "tex-chtml.js", target)
     for font in (es5 / MATHJAX_FONTS).iterdir():
         _copy(font, target / MATHJAX_FONTS)
+    ort = static / "ort"
+    ort.mkdir(exist_ok=True)
+    _copy(modules / "onnxruntime-web" / "dist" / "ort.wasm.bundle.min.mjs", ort)
+    _copy(packed_runtime(), ort)
+
+
+def packed_runtime() -> Path:
+    "ONNX Runtime's WebAssembly, a quarter of its size: not every server compresses what it sends"
+    packed = NPM / f"{RUNTIME}.gz"
+    if not packed.exists():
+        packed.write_bytes(gzip.compress((fetch() / "onnxruntime-web" / "dist" / RUNTIME).read_bytes(), 9, mtime=0))
+    return packed
 
 
 def _copy(source: Path, folder: Path) -> None:

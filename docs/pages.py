@@ -6,13 +6,14 @@ import re
 from pathlib import Path
 
 import chapters
+import laboratory
 import links
 
 ROOT = Path(__file__).parents[1]
 GUIDES = ROOT / "nbs" / "guides"
 RESULTS = ROOT / "nbs" / "results"
 GUIDE_ORDER = ("lecturers", "glossary", "notation", "scaling")
-HOWTO_ORDER = ("own-data", "mvtec", "offline", "export")
+HOWTO_ORDER = ("own-data", "mvtec", "offline", "export", "live")
 
 
 def course() -> str:
@@ -148,7 +149,7 @@ def rewritten(
 ) -> tuple[str, dict[str, str]]:  # its text for the site, and images to copy
     "Links and names lead to pages; a quote right below the title is the subtitle"
     markdown = links.Markdown(path.relative_to(ROOT).as_posix(), page)
-    text = markdown(path.read_text())
+    text = markdown(path.read_text()).replace("<!-- live-files -->", laboratory.table())
     text = re.sub(
         r"\A(# .+\n\s*\n)((?:>.*\n)+)",
         lambda m: (

@@ -1,0 +1,269 @@
+"""The live widgets: what they load, where they stand on the pages, and the page that has them all.
+
+The library writes graphs and pictures (`memseg_nb.web`), docs/live holds the JavaScript that shows them."""
+
+import ast
+import functools
+import hashlib
+import html
+import json
+import shutil
+from pathlib import Path
+
+import links
+import npm
+
+DOCS = Path(__file__).parent
+ROOT = DOCS.parent
+PACKAGE = ROOT / "memseg_nb"
+CACHE = ROOT / "build" / "docs" / "live"
+LIVE = "_static/live"
+PAGE = "live/index"
+# Name of a widget: title, the chapter where it's built, and what can be tried
+WIDGETS = {
+    "painter": ("Defect painter", "22d_painter", "Paint on a product, and the network says whether it would notice."),
+    "studio": ("Anomaly studio", "22b_playgrounds", "From a good photo, yours too, to a simulated defect, step by step."),
+    "perlin": ("Perlin playground", "22b_playgrounds", "The noise that decides where a simulated defect lies."),
+    "memory": ("Memory explorer", "22c_explorers", "What the network compares an image with, and what differs."),
+    "threshold": ("Threshold explorer", "22c_explorers", "From scores to decisions, and what each decision costs."),
+    "monitor": ("Training monitor", "22e_monitor", "A recorded training, to be gone through step by step."),
+}
+PRODUCTS = ("tablet", "hex_nut")  # that the network remembers; the first is shown
+KEPT = ("assets.json", "fixtures.json", "fixtures.bin")  # not for the pages: for what writes and tests them
+# What each loads beside the runtime, which controls of the notebook have no meaning here, and which buttons there are.
+LOADS = {
+    "painter": ["paint", "network", "memory-{product}"],
+    "studio": ["studio", "draws"],
+    "perlin": ["perlin", "draws"],
+    "memory": ["network", "memory-{product}"],
+    "threshold": ["scores"],
+    "monitor": [],
+}
+LEFT_OUT = {"painter": ("kind",), "monitor": ("data", "category", "out")}
+BUTTONS = {
+    "painter": [
+        {"name": "undo", "kind": "button", "label": "take back", "tooltip": "the last stroke"},
+        {"name": "clear", "kind": "button", "label": "clear", "tooltip": "all paint"},
+    ]
+}
+HINTS = {
+    "painter": "Paint with the mouse or a finger, or with arrow keys and Space. Then try a paler colour or a thinner brush.",
+    "monitor": "This is a recording of a training: move through its steps, and watch the heatmap gather on the defect.",
+}
+WHY_STILL = (
+    "JavaScript is switched off here, so nothing moves: these pictures were computed by the library when the page was made."
+)
+
+
+def needed(module: str = "web") -> set[str]:  # names of modules, the module itself included
+    "Everything a module of the library is made of: what it imports, and what that imports"
+    found, waiting = set(), [module]
+    while waiting:
+        name = waiting.pop()
+        path = PACKAGE / f"{name}.py"
+        if name in found or not path.exists():
+            continue
+        found.add(name)
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.level == 1:
+                waiting += [node.module.partition(".")[0]] if node.module else [a.name for a in node.names]
+    return found
+
+
+def digest() -> str:
+    "Of the code and the weights that the assets come from"
+    files = [PACKAGE / f"{name}.py" for name in sorted(needed())]
+    files += [*sorted(PACKAGE.glob("weights/*.safetensors")), ROOT / "settings.ini"]
+    return hashlib.sha256(b"".join(hashlib.sha256(p.read_bytes()).digest() for p in files)).hexdigest()
+
+
+def make() -> Path:  # folder with assets.json
+    "The assets, unless they are there already for this code and these weights"
+    from memseg_nb.web import write_site_assets
+
+    folder, record, wanted = CACHE / "assets", CACHE / "made_from", digest()
+    if not record.exists() or record.read_text() != wanted:
+        shutil.rmtree(CACHE, ignore_errors=True)
+        folder.mkdir(parents=True)
+        write_site_assets(folder, PRODUCTS)
+        record.write_text(wanted)
+    facts.cache_clear()
+    return folder
+
+
+@functools.cache
+def facts() -> dict:
+    "What pages and their JavaScript are told: of assets.json what they need, widgets by the names they have here"
+    known = json.loads((CACHE / "assets" / "assets.json").read_text())
+    product = next(iter(known["products"]))
+    packed = {"draws": known["draws"]} | {f"memory-{p}": one["memory"] for p, one in known["products"].items()}
+    files = {name: one["file"] for name, one in (known["graphs"] | packed).items()}
+    sizes = {name: {"file": f"assets/{file}", "bytes": known["files"][file]["stored"]} for name, file in files.items()}
+    sizes["runtime"] = {"file": f"../ort/{npm.RUNTIME}.gz", "bytes": npm.packed_runtime().stat().st_size}
+    names = {name: name for name in WIDGETS} | {"memory": f"explorer-{product}", "painter": f"painter-{product}"}
+    parts = {name: known[name] for name in ("size", "side", "graphs", "colours", "studio", "products")}
+    return parts | {
+        "files": sizes,
+        "networks": ["network"],
+        "arrays": {name: one["arrays"] for name, one in packed.items()},
+        "threshold": _counted(known),
+        "monitor": known["monitor"] | {"means": smooth(known["monitor"]["losses"])},
+        "widgets": {name: _widget(name, known["widgets"][key], known, product) for name, key in names.items()},
+    }
+
+
+def smooth(losses: list[float]) -> list[float]:
+    "As the monitor's chart shows them"
+    from memseg_nb.monitor import smooth
+
+    return [round(one, 5) for one in smooth(losses)]
+
+
+def _counted(known: dict) -> dict:
+    "Scores, and how many images have which"
+    import numpy as np
+
+    found, slider = known["threshold"], known["widgets"]["threshold"]["controls"]["threshold"]
+    scores, bad = np.array(found["scores"]), np.array(found["labels"]) > 0
+    edges = np.linspace(slider["min"], slider["max"], 31)
+    counts = {name: np.histogram(scores[which], edges)[0].tolist() for name, which in (("good", ~bad), ("defective", bad))}
+    return found | {"edges": edges.tolist()} | counts
+
+
+def _widget(name: str, widget: dict, known: dict, product: str) -> dict:
+    "Its words, its pictures and controls for the page, and what it has to load"
+    controls = [_control(key, one) for key, one in widget["controls"].items() if key not in LEFT_OUT.get(name, ())]
+    items = [dict(item, src=f"assets/{item['src']}") for item in widget["items"]]
+    if name == "painter":
+        items = [dict(item, width=200) for item in items]
+        photo = known["products"][product]["painter"]["photos"][0]
+        paper = {"name": "paper", "src": f"assets/{photo['image']}", "alt": f"photo to paint on: {photo['alt']}"}
+        items.insert(0, paper | {"caption": "photo to paint on", "width": 300})
+        if len(known["products"]) > 1:
+            menu = {"name": "product", "kind": "select", "label": "product", "options": list(known["products"]), "value": product}
+            controls.insert(0, menu)
+    if name == "studio":
+        controls[0]["options"] = [*controls[0]["options"], "own image"]
+    if name == "monitor":
+        last = known["monitor"]["steps"][-1]
+        slider = {"name": "step", "kind": "range", "label": "step", "min": 1, "max": last, "step": 1, "value": last}
+        controls = [slider]
+    status = f"Recorded. {widget['status']}" if name == "monitor" else widget["status"]
+    words = {"question": widget["question"], "hint": HINTS.get(name, widget["hint"]), "status": status, "items": items}
+    loads = [part.format(product=product) for part in LOADS[name]]
+    return words | {"controls": controls + BUTTONS.get(name, []), "loads": loads, "network": "network" in loads}
+
+
+def _control(name: str, control: dict) -> dict:
+    "A control of a notebook's widget as an input of a page"
+    kinds = {"slider": "range", "choice": "choice", "menu": "select", "colour": "colour", "file": "file"}
+    kept = {key: control[key] for key in ("value", "min", "max", "step", "options", "disabled") if key in control}
+    return {"name": name, "kind": kinds[control["kind"]], "label": control["description"]} | kept
+
+
+def copy_assets(
+    static: Path,  # folder that becomes `_static` of the site
+) -> None:
+    "JavaScript, the notebooks' own front ends, graphs and pictures"
+    target = static / "live"
+    folder = make()
+    writing = target / "facts.json"
+    sources = [*(DOCS / "live").glob("*.js"), *(PACKAGE / "front").glob("*.*")]
+    pairs = [(path, target / path.name) for path in sources]
+    pairs += [(p, target / "assets" / p.relative_to(folder)) for p in folder.rglob("*") if p.is_file() and p.name not in KEPT]
+    for path, copy in pairs:
+        if not copy.exists() or copy.read_bytes() != path.read_bytes():
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
+    text = json.dumps(facts(), separators=(",", ":"))
+    if not writing.exists() or writing.read_text() != text:
+        writing.write_text(text)
+    wanted = {writing, *(copy for _, copy in pairs)}
+    for path in target.rglob("*"):
+        if path.is_file() and path not in wanted:
+            path.unlink()
+
+
+def asked(
+    question: str,  # that a notebook's widget shows
+) -> str | None:  # name of the live widget that asks it
+    "Which live widget a widget of a notebook is"
+    return next((name for name, widget in facts()["widgets"].items() if widget["question"] == question), None)
+
+
+def size_of(name: str) -> float:  # MB
+    "What a widget loads before it moves, the runtime included"
+    loads, files = facts()["widgets"][name]["loads"], facts()["files"]
+    return sum(files[part]["bytes"] for part in ["runtime", *loads]) / 1e6 if loads else 0.0
+
+
+def _figure(item: dict, page: str) -> str:
+    source = links.relative(page, f"{LIVE}/{item['src']}")
+    space = '<span class="break"></span>' if item.get("newline") else ""
+    return (
+        f'{space}<figure style="width:{item["width"]}px"><img src="{source}" alt="{html.escape(item["alt"])}" '
+        f'width="{item["width"]}"><figcaption>{html.escape(item.get("caption", ""))}</figcaption></figure>'
+    )
+
+
+def slot(
+    name: str,  # of a widget
+    page: str,  # where it stands
+) -> str:  # HTML without empty lines
+    "A live widget before anything is loaded: its question, pictures and words"
+    widget = facts()["widgets"][name]
+    pictures = "".join(_figure(item, page) for item in widget["items"])
+    return (
+        f'<section class="live memseg-panel" data-live="{name}" aria-label="{WIDGETS[name][0]}">\n'
+        f'<p class="live-question">{html.escape(widget["question"])}</p>\n'
+        f'<p class="live-hint">{html.escape(widget["hint"])}</p>\n'
+        f'<div class="live-body"><div class="memseg-board"><p class="status">{html.escape(widget["status"])}</p>'
+        f'<div class="pictures">{pictures}</div></div></div>\n'
+        f'<p class="live-note">{_note(name)}</p>\n'
+        f'<noscript><p class="live-note">{WHY_STILL}</p></noscript>\n</section>\n'
+        f'<script type="module" src="{links.relative(page, "_static/live/live.js")}"></script>'
+    )
+
+
+def _note(name: str) -> str:
+    "What it costs to make it move"
+    size = size_of(name)
+    if not size:
+        return "A recording: the library trained this network when the page was made. Move the slider to go through it."
+    if facts()["widgets"][name]["network"]:
+        what = f"a trained MemSeg and its runtime, {size:.1f} MB, and everything is computed in your browser"
+        return f"These pictures were computed by the library. To go on from here, load the network: {what}."
+    return (
+        "These pictures were computed by the library. Touch a control and your browser goes on: "
+        f"that loads {size:.1f} MB once, most of it the runtime that all widgets share."
+    )
+
+
+def table() -> str:
+    "What is loaded, as a Markdown table"
+    known = facts()
+    users = {
+        part: [title for name, (title, *_) in WIDGETS.items() if part in known["widgets"][name]["loads"]] for part in known["files"]
+    }
+    users["runtime"] = ["all but the training monitor"]
+    rows = [f"| {name} | {one['bytes'] / 1e6:.2f} MB | {', '.join(users[name])} |" for name, one in known["files"].items()]
+    return "\n".join(["| file | size on the way | used by |", "| --- | --: | --- |", *rows])
+
+
+def text() -> str:
+    "The laboratory: every live widget on one page"
+    parts = [
+        "---\nhtml_theme.sidebar_secondary.remove: true\n---",
+        "# Laboratory",
+        '<span class="live-page"></span>',
+        ":::{container} subtitle\nThe method under your hands: nothing is installed, nothing leaves your machine\n:::",
+        "These are the widgets of the course, as in its notebooks. Where a notebook asks Python, a page asks "
+        "[graphs that were exported from the library](../howto/live.md): the same noise, the same mask, the same network.",
+    ]
+    for name, (title, chapter, about) in WIDGETS.items():
+        parts += [
+            f"## {title}",
+            f"{about} Built in the chapter [{chapter.partition('_')[0]}](../course/{chapter}.ipynb).",
+            slot(name, PAGE),
+        ]
+    return "\n\n".join(parts) + "\n"

@@ -1,0 +1,426 @@
+"""The live widgets in Chromium: they react, the page's engine says what the library says, and paint is found
+
+Load times and sizes are printed (pytest -rP) and recorded; only sizes have a limit."""
+import base64
+import contextlib
+import json
+import re
+import threading
+import time
+
+import numpy as np
+import pytest
+import test_site
+from test_site import (  # fixtures are found by their names here  # noqa: F401
+    ALL_RULES, SITE, WORK, address, browser, faults, needs_browser, needs_site, serve, set_theme, site)
+
+pytestmark = [needs_site, needs_browser]
+ASSETS = WORK / "live" / "assets"
+LARGEST = 16  # MB that the painter may load, the runtime included
+SMALL = 5     # MB, the same for a widget without a network
+WIDGETS = ("painter", "studio", "perlin", "memory", "threshold", "monitor")
+LABORATORY = "live/index.html"
+
+
+@contextlib.contextmanager
+def visit(browser, address, **options):
+    "A tab that waits for as long as a busy machine takes to make a network ready"
+    with test_site.visit(browser, address, **options) as (tab, problems):
+        tab.set_default_timeout(120_000)
+        yield tab, problems
+
+
+def root(name): return f"[data-live={name}]"
+
+
+def ready(tab, name):
+    "The widget, scrolled to and waiting"
+    found = tab.locator(root(name))
+    found.scroll_into_view_if_needed()
+    tab.wait_for_selector(f"{root(name)}.ready")
+    return found
+
+
+def status(tab, name): return tab.inner_text(f"{root(name)} .status")
+
+
+def sources(tab, name): return tab.eval_on_selector_all(f"{root(name)} .pictures img", "all => all.map((one) => one.src)")
+
+
+def changed(tab, name, before):
+    "Waits for another sentence"
+    tab.wait_for_function("([place, before]) => document.querySelector(place).textContent !== before",
+                          arg=[f"{root(name)} .status", before])
+    return status(tab, name)
+
+
+def settled(tab, name):
+    "Waits until nothing is computed any more"
+    tab.wait_for_function("place => !document.querySelector(place).panel.busy", arg=root(name))
+
+
+def loaded(tab, name):
+    "Presses the button of a widget with a network; seconds until it is there"
+    ready(tab, name)
+    start = time.perf_counter()
+    tab.locator(f"{root(name)} .live-loader .first").click()
+    tab.wait_for_selector(f"{root(name)}.running")
+    seconds = time.perf_counter() - start
+    settled(tab, name)
+    return seconds
+
+
+@pytest.fixture(scope="module")
+def lab(address, browser):
+    "The laboratory with its network loaded, what it complained of, and the seconds it took"
+    with visit(browser, address) as (tab, problems):
+        tab.goto(address + LABORATORY)
+        yield tab, problems, loaded(tab, "painter")
+
+
+# What is loaded
+
+
+def test_nothing_big_is_loaded_before_it_is_asked_for(address, browser, record_property):
+    with visit(browser, address) as (tab, problems):
+        seen = []
+        tab.on("request", lambda request: seen.append(request.url))
+        tab.goto(address + LABORATORY)
+        for name in WIDGETS: ready(tab, name)
+        assert not [url for url in seen if re.search(r"/ort/|\.onnx|\.bin", url)] and not problems
+        facts = tab.evaluate("fetch('../_static/live/facts.json').then((answer) => answer.json())")
+    files = facts["files"]
+    for name, widget in facts["widgets"].items():
+        size = sum(files[part]["bytes"] for part in ["runtime", *widget["loads"]] if widget["loads"]) / 1e6
+        record_property(f"{name}_mb", round(size, 2))
+        print(f"{name}: {size:.2f} MB")
+        assert size <= (LARGEST if widget["network"] else SMALL), f"{name} loads {size:.1f} MB"
+    for one in files.values(): assert (SITE / "_static" / "live" / one["file"]).resolve().stat().st_size == one["bytes"]
+
+
+def test_pictures_before_loading_are_those_of_the_page_engine(lab):
+    "What stands there first and what the graphs give for the same controls look the same"
+    tab, _, _ = lab
+    pixels = """async ([before, now]) => { const read = async (src) => { const picture = new Image(); picture.src = src;
+      await picture.decode(); const canvas = new OffscreenCanvas(picture.width, picture.height), pen = canvas.getContext('2d');
+      pen.drawImage(picture, 0, 0); return pen.getImageData(0, 0, picture.width, picture.height).data; };
+      const [a, b] = [await read(before), await read(now)];
+      return a.length === b.length ? a.reduce((sum, one, k) => sum + Math.abs(one - b[k]), 0) / a.length : Infinity; }"""
+    for name, pictures in (("perlin", ("noise", "mask")), ("studio", ("noise", "mask", "anomaly")), ("painter", ("heatmap",))):
+        panel = ready(tab, name)
+        panel.evaluate("root => root.panel.refresh()")
+        settled(tab, name)
+        pairs = panel.evaluate("""(root, names) => names.map((name) => [root.panel.facts, { items: root.panel.model.get('items') }]
+          .map(({ items }) => items.find((item) => item.name === name).src))""", list(pictures))
+        for picture, pair in zip(pictures, pairs):
+            assert pair[1].startswith("data:") and tab.evaluate(pixels, pair) < 1.5, f"{name}: {picture} jumps when it is touched"
+
+
+# Each widget reacts
+
+
+@pytest.mark.parametrize("name, control, key", [("perlin", "threshold T", "ArrowLeft"), ("perlin", "columns: 2 to the", "End"),
+                         ("studio", "opacity", "Home"), ("studio", "seed", "ArrowRight"), ("threshold", "threshold", "End"),
+                         ("monitor", "step", "Home"), ("memory", "compare with", "End"), ("memory", "samples N", "Home")])
+def test_a_control_moved_by_keyboard_changes_pictures_and_words(lab, name, control, key):
+    tab, problems, _ = lab
+    panel = ready(tab, name)
+    if name == "memory" and not panel.evaluate("root => root.panel.loaded"): loaded(tab, name)
+    settled(tab, name)
+    words, pictures = status(tab, name), sources(tab, name)
+    start = time.perf_counter()
+    panel.get_by_label(control, exact=True).press(key)
+    assert changed(tab, name, words) != words
+    print(f"{name}, {control}: {1000 * (time.perf_counter() - start):.0f} ms")
+    settled(tab, name)
+    assert sources(tab, name) != pictures and not problems
+
+
+def test_menus_change_the_studio(lab):
+    tab, problems, _ = lab
+    panel = ready(tab, "studio")
+    panel.get_by_label("opacity").press("End")
+    settled(tab, "studio")
+    for control, choice in (("product", "tablet"), ("source", "structure"), ("foreground", "brighter than")):
+        before = sources(tab, "studio")
+        panel.get_by_label(control, exact=True).select_option(choice)
+        tab.wait_for_function("([place, before]) => [...document.querySelectorAll(place)].some((one, k) => one.src !== before[k])",
+                              arg=[f"{root('studio')} .pictures img", before])
+        settled(tab, "studio")
+    assert panel.get_by_label("grey level").is_enabled() and panel.get_by_label("row of the table").is_disabled()
+    assert not problems
+
+
+def test_an_own_photo_is_spoilt_in_the_browser(lab, tmp_path):
+    from memseg_nb.images import save_image
+    from memseg_nb.products import render_product
+    tab, problems, _ = lab
+    panel = ready(tab, "studio")
+    image = panel.locator("img[alt='the good image']")
+    before = image.get_attribute("src")
+    (tmp_path / "note.png").write_text("no picture")
+    panel.locator("input[type=file]").set_input_files(tmp_path / "note.png")
+    tab.wait_for_function("place => document.querySelector(place).textContent.includes('note.png')", arg=f"{root('studio')} .status")
+    panel.locator("input[type=file]").set_input_files(save_image(tmp_path / "mine.png", render_product("bottle_cap", (96, 160))[0]))
+    tab.wait_for_function("([place, before]) => document.querySelector(place).src !== before",
+                          arg=[f"{root('studio')} img[alt='the good image']", before])
+    assert panel.get_by_label("product", exact=True).input_value() == "own image" and not problems
+
+
+def test_a_click_compares_with_another_sample_and_moves_the_threshold(lab):
+    tab, problems, _ = lab
+    memory = ready(tab, "memory")
+    if not memory.evaluate("root => root.panel.loaded"): loaded(tab, "memory")
+    before = status(tab, "memory")
+    memory.locator("img[alt^=distances]").click(position={"x": 120, "y": 120})
+    assert "instead" in changed(tab, "memory", before)
+    thresholds = ready(tab, "threshold")
+    before = status(tab, "threshold")
+    for x in (330, 200): thresholds.locator("img[alt^=histogram]").click(position={"x": x, "y": 100})
+    changed(tab, "threshold", before)
+    thresholds.locator("img[alt*='now called']").first.wait_for()
+    assert not problems
+
+
+# The painter
+
+
+def drag(tab, name, places):
+    "A stroke with the mouse; places in pixels of the photo"
+    paper = tab.locator(f"{root(name)} .paper")
+    paper.scroll_into_view_if_needed()
+    box = paper.bounding_box()
+    at = [(box["x"] + (x + .5) / 128 * box["width"], box["y"] + (y + .5) / 128 * box["height"]) for x, y in places]
+    tab.mouse.move(*at[0])
+    tab.mouse.down()
+    for place in at[1:]: tab.mouse.move(*place, steps=10)
+    tab.mouse.up()
+
+
+HEAT = """(root) => { const { history, map } = root.panel.widget, [first, last] = [history[0].data, history.at(-1).data];
+  return [[...map.data], [...map.data.keys()].filter((k) => first[k] !== last[k])]; }"""
+
+
+def test_the_heatmap_rises_where_the_stroke_is(lab, record_property):
+    tab, problems, seconds = lab
+    painter = ready(tab, "painter")
+    before, words = np.array(painter.evaluate(HEAT)[0]), status(tab, "painter")
+    drag(tab, "painter", [(40, 42), (60, 72), (88, 80)])
+    changed(tab, "painter", words)
+    settled(tab, "painter")
+    after, stroke = painter.evaluate(HEAT)
+    elsewhere = np.delete(np.arange(128 * 128), stroke)
+    rise, around = np.array(after)[stroke].mean() - before[stroke].mean(), (np.array(after) - before)[elsewhere].mean()
+    each = painter.evaluate("root => root.panel.widget.milliseconds")
+    record_property("stroke_ms", round(each))
+    record_property("network_load_s", round(seconds, 2))
+    print(f"network loaded in {seconds:.1f} s; an answer takes {each:.0f} ms; mean heat under the stroke +{rise:.2f}, elsewhere {around:+.2f}")
+    assert len(stroke) > 100 and rise > .3 and rise > 2 * around and "defective" in status(tab, "painter")
+    painter.get_by_role("button", name="take back").click()
+    changed(tab, "painter", status(tab, "painter"))
+    settled(tab, "painter")
+    again, stroke = painter.evaluate(HEAT)
+    assert not stroke and np.abs(np.array(again) - before).max() < 1e-6 and not problems
+
+
+def test_painting_by_keyboard_and_another_product(lab):
+    tab, problems, _ = lab
+    painter = ready(tab, "painter")
+    painter.locator(".paper").focus()
+    words = status(tab, "painter")
+    for key in ("Shift+ArrowUp", "Shift+ArrowLeft"): tab.keyboard.press(key)
+    tab.keyboard.down(" ")
+    for _ in range(4): tab.keyboard.press("Shift+ArrowRight")
+    tab.keyboard.up(" ")
+    changed(tab, "painter", words)
+    settled(tab, "painter")
+    assert len(painter.evaluate(HEAT)[1]) > 100 and "1 stroke" in painter.locator(".paper img").get_attribute("alt")
+    tab.keyboard.press("u")
+    tab.wait_for_function("place => document.querySelector(place).alt.endsWith('0 strokes')", arg=f"{root('painter')} .paper img")
+    settled(tab, "painter")
+    words = status(tab, "painter")
+    painter.get_by_label("product", exact=True).select_option("hex_nut")
+    changed(tab, "painter", words)
+    settled(tab, "painter")
+    assert "hex nut" in painter.locator(".paper img").get_attribute("alt")
+    painter.get_by_label("product", exact=True).select_option("tablet")
+    tab.wait_for_function("place => document.querySelector(place).alt.includes('tablet')", arg=f"{root('painter')} .paper img")
+    settled(tab, "painter")
+    assert not problems
+
+
+def test_a_brush_does_not_wait_for_the_network(lab):
+    "Strokes are shown while the network is still busy with an older picture"
+    tab, _, _ = lab
+    painter = ready(tab, "painter")
+    settled(tab, "painter")
+    shown = painter.evaluate("""async (root) => {
+      const { widget } = root.panel, start = performance.now();
+      root.panel.refresh();
+      await widget.told({ kind: "paint", points: [[30, 90], [50, 90]], fresh: true });
+      const painted = performance.now() - start, busy = root.panel.busy;
+      return [widget.history.length, busy, painted]; }""")
+    print(f"a stroke is shown after {shown[2]:.0f} ms")
+    assert shown[:2] == [2, True]
+    settled(tab, "painter")
+    painter.get_by_role("button", name="clear").click()
+    settled(tab, "painter")
+
+
+# The page's engine and the library
+
+
+RUN = """async ([name, inputs, memory]) => {
+  const { engine } = await import(new URL("../_static/live/live.js", location.href).href), shared = await engine();
+  const kinds = { float32: Float32Array, uint8: Uint8Array, int64: BigInt64Array }, values = {};
+  for (const [key, { type, dims, data }] of Object.entries(inputs))
+    values[key] = { dims, data: new kinds[type](Uint8Array.from(atob(data), (one) => one.charCodeAt(0)).buffer) };
+  if (memory) Object.assign(values, await shared.arrays(`memory-${memory}`));
+  const start = performance.now(), outputs = await shared.run(name, values), told = { milliseconds: performance.now() - start };
+  for (const [key, { type, dims, data }] of Object.entries(outputs)) {
+    const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+    let text = "";
+    for (let k = 0; k < bytes.length; k += 8192) text += String.fromCharCode(...bytes.subarray(k, k + 8192));
+    told[key] = { type, dims, data: btoa(text) };
+  }
+  return told;
+}"""
+
+
+def differences(tab, graph, case, fixtures, raw):
+    "Largest difference of each output, or share of the pixels that differ in a mask; and milliseconds"
+    def array(key):
+        known = fixtures["arrays"][key]
+        return np.frombuffer(raw, known["dtype"], int(np.prod(known["shape"])), known["offset"]).reshape(known["shape"])
+    inputs = {name: array(key) for name, key in case["inputs"].items()}
+    sent = {name: {"type": str(one.dtype), "dims": list(one.shape), "data": base64.b64encode(one.tobytes()).decode()}
+            for name, one in inputs.items()}
+    told, found = tab.evaluate(RUN, [graph, sent, case.get("memory")]), {}
+    for name, key in case["outputs"].items():
+        wanted, got = array(key), np.frombuffer(base64.b64decode(told[name]["data"]), told[name]["type"]).reshape(told[name]["dims"])
+        assert wanted.shape == got.shape, f"{graph}: {name} is {got.shape}, not {wanted.shape}"
+        gap = np.abs(wanted.astype(float) - got.astype(float))
+        found[name] = float((gap > 0).mean() if wanted.dtype == np.uint8 else gap.max(initial=0))
+    return found, told["milliseconds"]
+
+
+@pytest.mark.parametrize("graph", ["perlin", "studio", "paint", "scores", "network"])
+def test_the_page_computes_what_the_library_computes(lab, graph, record_property):
+    tab, problems, _ = lab
+    fixtures, raw = json.loads((ASSETS / "fixtures.json").read_text()), (ASSETS / "fixtures.bin").read_bytes()
+    worst, times = {}, []
+    for case in fixtures["cases"][graph]:
+        found, milliseconds = differences(tab, graph, case, fixtures, raw)
+        times.append(milliseconds)
+        for name, gap in found.items():
+            worst[name] = max(worst.get(name, 0), gap)
+            record_property(f"{graph}.{name}", worst[name])
+    print(f"{graph}, {len(times)} fixtures, median {np.median(times):.0f} ms: " + ", ".join(f"{k} {v:.2g}" for k, v in worst.items()))
+    limits = fixtures["tolerances"]
+    assert len(times) >= 2 and not {k: v for k, v in worst.items() if v > limits.get(k, 0)}, limits
+    assert not problems
+
+
+def test_a_difference_would_be_noticed(lab):
+    "The comparison itself: another input gives another answer"
+    tab, _, _ = lab
+    fixtures, raw = json.loads((ASSETS / "fixtures.json").read_text()), (ASSETS / "fixtures.bin").read_bytes()
+    first, second = fixtures["cases"]["perlin"][:2]
+    found, _ = differences(tab, "perlin", {**first, "outputs": second["outputs"]}, fixtures, raw)
+    assert found["noise"] > fixtures["tolerances"]["noise"] and found["mask"] > fixtures["tolerances"]["mask"]
+
+
+# When something is missing
+
+
+def test_loading_can_be_cancelled_and_tried_again(address, browser):
+    with visit(browser, address) as (tab, problems):
+        held = []
+        tab.route("**/network.onnx*", lambda route: held.append(route))
+        tab.goto(address + LABORATORY)
+        painter = ready(tab, "painter")
+        button = painter.locator(".live-loader .first")
+        assert re.search(r"Load the network \(\d+\.\d MB\)", button.inner_text())
+        button.press("Enter")
+        bar = painter.get_by_role("progressbar")
+        tab.wait_for_function("bar => Number(bar.getAttribute('aria-valuenow')) > 0", arg=bar.element_handle())
+        assert float(bar.get_attribute("aria-valuenow")) < 100
+        painter.get_by_role("button", name="Cancel").press("Enter")
+        tab.wait_for_function("place => document.querySelector(place).textContent.startsWith('Stopped')", arg=f"{root('painter')} .live-trouble")
+        assert button.is_visible() and button.evaluate("one => one === document.activeElement")
+        tab.unroute("**/network.onnx*")
+        tab.route("**/network.onnx*", lambda route: route.abort())
+        button.press("Enter")
+        tab.wait_for_function("place => document.querySelector(place).textContent.includes('try again')", arg=f"{root('painter')} .live-trouble")
+        assert "Try again" in button.inner_text() and painter.locator(".pictures img").first.is_visible()
+        tab.unroute("**/network.onnx*")
+        problems.clear()
+        button.press("Enter")
+        tab.wait_for_selector(f"{root('painter')}.running")
+        settled(tab, "painter")
+        assert painter.locator(".paper").is_visible() and not problems
+
+
+def test_without_javascript_or_webassembly_pictures_and_a_sentence_stand(address, browser):
+    with visit(browser, address, java_script_enabled=False) as (tab, problems):
+        tab.goto(address + LABORATORY)
+        for name in WIDGETS:
+            panel = tab.locator(root(name))
+            assert panel.locator("img").count() >= 2 and len(panel.locator(".status").inner_text()) > 20
+            assert "JavaScript is switched off" in panel.inner_text() and not panel.locator("button, input").count()
+        tab.goto(address)
+        assert "JavaScript is switched off" in tab.locator("#painter").inner_text() and not problems
+    with visit(browser, address) as (tab, problems):
+        tab.add_init_script("delete window.WebAssembly")
+        tab.goto(address + LABORATORY)
+        tab.locator(root("painter")).scroll_into_view_if_needed()
+        tab.wait_for_function("place => document.querySelector(place).textContent.includes('lacks WebAssembly')", arg=f"{root('painter')} .live-note")
+        assert tab.locator(f"{root('painter')} img").first.is_visible() and not problems
+
+
+# For everybody, everywhere
+
+
+def test_no_serious_fault_with_all_widgets_loaded(lab):
+    tab, _, _ = lab
+    if not tab.evaluate(f"document.querySelector('{root('memory')}').panel?.loaded"): loaded(tab, "memory")
+    for name in WIDGETS: ready(tab, name)
+    set_theme(tab, "light")
+    found = faults(tab, ALL_RULES)
+    set_theme(tab, "dark")
+    found += [f"dark {fault}" for fault in faults(tab, ["color-contrast"])]
+    set_theme(tab, "light")
+    tab.set_viewport_size({"width": 390, "height": 800})
+    wide = tab.evaluate("document.documentElement.scrollWidth")
+    tab.set_viewport_size({"width": 1280, "height": 800})
+    assert not found and wide <= 390
+    unnamed = tab.eval_on_selector_all(".live :is(input, select, button)", "all => all.filter((one) => !one.labels?.length && !one.textContent).length")
+    assert not unnamed and tab.locator(".live [role=status]").count() >= len(WIDGETS)
+
+
+def test_the_home_page_paints_below_any_path(site, browser, tmp_path, record_property):
+    (tmp_path / "some").mkdir()
+    (tmp_path / "some" / "path").symlink_to(site)
+    with serve.server(tmp_path) as http:
+        threading.Thread(target=http.serve_forever, daemon=True).start()
+        here = f"http://127.0.0.1:{http.server_port}/some/path/"
+        with visit(browser, here) as (tab, problems):
+            tab.goto(here)
+            assert tab.locator("#painter .pictures").count() == 0 and tab.locator("#painter-stroke").count() == 1
+            record_property("home_load_s", round(loaded(tab, "painter"), 2))
+            assert "defective" in status(tab, "painter")  # the scratch of the picture before is painted anew
+            words = status(tab, "painter")
+            tab.get_by_role("button", name="clear").click()
+            assert "good" in changed(tab, "painter", words)
+            words = status(tab, "painter")
+            drag(tab, "painter", [(45, 40), (60, 60), (80, 75)])
+            assert "defective" in changed(tab, "painter", words) and not problems
+        http.shutdown()
+
+
+@pytest.mark.parametrize("chapter", ["22b_playgrounds", "22c_explorers", "22d_painter", "22e_monitor"])
+def test_chapters_hold_the_widgets_that_they_build(site, chapter):
+    from laboratory import WIDGETS as known
+    text = (site / "course" / f"{chapter}.html").read_text()
+    for name, (_, where, _) in known.items():
+        assert (f'data-live="{name}"' in text) == (where == chapter), f"{chapter}: {name}"
