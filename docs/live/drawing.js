@@ -48,7 +48,8 @@ function greyed({ data, dims }) { // and dark, so that what glows is seen
 export function glowing(picture, { data, dims }, colours, top, grey = false) {
   const low = { dims, data: data.map((one) => .25 + .75 * clamp(one / top)) }, glow = coloured(low, colours, [0, 1]);
   const pen = glow.getContext("2d"), area = pen.getImageData(0, 0, glow.width, glow.height);
-  for (let k = 0; k < data.length; k++) area.data[4 * k + 3] = 255 * .7 * clamp(data[k] / top);
+  const most = grey ? .92 : .7, steep = grey ? 1.6 : 1;
+  for (let k = 0; k < data.length; k++) area.data[4 * k + 3] = 255 * Math.min(steep * clamp(data[k] / top), 1) * most;
   pen.putImageData(area, 0, 0);
   const canvas = photo(grey ? greyed(picture) : picture);
   canvas.getContext("2d").drawImage(glow, 0, 0);

@@ -33,6 +33,7 @@ from cut import Slide, deck
 NPM = ROOT / "build" / "slides-npm"
 REVEAL = ("dist/reveal.css", "dist/reveal.js", "plugin/notes/notes.js", "LICENSE")
 CODE_STYLE = HtmlFormatter(nowrap=True, style="default")
+HALVES = {"½": r"\tfrac12", "¼": r"\tfrac14", "¾": r"\tfrac34"}  # MathJax doesn't know how wide these letters are
 PNG = b"\x89PNG"
 LOCK = ("package.json", "package-lock.json")
 
@@ -70,7 +71,8 @@ class Words:
             self.markdown.add_render_rule(name, lambda _, tokens, k, *rest: self.mark(tokens[k].content, True))
 
     def mark(self, tex: str, display: bool = False) -> str:
-        number = self.formulas.setdefault((tex.strip(), display), len(self.formulas))
+        tex = re.sub("[½¼¾]", lambda found: HALVES[found[0]], tex.strip())
+        number = self.formulas.setdefault((tex, display), len(self.formulas))
         return f"\0{number}\0"
 
     def inline(self, text: str) -> str: return self.markdown.renderInline(text)
@@ -80,7 +82,7 @@ class Words:
         text = re.sub(r"!\[[^\]]*\]\([^)]*\)", "", text)
         text = re.sub(r"\[((?:[^\[\]]|\[[^\]]*\])*)\]\((?!https?:)[^)]*\)", r"\1", text)
         text = re.sub(r"^#+ (.+)$", r"**\1**", re.sub(r"^# .+$", "", text, flags=re.MULTILINE), flags=re.MULTILINE)
-        return self.markdown.render(text)
+        return self.markdown.render(text).replace("\0", "\1")
 
     def typeset(self) -> tuple[list[str], str]:  # SVG a formula, and their style
         "All formulas, by MathJax in one run of node"
@@ -173,8 +175,11 @@ def build(out: Path, only: list[str] | None = None) -> dict[str, int]:  # slides
     decks = {c.stem: deck(c) for c in chosen}
     pages = {c.stem: page(c, decks[c.stem], words, out / c.stem) for c in chosen}
     svg, style = words.typeset()
+    seen = [re.sub("<mjx-assistive-mml.*?</mjx-assistive-mml>", "", one) for one in svg]  # the speaker's view lacks our style
     for stem, text in pages.items():
-        (out / f"{stem}.html").write_text(re.sub("\0(\\d+)\0", lambda found: svg[int(found[1])], text))
+        text = re.sub("\0(\\d+)\0", lambda found: svg[int(found[1])], text)
+        text = re.sub("\1(\\d+)\1", lambda found: seen[int(found[1])], text)
+        (out / f"{stem}.html").write_text(text)
     counts = {stem: len(slides) for stem, slides in decks.items()}
     (out / "index.html").write_text(index(counts))
     for name in REVEAL:
