@@ -160,7 +160,11 @@ def test_pages_load_only_what_lies_beside_them(slides):
         loaded = [a.get("src") or a.get("href") for tag, a in tags if tag in ("img", "script", "link") and (a.get("src") or a.get("href"))]
         assert all(name == "data:," or (slides / name).is_file() for name in loaded), path.name
         assert all(a.get("alt") for tag, a in tags if tag == "img") and ("html", {"lang": "en"}) in tags
-        assert "\0" not in path.read_text()
+        assert "\0" not in path.read_text() and "\1" not in path.read_text()
+    attention = (slides / "09_attention.html").read_text()
+    notes = re.findall(r'<aside class="notes">.*?</aside>', attention, flags=re.DOTALL)
+    assert "mjx-assistive-mml>" in attention and "<svg" in "".join(notes)
+    assert "mjx-assistive-mml>" not in "".join(notes), "the speaker would read each formula twice"
     style = (slides / "assets" / "deck.css").read_text() + (slides / "assets" / "reveal.css").read_text()
     assert "http" not in re.sub(r"/\*.*?\*/", "", style, flags=re.DOTALL) and "@import" not in style
 
@@ -229,6 +233,27 @@ def test_the_keyboard_leads_through_and_the_speaker_reads_the_prose(slides, play
     speaker = popup.value
     speaker.wait_for_function("document.querySelector('.speaker-controls-notes .value')?.textContent.includes('thousands of images')")
     browser.close()
+
+
+PRINTED = """() => [...document.querySelectorAll('.pdf-page')].map((sheet) => {
+    const box = sheet.getBoundingClientRect(), parts = [...sheet.querySelectorAll('header, .things > *, .things img')];
+    const inside = (part) => { const b = part.getBoundingClientRect();
+        return b.left > box.left + 50 && b.right < box.right - 50 && b.top > box.top + 30 && b.bottom < box.bottom - 40; };
+    const pictures = [...sheet.querySelectorAll('img')].every((image) => image.getBoundingClientRect().height > 100);
+    return parts.every(inside) && pictures && box.height < 721; })"""
+
+
+@needs_tools
+@needs_browser
+def test_printed_a_slide_fills_a_page(slides, playwright):
+    browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    page = browser.new_page(viewport=dict(width=1280, height=720))
+    page.goto((slides / "06_simulation.html").as_uri() + "?print-pdf")
+    page.wait_for_function("document.querySelectorAll('.pdf-page').length > 0 && window.Reveal.isReady()")
+    page.wait_for_function("[...document.images].every((image) => image.complete)")
+    sheets, count = page.evaluate(PRINTED), len(deck(next(c for c in CHAPTERS if c.stem == "06_simulation")))
+    browser.close()
+    assert len(sheets) == count and all(sheets), [k for k, fine in enumerate(sheets, 1) if not fine]
 
 
 @needs_tools
