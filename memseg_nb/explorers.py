@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from .attention import attention_maps
+from .charts import Chart, legend, point, value_at
 from .checkpoints import Run, load_model
 from .evaluation import Measured, confusion, measure
 from .images import open_category, read_image, resize
 from .metrics import PixelMetrics, area, image_auroc, merge, rates
 from .model import MemSeg
-from .charts import Chart, legend, point, value_at
 from .panels import Panel, Picture, menu, slider
 from .plots import BAD, GOOD
 from .products import PRODUCTS, render_product
