@@ -26,8 +26,8 @@ from .model import MemSeg, probability
 from .perlin import perlin_noise
 from .recipe import MemSegError
 from .runtimes import OnnxModel, in_precision
-from .steps import one_thread
-from .timing import Comparison, compare, keep_memory, measure_ceiling, operations, peak_memory, seconds
+from .steps import keep_memory, one_thread
+from .timing import Comparison, compare, measure_ceiling, operations, peak_memory, seconds
 from .workloads import Workshop, ready, step_parts, stepper
 
 # %% ../nbs/20d_rows.ipynb #ed48ee39

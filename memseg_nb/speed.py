@@ -19,7 +19,7 @@ from .checkpoints import replacing
 from .detector import make_folder
 from .recipe import MemSegError
 from .rows import ROWS, Measured
-from .timing import keep_memory
+from .steps import keep_memory
 from .training import choose_device
 from .workloads import Workshop
 

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['wait_for', 'seconds', 'Comparison', 'summarise', 'compare', 'Ceiling', 'measure_ceiling', 'roof', 'operations',
-           'Stopwatch', 'own_peak', 'peak_memory', 'hold', 'keep_memory']
+           'Stopwatch', 'own_peak', 'peak_memory', 'hold']
 
 # %% ../nbs/20a_timing.ipynb #654ab1d7
-import contextlib, ctypes, json, math, statistics, subprocess, sys, time
+import contextlib, json, math, statistics, subprocess, sys, time
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -191,11 +191,3 @@ def hold(
 ) -> int:         # the same
     "Take so much memory once, to check the scales by a known weight"
     return int(torch.ones(mib, 2**18).sum()) // 2**18
-
-# %% ../nbs/20a_timing.ipynb #ba013759
-def keep_memory() -> bool:  # whether there is something to be told
-    "Freed memory stays with this process from now on, on Linux with glibc; elsewhere nothing happens"
-    try: mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError): return False
-    at_once, at_the_end = mallopt(-3, 2**30), mallopt(-1, 2**31 - 1)  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD; bytes
-    return bool(at_once and at_the_end)

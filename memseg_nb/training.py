@@ -27,8 +27,8 @@ from .losses import Losses
 from .model import MemSeg, build_model, warm_start
 from .recipe import MemSegError, Recipe, TrainingRecipe, load_recipe
 from .simulation import Simulator
-from .steps import (ADVICE, Split, State, StepData, choose_precision, draws, learning_rate, new_state,
-                             split, train_step)
+from .steps import (ADVICE, Split, State, StepData, choose_precision, draws, keep_memory, learning_rate,
+                             new_state, split, train_step)
 from .textures import open_textures
 from .thresholds import choose_thresholds
 
@@ -424,6 +424,7 @@ def train(
 ) -> Run:                               # finished
     "Train on the good images of a category and choose the thresholds"
     started = time.monotonic()
+    keep_memory()
     with join() as team:
         begin = _go_on if resume else _begin
         run, recipe, category, parts = team.tell(lambda: begin(data, category, out, recipe))

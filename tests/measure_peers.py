@@ -20,7 +20,8 @@ from anomalib.metrics.aupro import _AUPRO
 
 from memseg_nb.perlin import perlin_noise
 from memseg_nb.rows import counted_aupro, synthetic_maps
-from memseg_nb.timing import compare, keep_memory
+from memseg_nb.steps import keep_memory
+from memseg_nb.timing import compare
 from memseg_nb.workloads import Workshop
 
 OUT = Path(__file__).parents[1] / "nbs" / "results" / "peers.csv"
