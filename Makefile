@@ -15,8 +15,8 @@ demo: $(STAMP)   ## set up, then find defects on an embedded product: pictures a
 test: $(STAMP)   ## set up, then all tests: the library's and every notebook
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
-lab: $(STAMP)    ## set up, then open the course in JupyterLab
-	$(BIN)/jupyter lab nbs/index.ipynb
+lab: $(STAMP)    ## set up, then open the first lesson in JupyterLab
+	$(BIN)/jupyter lab nbs/00_recipe.ipynb
 
 bench: $(STAMP)  ## set up, then time the library against naive versions of itself, as ratios
 	$(BIN)/memseg bench
