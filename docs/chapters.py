@@ -158,6 +158,7 @@ def page(
         path.relative_to(ROOT).as_posix(), site_page, module, imports(notebook["cells"])
     )
     cells = []
+    last = {_live(o): number for number, cell in enumerate(notebook["cells"]) for o in cell.get("outputs", [])}
     for number, cell in enumerate(notebook["cells"]):
         if cell["cell_type"] == "markdown":
             text = re.sub(r"^###", "##", cell["source"], flags=re.MULTILINE) if tasks else cell["source"]
@@ -166,7 +167,8 @@ def page(
             )  # a line before a heading is no part of the page
             cells.append(_prose(text, markdown, path, module if number == 0 and lesson else None))
         elif cell["cell_type"] == "code":
-            cells += _code(cell, site_page, module, fold=tasks)
+            alive = number in last.values()  # the last of a kind on a page moves, those before it are pictures
+            cells += _code(cell, site_page, module, fold=tasks, alive=alive)
     if path.parent != NOTEBOOKS:
         cells.insert(1, _markdown_cell(_facts([_download(path)])))
     cells = _merge_folded(cells)
@@ -246,12 +248,12 @@ def _quotes(text: str) -> tuple[str, str, str]:
     return (text[: found.start()].rstrip(), found[0], text[found.end() :]) if found else (text, "", "")
 
 
-def _code(cell: dict, site_page: str, module: str, fold: bool = False) -> list[dict]:
+def _code(cell: dict, site_page: str, module: str, fold: bool = False, alive: bool = True) -> list[dict]:
     directives = {m[1]: m[2].strip() for m in DIRECTIVE.finditer(cell["source"])}
     source = DIRECTIVE.sub("", cell["source"]).strip("\n")
     outputs = [] if "hide" in directives or directives.get("output") == "false" else cell.get("outputs", [])
-    live = next((name for output in outputs if (name := _live(output))), "")
-    outputs = [output for output in outputs if not _live(output) or _still(output)]
+    live = next((name for output in outputs if alive and (name := _live(output))), "")
+    outputs = [output for output in outputs if not live or not _live(output) or _still(output)]
     widget = next((output for output in outputs if WIDGET in output.get("data", {})), None)
     outputs = [_plain(output) for output in outputs if output is not widget]
     if not source or ("default_exp" in directives and len(directives) == 1):
