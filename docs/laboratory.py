@@ -143,6 +143,7 @@ def _widget(name: str, widget: dict, known: dict, product: str) -> dict:
             menu = {"name": "product", "kind": "select", "label": "product", "options": list(known["products"]), "value": product}
             controls.insert(0, menu)
     if name == "studio":
+        items = [dict(item, width=160) for item in items]  # two in a row beside the controls of a chapter's page
         controls[0]["options"] = [*controls[0]["options"], "own image"]
     if name == "monitor":
         last = known["monitor"]["steps"][-1]

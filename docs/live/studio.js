@@ -74,7 +74,7 @@ export default class Studio {
       ["mask", mask(out.mask), `mask: ${share} of the image, white`, "mask M = both"],
       ["source", photo(out.source), ...what],
       ["anomaly", photo(out.anomaly), `the image with a simulated anomaly that covers ${share} of it`, "anomaly"],
-    ].map(([name, canvas, alt, caption]) => ({ name, src: source(canvas), alt, caption, width: 184, newline: name === "mask" }));
+    ].map(([name, canvas, alt, caption]) => ({ name, src: source(canvas), alt, caption, width: 160, newline: name === "mask" }));
   }
 }
 
