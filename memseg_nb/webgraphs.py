@@ -6,7 +6,8 @@
 __all__ = ['PERLIN', 'STUDIO', 'SCORES', 'SEEDS', 'SIDE', 'drawing', 'given', 'as_graph', 'PerlinGraph', 'StudioGraph',
            'ScoresGraph', 'small_graphs', 'draws', 'pack']
 
-# %% ../nbs/17d_pages.ipynb #830cd949
+# %% ../nbs/17d_pages.ipynb #b341b167
+import logging, warnings
 from contextlib import contextmanager
 
 import numpy as np
@@ -40,7 +41,7 @@ def given(
     left = iter(draws)
     return lambda *_: next(left)
 
-# %% ../nbs/17d_pages.ipynb #644a2493
+# %% ../nbs/17d_pages.ipynb #95d6ed40
 def as_graph(
     module: nn.Module,
     inputs: dict[str, Tensor],       # by name, in the order of `forward`; examples
@@ -50,10 +51,12 @@ def as_graph(
     "A module as an ONNX graph"
     need("onnx"), need("onnxscript")
     shapes = tuple(dynamic.get(name, {}) for name in inputs) if dynamic else None
-    with torch.no_grad():
+    logging.disable(logging.WARNING)  # of shapes that aren't known before a call
+    with torch.no_grad(), warnings.catch_warnings(action="ignore"):
         program = torch.onnx.export(module.eval(), tuple(inputs.values()), input_names=list(inputs),
                                     output_names=list(outputs), opset_version=20, dynamo=True, dynamic_shapes=shapes,
                                     verbose=False)
+    logging.disable(logging.NOTSET)
     return _strip(program.model_proto)
 
 # %% ../nbs/17d_pages.ipynb #db4790bb
