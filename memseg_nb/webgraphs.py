@@ -6,9 +6,9 @@
 __all__ = ['PERLIN', 'STUDIO', 'SCORES', 'SEEDS', 'SIDE', 'drawing', 'given', 'as_graph', 'PerlinGraph', 'StudioGraph',
            'ScoresGraph', 'small_graphs', 'draws', 'pack']
 
-# %% ../nbs/17d_pages.ipynb #b341b167
-import logging, warnings
-from contextlib import contextmanager
+# %% ../nbs/17d_pages.ipynb #4dbfb6fe
+import io, logging, warnings
+from contextlib import contextmanager, redirect_stderr
 
 import numpy as np
 import torch
@@ -41,7 +41,17 @@ def given(
     left = iter(draws)
     return lambda *_: next(left)
 
-# %% ../nbs/17d_pages.ipynb #95d6ed40
+# %% ../nbs/17d_pages.ipynb #e91d5ffc
+@contextmanager
+def _quiet():
+    "Without the exporter's notes on shapes that aren't known before a call"
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(action="ignore"), redirect_stderr(io.StringIO()): yield
+    finally: logging.disable(before)
+
+# %% ../nbs/17d_pages.ipynb #d211aa9a
 def as_graph(
     module: nn.Module,
     inputs: dict[str, Tensor],       # by name, in the order of `forward`; examples
@@ -51,12 +61,10 @@ def as_graph(
     "A module as an ONNX graph"
     need("onnx"), need("onnxscript")
     shapes = tuple(dynamic.get(name, {}) for name in inputs) if dynamic else None
-    logging.disable(logging.WARNING)  # of shapes that aren't known before a call
-    with torch.no_grad(), warnings.catch_warnings(action="ignore"):
+    with torch.no_grad(), _quiet():
         program = torch.onnx.export(module.eval(), tuple(inputs.values()), input_names=list(inputs),
                                     output_names=list(outputs), opset_version=20, dynamo=True, dynamic_shapes=shapes,
                                     verbose=False)
-    logging.disable(logging.NOTSET)
     return _strip(program.model_proto)
 
 # %% ../nbs/17d_pages.ipynb #db4790bb
