@@ -90,7 +90,7 @@ def lattice(
     angles = uniform((len(exponents), points, points), 0, 2 * math.pi, generator, device)
     return torch.stack((angles.sin(), angles.cos()), dim=-1)
 
-# %% ../nbs/03_perlin.ipynb #a8ac036b
+# %% ../nbs/03_perlin.ipynb #21ef53e8
 def resample(
     images: Tensor,  # (B, C, H, W)
     turns: Tensor,   # (B, 2, 2): the pixel at (x, y) from the centre is looked up at turns @ (x, y)

@@ -6,7 +6,7 @@
 __all__ = ['blend', 'shuffle_grid', 'recolour', 'structure', 'match_tone', 'Simulation', 'draw_masks', 'draw_source',
            'with_flaws', 'Simulator', 'vary_light']
 
-# %% ../nbs/06_simulation.ipynb #d7c68378
+# %% ../nbs/06_simulation.ipynb #ef9342dc
 import functools, math
 from dataclasses import dataclass, replace
 
@@ -19,7 +19,7 @@ from .perlin import binarise, perlin_noise, resample, rotation, uniform
 from .recipe import MemSegError, PerlinRecipe, SimulationRecipe
 from .textures import TextureSource
 
-# %% ../nbs/06_simulation.ipynb #bdcee350
+# %% ../nbs/06_simulation.ipynb #bd9fc0df
 def blend(
     images: Tensor,   # I, (B, 3, H, W), 0..1
     source: Tensor,   # I_n, (B, 3, H, W), 0..1
@@ -29,7 +29,7 @@ def blend(
     "Let the source shine through the mask; outside it the image stays as it is, to the bit"
     return torch.lerp(images, source, (mask.to(opacity.dtype) * opacity[:, None, None])[:, None])
 
-# %% ../nbs/06_simulation.ipynb #99c95ff6
+# %% ../nbs/06_simulation.ipynb #9d19ee78
 def shuffle_grid(
     images: Tensor,              # (B, C, H, W)
     generator: torch.Generator,  # every draw comes from it
@@ -107,7 +107,7 @@ class Simulation:
     is_texture: Tensor  # bool, (B,): textural source, else structural
     tries: Tensor       # int, (B,): noise fields drawn for each image
 
-# %% ../nbs/06_simulation.ipynb #80cb5b0a
+# %% ../nbs/06_simulation.ipynb #d3669b34
 def draw_masks(
     product: Tensor,             # foreground M_I, bool, (B, H, W), not empty
     generator: torch.Generator,  # every draw comes from it
@@ -174,7 +174,7 @@ def with_flaws(
                                               generator)
     return replace(simulation, images=made, masks=masks)
 
-# %% ../nbs/06_simulation.ipynb #9879c0cd
+# %% ../nbs/06_simulation.ipynb #549ac172
 @dataclass(frozen=True)
 class Simulator:
     "Makes anomalous images and their masks out of normal images (MemSeg, section 3.2)"

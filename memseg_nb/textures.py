@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TextureSource', 'ProceduralTextures', 'FolderTextures', 'download_dtd', 'open_textures']
 
-# %% ../nbs/05_textures.ipynb #e530abec
+# %% ../nbs/05_textures.ipynb #625fe57f
 import contextlib
 import math
 import os
@@ -146,7 +146,7 @@ def _fit(source: ProceduralTextures, side: int) -> dict[int, Tensor]:
     if sheets is None: sheets = _render_bank(source.bank, native, source.seed)
     return {native: sheets} if side == native else {native: sheets, side: _scale(sheets, side)}
 
-# %% ../nbs/05_textures.ipynb #a8b054e5
+# %% ../nbs/05_textures.ipynb #21225377
 def _read_bytes(path: Path) -> Tensor:  # (3, h, w), uint8
     "An image file's bytes as they are, where it has them; by way of floats where not, or where something is wrong"
     with contextlib.suppress(Exception), warnings.catch_warnings(action="ignore"), Image.open(path) as image:
@@ -155,7 +155,7 @@ def _read_bytes(path: Path) -> Tensor:  # (3, h, w), uint8
             return torch.from_numpy(np.array(image)).permute(2, 0, 1)
     return (read_image(path) * 255).round().byte()
 
-# %% ../nbs/05_textures.ipynb #ddcba008
+# %% ../nbs/05_textures.ipynb #3d472110
 def _read_sheet(
     path: Path,
     side: int,  # of the shorter side, pixels

@@ -4,10 +4,10 @@ import json
 import re
 from pathlib import Path
 
-import nbformat
+import measure_lessons
 import pytest
 from fastcore.nbio import read_nb
-from nbclient import NotebookClient
+from lesson_contract import SECTIONS, lacks
 from nbdev.clean import clean_nb
 from nbdev.export import nb_export
 
@@ -16,8 +16,6 @@ from memseg_nb.recipe import flatten, load_recipe
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted(p for p in (ROOT / "nbs").glob("*.ipynb"))
 LESSONS = [p for p in NOTEBOOKS if p.stem != "index"]
-SECTIONS = ["The picture", "By hand", "Naive, then fast", "Break it", "Paper and code", "Summary"]
-BOX = ["You will be able to", "You need first", "Run time", "Paper"]
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 each_lesson = pytest.mark.parametrize("path", LESSONS, ids=lambda p: p.stem)
 
@@ -28,10 +26,13 @@ def cells(path, kind):
 
 
 @each_notebook
-def test_runs_from_top_to_bottom(path, tmp_path):
-    notebook = nbformat.read(path, as_version=4)
-    resources = {"metadata": {"path": str(path.parent)}}
-    NotebookClient(notebook, timeout=300, kernel_name="python3", resources=resources).execute()
+def test_runs_from_top_to_bottom(path):
+    "And takes what its box says, but for a factor of ten: machines differ"
+    cost, box = measure_lessons.run(path, timeout=300), measure_lessons.read(path)
+    if path in LESSONS:
+        assert box.seconds <= 60, "a lesson is to run within a minute"
+        assert cost.seconds / 10 < box.seconds < max(cost.seconds * 10, 1.5)
+        assert cost.gigabytes / 10 < box.gigabytes < cost.gigabytes * 10
 
 
 def test_library_is_what_the_notebooks_export(tmp_path):
@@ -79,25 +80,28 @@ def test_speaks_of_no_machine(path):
 
 
 @each_lesson
-def test_has_the_sections_of_a_lesson(path):
-    prose = "\n".join(cells(path, "markdown"))
-    headings = re.findall(r"^## (.+)$", prose, flags=re.MULTILINE)
-    assert [h for h in headings if h in SECTIONS] == SECTIONS
-    missing = [label for label in BOX if f"**{label}**" not in prose]
-    assert not missing, f"the box at the top lacks {missing}"
-    run_time = re.search(r"\*\*Run time\*\* (\d+) s on 2 CPU cores, measured", prose)
-    assert run_time, "the box lacks a measured run time: python tests/measure_lessons.py"
-    assert int(run_time[1]) <= 60
-    table = prose.split("## Paper and code")[1].split("\n## ")[0]
-    assert len(re.findall(r"^\|.*\|$", table, flags=re.MULTILINE)) >= 3, "no paper-and-code table"
+def test_has_all_that_a_lesson_has(path):
+    assert not lacks(path), f"{path.name} lacks {'; '.join(lacks(path))}"
 
 
-@each_lesson
-def test_is_prose_and_short_cells(path):
-    code, prose = cells(path, "code"), cells(path, "markdown")
-    assert len(prose) >= (len(code) + len(prose)) / 3.5
-    longest = max(len(c.splitlines()) for c in code)
-    assert longest <= 25, f"a code cell has {longest} lines"
+@pytest.mark.parametrize("section", SECTIONS)
+def test_a_missing_section_is_named(section, tmp_path):
+    text = (ROOT / "nbs" / "08_memory.ipynb").read_text()
+    broken = tmp_path / "08_memory.ipynb"
+    broken.write_text(text.replace(f"## {section}", f"## Not {section}"))
+    assert any(section in each for each in lacks(broken))
+
+
+def test_a_long_cell_a_missing_box_and_a_missing_widget_are_named(tmp_path):
+    notebook = json.loads((ROOT / "nbs" / "08_memory.ipynb").read_text())
+    longest = max((c for c in notebook["cells"] if c["cell_type"] == "code"), key=lambda c: len(c["source"]))
+    longest["source"] = ["x = 1\n"] * 26
+    notebook["cells"][0]["source"] = "".join(notebook["cells"][0]["source"]).replace(" GB of memory", "")
+    for cell in notebook["cells"]: cell.pop("outputs", None)
+    broken = tmp_path / "08_memory.ipynb"
+    broken.write_text(json.dumps(notebook))
+    assert lacks(broken) == ["measured run time and memory in its box: python tests/measure_lessons.py",
+                             "cells of 25 lines at the most: one has 26", "a widget under Play"]
 
 
 def test_functions_in_the_tables_exist():

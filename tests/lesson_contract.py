@@ -1,0 +1,86 @@
+"""What every lesson has, in its order; says which notebook lacks what
+
+    python tests/lesson_contract.py [NAME ...]
+"""
+import json
+import re
+import sys
+from pathlib import Path
+
+import measure_lessons
+
+ROOT = Path(__file__).parents[1]
+SECTIONS = ["The picture", "By hand", "Naive, then fast", "Play", "Break it", "Paper and code", "Exercises", "Summary"]
+BOX = ["You will be able to", "You need first", "Run time", "Paper"]
+LONGEST, PROSE = 25, 2 / 7  # lines of a code cell; share of Markdown among all cells, at least
+EXERCISE = r"^- (\w+)\.\d+ "
+
+
+def sections(notebook):
+    "Heading -> the cells below it, up to the next heading of the same rank; what stands above the first under ''"
+    found, heading = {"": []}, ""
+    for cell in notebook["cells"]:
+        source = "".join(cell["source"])
+        parts = re.split(r"^## (.+)$", source, flags=re.MULTILINE) if cell["cell_type"] == "markdown" else [source]
+        found[heading].append(dict(cell, source=parts[0]))
+        for heading, text in zip(parts[1::2], parts[2::2]):  # noqa: B020 - the last one goes on in the next cell
+            heading = heading.strip()
+            found.setdefault(heading, []).append(dict(cell, source=text))
+    return found
+
+
+def lacks(path):
+    "What a lesson lacks, in words; an empty list where it lacks nothing"
+    notebook = json.loads(Path(path).read_text())
+    found = sections(notebook)
+    missing = [f"section {name!r}" for name in SECTIONS if name not in found]
+    if not missing and [name for name in found if name in SECTIONS] != SECTIONS:
+        missing.append(f"the order {', '.join(SECTIONS)}")
+    return missing + _box(path, found) + _cells(notebook) + _play(found.get("Play", [])) + _table(found) + _exercises(path, found)
+
+
+def _box(path, found):
+    head = "".join(cell["source"] for cell in found[""])
+    missing = [f"{label!r} in its box" for label in BOX if f"**{label}**" not in head]
+    if measure_lessons.read(path) is None:
+        missing.append("measured run time and memory in its box: python tests/measure_lessons.py")
+    return missing
+
+
+def _cells(notebook):
+    kinds = [cell["cell_type"] for cell in notebook["cells"]]
+    missing = [f"cells of {LONGEST} lines at the most: one has {lines}" for cell in notebook["cells"]
+               if cell["cell_type"] == "code" and (lines := len("".join(cell["source"]).splitlines())) > LONGEST]
+    share = kinds.count("markdown") / len(kinds)
+    return missing + ([f"prose: {share:.0%} of its cells"] if share < PROSE else [])
+
+
+def _play(cells):
+    "A question in italics, and a widget that shows something: its output has a picture and its words"
+    prose = " ".join(cell["source"] for cell in cells if cell["cell_type"] == "markdown").replace("\n", " ")
+    shown = [output.get("data", {}) for cell in cells for output in cell.get("outputs", [])]
+    widgets = [data for data in shown if "?" in "".join(data.get("text/plain", "")).split("\n")[0]]
+    missing = [] if re.search(r"\*[^*]+\?[^*]*\*", prose) else ["a question in italics under Play"]
+    return missing + ([] if widgets else ["a widget under Play"])
+
+
+def _table(found):
+    rows = [line for cell in found.get("Paper and code", []) for line in cell["source"].splitlines() if re.match(r"\|.*\|$", line)]
+    return [] if len(rows) >= 3 else ["a table under Paper and code"]
+
+
+def _exercises(path, found):
+    "Three to five for a chapter, one or more for a part of one, such as 02a"
+    number = Path(path).stem.partition("_")[0]
+    prose = "\n".join(cell["source"] for cell in found.get("Exercises", []))
+    count, least = len(re.findall(EXERCISE, prose, flags=re.MULTILINE)), 3 if number.isdigit() else 1
+    return [] if least <= count <= 5 else [f"{least} to 5 exercises: it has {count}"]
+
+
+if __name__ == "__main__":
+    names = sys.argv[1:] or [path.stem for path in sorted((ROOT / "nbs").glob("[0-9]*.ipynb"))]
+    faults = {name: lacks(ROOT / "nbs" / f"{name}.ipynb") for name in names}
+    for name, missing in faults.items():
+        for each in missing:
+            print(f"{name} lacks {each}")
+    sys.exit(any(faults.values()))
