@@ -185,7 +185,8 @@ def _monitor(folder: Folder, product: str="hex_nut", side: int=64) -> tuple[dict
     "The training monitor's state after a small training, and what it noted"
     recipe = load_recipe("quick").replace(**{
         "image.height": side, "image.width": side, "training.minutes": 0., "training.steps": _STEPS,
-        "training.precision": "float32", "memory.samples": 6})
+        "training.precision": "float32", "training.warm_start": "off", "training.norms": "learn",
+        "training.learning_rate": .002, "memory.samples": 6})  # from random weights: there is something to be seen
     photo = render_product(product, (side, side), defect=PRODUCTS[product].defects[0])[0]
     with tempfile.TemporaryDirectory() as root:
         write_products(root, product, (side, side), train=16, good=1, defective=1, progress=False)
