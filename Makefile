@@ -13,7 +13,7 @@ demo: $(STAMP)   ## set up, then find defects on an embedded product: pictures a
 	$(BIN)/memseg demo --out demo
 
 test: $(STAMP)   ## set up, then all tests: the library's and every notebook
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 3 --dist worksteal
 
 lab: $(STAMP)    ## set up, then open the first lesson in JupyterLab
 	$(BIN)/jupyter lab nbs/00_recipe.ipynb
