@@ -32,7 +32,7 @@ GROUPS = (
     (
         "Without photographs",
         "An encoder and a network that have seen formulas only",
-        ("14a", "14b", "14c", "14d"),
+        ("14a", "14b", "14c", "14d", "14e"),
     ),
     ("Judging", "How good is it, and compared with what?", ("15", "16", "18")),
     (

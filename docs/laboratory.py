@@ -21,12 +21,12 @@ LIVE = "_static/live"
 PAGE = "live/index"
 # Name of a widget: title, the chapter where it's built, and what can be tried
 WIDGETS = {
-    "painter": ("Defect painter", "22d_painter", "Paint on a product, and the network says whether it would notice."),
-    "studio": ("Anomaly studio", "22b_playgrounds", "From a good photo, yours too, to a simulated defect, step by step."),
-    "perlin": ("Perlin playground", "22b_playgrounds", "The noise that decides where a simulated defect lies."),
-    "memory": ("Memory explorer", "22c_explorers", "What the network compares an image with, and what differs."),
-    "threshold": ("Threshold explorer", "22c_explorers", "From scores to decisions, and what each decision costs."),
-    "monitor": ("Training monitor", "22e_monitor", "A recorded training, to be gone through step by step."),
+    "painter": ("Defect painter", "22e_painter", "Paint on a product, and the network says whether it would notice."),
+    "studio": ("Anomaly studio", "22c_playgrounds", "From a good photo, yours too, to a simulated defect, step by step."),
+    "perlin": ("Perlin playground", "22c_playgrounds", "The noise that decides where a simulated defect lies."),
+    "memory": ("Memory explorer", "22d_explorers", "What the network compares an image with, and what differs."),
+    "threshold": ("Threshold explorer", "22d_explorers", "From scores to decisions, and what each decision costs."),
+    "monitor": ("Training monitor", "22f_monitor", "A recorded training, to be gone through step by step."),
 }
 PRODUCTS = ("tablet", "hex_nut")  # that the network remembers; the first is shown
 KEPT = ("assets.json", "fixtures.json", "fixtures.bin")  # not for the pages: for what writes and tests them

@@ -177,7 +177,7 @@ def exercise(
 
 # %% ../nbs/24_course.ipynb #da02e957
 def order(
-    key: str,    # such as "14b.2"
+    key: str,    # such as "14b.1"
 ) -> tuple:      # chapters by number, then by letter, then exercises by number
     "How exercises are sorted"
     chapter, _, number = key.partition(".")

@@ -355,7 +355,7 @@ ALSO_RIGHT = [
     ("9.3", blind_in_the_middle_level), ("10.4", other_way_down), ("11.1", lambda h, w: ((h + 31) // 32 * 32, (w + 31) // 32 * 32)),
     ("11.2", .731), ("11.3", lambda x: 1 - torch.sigmoid(x[:, 0] - x[:, 1])), ("12.1", .05198603854199589), ("12.3", focal_by_cross_entropy),
     ("12.4", lambda p, g: -(1 - p)**g * (1 / p - g * p.log() / (1 - p))), ("13b.1", .0341), ("13b.3", with_numpy),
-    ("14.2", lambda c, t: sum(max(torch.randn(c).tolist()) for _ in range(t)) / t * .01), ("15.1", .667), ("14b.1", "Noise "), ("14d.1", ("C", "A")),
+    ("14.2", lambda c, t: sum(max(torch.randn(c).tolist()) for _ in range(t)) / t * .01), ("15.1", .667), ("14c.1", "Noise "), ("14e.1", ("C", "A")),
     ("15.2", lambda s, y: float(__import__("sklearn.metrics").metrics.roc_auc_score(y, s))), ("16.1", [.667, .8]), ("16.2", "c a d".split()),
     ("17.1", lambda s, p: s.sort(descending=True).values[int(p * len(s) + 1e-6)]), ("17.3", [256., 1024.]),
 ]

@@ -88,10 +88,10 @@ def test_the_table_of_chapters_holds_what_the_chapters_say():
 
 
 def test_the_table_counts_what_is_there():
-    perlin = next(one for one in chapters() if one.name == "22b_playgrounds")
-    cells = json.loads((GUIDES.parent / "22b_playgrounds.ipynb").read_text())["cells"]
+    perlin = next(one for one in chapters() if one.name == "22c_playgrounds")
+    cells = json.loads((GUIDES.parent / "22c_playgrounds.ipynb").read_text())["cells"]
     assert perlin.cells == len(cells) and perlin.prose == sum(c["cell_type"] == "markdown" for c in cells) / len(cells)
-    assert perlin.exercises == ["22b.1"] and {"PerlinPlayground", "AnomalyStudio"} <= set(perlin.widgets)
+    assert perlin.exercises == ["22c.1"] and {"PerlinPlayground", "AnomalyStudio"} <= set(perlin.widgets)
     assert widgets_in("Explore('?', look)\nx = PerlinPlayground((8, 8)).set(a=1)\nThresholdExplorer.of_run(run)") == ["Explore", "ThresholdExplorer", "PerlinPlayground"]
     assert widgets_in("class Explore: pass\nwords = 'Explore()'\nother.Explore()") == []
 

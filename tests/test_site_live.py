@@ -418,7 +418,7 @@ def test_the_home_page_paints_below_any_path(site, browser, tmp_path, record_pro
         http.shutdown()
 
 
-@pytest.mark.parametrize("chapter", ["22b_playgrounds", "22c_explorers", "22d_painter", "22e_monitor"])
+@pytest.mark.parametrize("chapter", ["22c_playgrounds", "22d_explorers", "22e_painter", "22f_monitor"])
 def test_chapters_hold_the_widgets_that_they_build(site, chapter):
     from laboratory import WIDGETS as known
     text = (site / "course" / f"{chapter}.html").read_text()

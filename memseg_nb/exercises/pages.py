@@ -153,7 +153,7 @@ def _pairs():
     yield flat[:1], flat, 1e-3, False, "one line against a map: the shape differs, unseen"
 
 # %% ../../nbs/exercises/07a_pages.ipynb #73953906
-@exercise("22f.1", "Do two engines agree?", "changing", "22f_site", "agree(page, library, tolerance)", _AGREE,
+@exercise("22g.1", "Do two engines agree?", "changing", "22g_site", "agree(page, library, tolerance)", _AGREE,
           _AGREE_WRONG, (_agree,))
 def check_agree(agree):
     "Rounding, one bad pixel, masks, NaN, shapes"

@@ -64,7 +64,7 @@ _LATE_WRONG = (
 )
 
 # %% ../../nbs/exercises/00c_products.ipynb #efaf55ee
-@exercise("2c.2", "From spring to winter", "rebuilding", "02c_surfaces", "late(ring)", _LATE, _LATE_WRONG,
+@exercise("2d.1", "From spring to winter", "rebuilding", "02d_surfaces", "late(ring)", _LATE, _LATE_WRONG,
           also=(lambda ring: _step(.2, .9, ring - np.floor(ring)) * (1 - _step(.93, 1, ring - np.floor(ring))),))
 def check_late(late):
     "Within a ring, then in the next ones"
@@ -82,7 +82,7 @@ def check_late(late):
     expect(close(again, wanted), "right in ring 0, but each ring begins again in spring: what counts is what is left of ring % 1")
 
 # %% ../../nbs/exercises/00c_products.ipynb #f0e2c8de
-@exercise("2d.1", "One pixel of tolerance", "using", "02d_objects", "a number", """
+@exercise("2e.1", "One pixel of tolerance", "using", "02e_objects", "a number", """
 half = math.asin(1 / 256 / 2 / 0.398)  # a chord of a circle: 2 r sin(angle / 2)
 answer = math.degrees(2 * half)
 """, (
@@ -103,7 +103,7 @@ def check_tolerance(answer):
     expect(abs(moved - 1) < .01, f"turned by {number:g} degrees a corner moves by {moved:.2f} pixels: 2 r sin(angle / 2), in pixels")
 
 # %% ../../nbs/exercises/00c_products.ipynb #91a29327
-@exercise("2e.1", "Copper keeps its distance", "rebuilding", "02e_artwork", "pour(area, metal, gap)", """
+@exercise("2f.1", "Copper keeps its distance", "rebuilding", "02f_artwork", "pour(area, metal, gap)", """
 import numpy as np
 
 
@@ -152,7 +152,7 @@ def _fold_by_loop(v, count, pitch):
     return number, v - np.array(places)[number]
 
 # %% ../../nbs/exercises/00c_products.ipynb #5ecb3d8c
-@exercise("2f.1", "Fold a row of pins", "rebuilding", "02f_electronics", "fold(v, count, pitch)", _FOLD, (
+@exercise("2g.1", "Fold a row of pins", "rebuilding", "02g_electronics", "fold(v, count, pitch)", _FOLD, (
     Wrong(_fold_by_loop, "loop", "asks every pin"),
     Wrong(lambda v, n, p: _fold(v, n, p, clip=False), "beyond", "pins without an end"),
     Wrong(lambda v, n, p: _fold(v, n, p, near=np.floor), "nearest", "rounds down"),
@@ -220,7 +220,7 @@ def _first_draws(key, names):
                    f"of {keys[0]!r} it says: {error}"[:250]) from None
 
 
-@exercise("2g.1", "A generator for each image", "changing", "02g_products", "key(seed, product, split, kind, index)", _KEY, _KEY_WRONG,
+@exercise("2h.1", "A generator for each image", "changing", "02h_products", "key(seed, product, split, kind, index)", _KEY, _KEY_WRONG,
           also=(lambda *name: list("/".join(map(str, name)).encode()), lambda s, p, t, k, n: crc32(f"{s},{p},{t},{k},{n}".encode())))
 def check_key(key):
     "Repeatable; each part counts; seed and index aren't mixed up"
@@ -257,7 +257,7 @@ _SPLIT_WRONG = (
 )
 
 # %% ../../nbs/exercises/00c_products.ipynb #450c7e8c
-@exercise("2g.2", "No photo on both sides", "changing", "02g_products", "split(photos, share)", _SPLIT, _SPLIT_WRONG,
+@exercise("2h.2", "No photo on both sides", "changing", "02h_products", "split(photos, share)", _SPLIT, _SPLIT_WRONG,
           also=(lambda p, s: np.isin(p, _of_names(p[::-1], s)), lambda p, s: torch.tensor([int(photo in _of_names(p, s)) for photo in p])))
 def check_split(split):
     "Whatever photos are chosen"

@@ -132,7 +132,7 @@ _washer_wrong = (
 )
 
 # %% ../../nbs/exercises/05b_runs.ipynb #428921ce
-@exercise("14b.2", "A washer", "rebuilding", "14b_formulas", "washer(x, y, outer, inner)", """
+@exercise("14b.1", "A washer", "rebuilding", "14b_formulas", "washer(x, y, outer, inner)", """
 def washer(x, y, outer, inner):
     r = torch.sqrt(x**2 + y**2)
     return torch.maximum(r - outer, inner - r)  # in the outer disc, and not in the inner one
@@ -153,7 +153,7 @@ def check_washer(washer):
     expect(close(given, right), "at the centre it's `inner` to the edge; combine the two discs as the chapter combines ring and block")
 
 # %% ../../nbs/exercises/05b_runs.ipynb #fb3607cc
-@exercise("14b.3", "How much of the pixel?", "using", "14b_formulas", "a number", "answer = 0.5 - 0.005 * 64", (
+@exercise("14b.2", "How much of the pixel?", "using", "14b_formulas", "a number", "answer = 0.5 - 0.005 * 64", (
     Wrong(.82, "outside", "the sign"),
     Wrong(.495, "pixels in a unit", "forgets that a unit has 64 pixels"),
     Wrong(.32, "half", "the distance in pixels"),

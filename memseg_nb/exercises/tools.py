@@ -252,7 +252,7 @@ class Held:
 """
 
 # %% ../../nbs/exercises/08_tools.ipynb #4a69c299
-@exercise("22a.2", "One answer to several moves", "rebuilding", "22a_panels", "class Held(update, values)", _HELD, (
+@exercise("22b.1", "One answer to several moves", "rebuilding", "22b_panels", "class Held(update, values)", _HELD, (
     Wrong(_EachTime, "times", "an update for each value"),
     Wrong(_HalfWay, "before", "notices too late"),
     Wrong(_TooEarly, "old values", "updates before it changes"),
@@ -316,7 +316,7 @@ def _scipy(mask):
     return ndimage.label(mask.numpy())[1]
 
 # %% ../../nbs/exercises/08_tools.ipynb #a44728fc
-@exercise("22b.1", "Corners don't connect", "changing", "22b_playgrounds", "islands(mask)", _ISLANDS, (
+@exercise("22c.1", "Corners don't connect", "changing", "22c_playgrounds", "islands(mask)", _ISLANDS, (
     Wrong(lambda mask: _flood(mask, _AROUND), "corner", "counts as the playground does"),
     Wrong(lambda mask: int(mask.sum()), "touch", "counts pixels"),
     Wrong(lambda mask: _flood(mask, [(0, 1), (0, -1)]), "above", "left and right only"),
@@ -371,7 +371,7 @@ def cheapest(scores, defective, missed, thrown):
 """
 
 # %% ../../nbs/exercises/08_tools.ipynb #73f56ded
-@exercise("22c.1", "The cheapest threshold", "rebuilding", "22c_explorers", "cheapest(scores, defective, missed, thrown)", _CHEAP, (
+@exercise("22d.1", "The cheapest threshold", "rebuilding", "22d_explorers", "cheapest(scores, defective, missed, thrown)", _CHEAP, (
     Wrong(_most_right, "prices", "as few mistakes as possible, whatever they cost"),
     Wrong(_none_missed, "worth", "never misses a defect"),
     Wrong(_least, "costs least", "returns the cost"),
@@ -392,7 +392,7 @@ def check_cheapest(cheapest):
         expect(cost == least, f"missed {missed}, thrown {thrown}: at {given:.3f} it would cost {cost}, {why}. It can be had for {least}: try all thresholds that make a difference")
 
 # %% ../../nbs/exercises/08_tools.ipynb #a4925d00
-@exercise("22d.1", "One question on its way", "reading", "22d_painter", "a number", "answer = 3 * 60 * .1 - 3  # 180 answers, one after the other", (
+@exercise("22e.1", "One question on its way", "reading", "22e_painter", "a number", "answer = 3 * 60 * .1 - 3  # 180 answers, one after the other", (
     Wrong(18., "while", "all the time that the answers take"),
     Wrong(.1, "all the others", "as if only the last position were waiting"),
     Wrong(180, "positions", "counts positions"),
@@ -442,7 +442,7 @@ def _many_points(p, a, b):
     return min(math.hypot(p[0] - a[0] - t * (b[0] - a[0]), p[1] - a[1] - t * (b[1] - a[1])) for t in steps)
 
 # %% ../../nbs/exercises/08_tools.ipynb #6e9b3f20
-@exercise("22d.2", "How far from the stroke?", "rebuilding", "22d_painter", "distance(p, a, b)", _DISTANCE, (
+@exercise("22e.2", "How far from the stroke?", "rebuilding", "22e_painter", "distance(p, a, b)", _DISTANCE, (
     Wrong(_line, "ends", "to the straight line through both"),
     Wrong(_nearer_end, "between", "to the nearer end"),
     Wrong(_no_dots, "ZeroDivisionError", "forgets the dot"),
@@ -471,7 +471,7 @@ while weight >= .001:
 """
 
 
-@exercise("22e.1", "How long does it remember?", "using", "22e_monitor", "a number", _REMEMBER, (
+@exercise("22f.1", "How long does it remember?", "using", "22f_monitor", "a number", _REMEMBER, (
     Wrong(43, "not yet", "one too few: rounds down"),
     Wrong(43.7, "whole", "43.7, from the logarithm"),
     Wrong(66, "0.1", "begins with the weight 1"),

@@ -205,7 +205,7 @@ def check_power(power_noise):
         expect(close(given, right, .01), "not the noise asked for: frequencies of both directions, their length, to the power of -s")
 
 # %% ../../nbs/exercises/05_training.ipynb #d3f3f1b1
-@exercise("14b.1", "A clue that gives it away", "reading", "14b_episodes", "a word", "answer = \"noise\"  # where there is none, there is the flaw", (
+@exercise("14c.1", "A clue that gives it away", "reading", "14c_episodes", "a word", "answer = \"noise\"  # where there is none, there is the flaw", (
     Wrong("flaws", "photographs", "what it was meant to see"),
     Wrong("edges", "faintest", "edges of the flaws"),
     Wrong("colour", "faintest", "the colour of the flaws"),
@@ -219,7 +219,7 @@ def check_clue(answer):
     expect(word == "noise", "the faintest flaws have hardly any, and are found all the same. What do all drawn pixels lack, and no pixel of a photograph?")
 
 # %% ../../nbs/exercises/05_training.ipynb #a8e70014
-@exercise("14c.1", "The share of a small flaw", "using", "14c_scouting", "a number", "answer = 0.5 / (16 / (128 * 128))", (
+@exercise("14d.1", "The share of a small flaw", "using", "14d_scouting", "a number", "answer = 0.5 / (16 / (128 * 128))", (
     Wrong(16 / 128**2, "times", "the share in the plain mean"),
     Wrong(.5, "times", "the share in the other"),
     Wrong(1024., "half", "as if it had all the weight"),
@@ -236,7 +236,7 @@ def check_share(answer):
     expect(value == 512, "first: 16 of 16384 pixels. Second: one half")
 
 # %% ../../nbs/exercises/05_training.ipynb #65a4ad7c
-@exercise("14d.1", "Trained on formulas, judged on products", "reading", "14d_pretraining", "a list of letters", "answer = [\"a\", \"c\"]", (
+@exercise("14e.1", "Trained on formulas, judged on products", "reading", "14e_pretraining", "a list of letters", "answer = [\"a\", \"c\"]", (
     Wrong(["a"], "c:", "forgets the seeds"),
     Wrong(["c"], "a:", "forgets the length"),
     Wrong(["a", "b", "c"], "b:", "any length"),
