@@ -18,25 +18,21 @@ from safetensors.torch import save_file
 
 from .encoder import Encoder
 from .model import MemSeg, build_model
-from .recipe import MemSegError, Recipe, flatten, load_recipe
+from .recipe import MemSegError, Recipe, flatten, load_recipe, whole_file
 
 # %% ../nbs/13_checkpoints.ipynb #17977879
 @contextlib.contextmanager
 def replacing(
     path: str|Path,  # the file to write or to replace
 ):                   # context: the temporary file to write to
-    "Hand out a temporary path beside `path`, and rename it to `path` only when the block has succeeded"
-    path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    "As `whole_file`, safe from a power cut too, with an error that says what to do"
     try:
-        yield part
-        with open(part, "rb+") as file: os.fsync(file.fileno())
-        os.replace(part, path)
+        with whole_file(path) as part:
+            yield part
+            with open(part, "rb+") as file: os.fsync(file.fileno())
     except (OSError, SafetensorError) as error:
-        raise MemSegError(f"can't write {path}: {error}; make room or choose another folder "
+        raise MemSegError(f"can't write {Path(path)}: {error}; make room or choose another folder "
                           "(what was there before is unchanged)") from error
-    finally:
-        with contextlib.suppress(OSError): part.unlink()
 
 # %% ../nbs/13_checkpoints.ipynb #7b0061aa
 _KEY = "memseg"  # the entry of the safetensors header that holds our metadata

@@ -10,9 +10,7 @@ __all__ = ['FROZEN', 'IMAGENET_URL', 'SUFFIXES', 'SHIPPED', 'NETWORK', 'NAMES', 
 # %% ../nbs/07_encoder.ipynb #d1e79ff6
 import hashlib
 import io
-import os
 import threading
-import time
 import urllib.request
 from dataclasses import dataclass
 from importlib.resources import files
@@ -26,7 +24,7 @@ from torch import nn, Tensor
 from torchvision.models import resnet18, ResNet18_Weights
 
 from .images import check_size
-from .recipe import MemSegError
+from .recipe import MemSegError, whole_file
 
 # %% ../nbs/07_encoder.ipynb #cb23348c
 class Features(NamedTuple):
@@ -250,12 +248,7 @@ def imagenet_file(
     if not hashlib.sha256(data).hexdigest().startswith(digits):
         raise OSError(f"what came is not the file whose checksum begins with {digits}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.{time.monotonic_ns()}.partial")
-    try:
-        partial.write_bytes(data)
-        partial.replace(path)  # atomic: never half a file under the right name
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(path) as part: part.write_bytes(data)  # never half a file under the right name
     return path
 
 # %% ../nbs/07_encoder.ipynb #ebce208a

@@ -7,7 +7,7 @@ __all__ = ['IMAGE_SUFFIXES', 'LAYOUT', 'resize', 'check_size', 'local_path', 're
            'find_images', 'TestImage', 'Category', 'list_categories', 'open_category', 'ImageSet']
 
 # %% ../nbs/01_images.ipynb #6363f3e7
-import os, warnings
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from .recipe import MemSegError
+from .recipe import MemSegError, unwritable, whole_file
 
 # %% ../nbs/01_images.ipynb #2228200c
 def resize(
@@ -114,14 +114,9 @@ def save_image(
     path = Path(path)
     values = (image.detach().float().cpu().clamp(0, 1)*255).round().byte()
     picture = Image.fromarray((values if values.ndim == 2 else values.permute(1, 2, 0)).contiguous().numpy())
-    part = path.with_name(path.name + ".part")
     try:
-        picture.save(part, "PNG")
-        os.replace(part, path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        why = f"can't be written ({error.strerror or error})"
-        raise MemSegError(f"{path}: {why}: needs a folder that exists and allows it") from None
+        with whole_file(path) as part: picture.save(part, "PNG")
+    except OSError as error: raise unwritable(path, error) from None
     return path
 
 # %% ../nbs/01_images.ipynb #e83317b8

@@ -19,6 +19,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 from scipy import ndimage
 
+from .recipe import whole_file
+
 # %% ../nbs/20_plots.ipynb #6c27a6bb
 GOOD, BAD, THRESHOLD = "#0072B2", "#E69F00", "#333333"  # blue, orange: told apart with any colour vision
 DPI = 90  # of the pictures in the notebooks
@@ -293,10 +295,5 @@ def save(
     "Writes the figure as a PNG, whole or not at all"
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    try:
-        part.write_bytes(as_png(figure, dpi, small=False))
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with whole_file(path) as part: part.write_bytes(as_png(figure, dpi, small=False))
     return path

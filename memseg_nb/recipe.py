@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['NAMED', 'MemSegError', 'setting', 'allowed', 'checked', 'Section', 'DataRecipe', 'ImageRecipe', 'PerlinRecipe',
            'ForegroundRecipe', 'SimulationRecipe', 'LightRecipe', 'EncoderRecipe', 'MemoryRecipe', 'FusionRecipe',
-           'AttentionRecipe', 'LossRecipe', 'EvaluationRecipe', 'TrainingRecipe', 'Table', 'flatten', 'Recipe',
-           'shipped_path', 'load_recipe']
+           'AttentionRecipe', 'LossRecipe', 'EvaluationRecipe', 'TrainingRecipe', 'Table', 'flatten', 'whole_file',
+           'unwritable', 'Recipe', 'shipped_path', 'load_recipe']
 
 # %% ../nbs/00_recipe.ipynb #4174606f
-import configparser, difflib, math, numbers, os, re
+import configparser, contextlib, difflib, math, numbers, os, re, threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -289,18 +289,6 @@ def flatten(
         flat |= {f"{f.name}.{key}": value for key, value in items.items()}
     return flat
 
-def _write(path: Path, text: str) -> Path:
-    "Write a text so that the file is either complete or untouched"
-    part = path.with_name(path.name + ".part")
-    try:
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        why = f"can't be written ({error.strerror or error})"
-        raise MemSegError(f"{path}: {why}: needs a folder that exists and allows it") from None
-    return path
-
 # %% ../nbs/00_recipe.ipynb #3fd7172f
 def _unknown(found: str, name: str, names: Iterable[str]) -> MemSegError:
     "The error for a name that isn't among `names`"
@@ -325,6 +313,28 @@ def _build(flat: Mapping) -> "Recipe":
     return Recipe(**{name: Table(part) if kinds[name] is Table else kinds[name](**part)
                      for name, part in parts.items()})
 
+# %% ../nbs/00_recipe.ipynb #75df2a27
+@contextlib.contextmanager
+def whole_file(
+    path: str|Path,  # the file to write or to replace
+):                   # context: the temporary file to write to
+    "Hand out a temporary path beside `path`, and rename it to `path` only when the block has succeeded"
+    path = Path(path)
+    part = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.part")
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        with contextlib.suppress(OSError): part.unlink()
+
+def unwritable(
+    path: str|Path,  # the file that was to be written
+    error: OSError,  # what the system said
+) -> MemSegError:    # to be raised
+    "The error for a file that can't be written"
+    why = f"can't be written ({error.strerror or error})"
+    return MemSegError(f"{path}: {why}: needs a folder that exists and allows it")
+
 # %% ../nbs/00_recipe.ipynb #ce3186c1
 class Recipe(_Sections):
     "All sections; read it with `load_recipe`, change it with `replace`"
@@ -346,7 +356,10 @@ class Recipe(_Sections):
             head, _, key = name.partition(".")
             if head != section: lines.append(f"\n[{(section := head)}]")
             lines.append(f"{key} = {value}".rstrip())
-        return _write(Path(path), "\n".join([*lines, ""]))
+        try:
+            with whole_file(path) as part: part.write_text("\n".join([*lines, ""]), encoding="utf-8")
+        except OSError as error: raise unwritable(path, error) from None
+        return Path(path)
 
 # %% ../nbs/00_recipe.ipynb #3ac0a4c1
 def shipped_path() -> Path:
