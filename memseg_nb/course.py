@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 import memseg_nb
-from .recipe import MemSegError
+from .recipe import MemSegError, whole_file
 
 # %% ../nbs/24_course.ipynb #9e3a5acb
 class Hint(Exception):
@@ -259,9 +259,8 @@ def record(
         if not one["solved"]: one["tries"] += 1
         if right: one["solved"] = one["solved"] or time.strftime("%Y-%m-%d")
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        part.write_text(json.dumps({"exercises": known}, indent=1), encoding="utf-8")
-        os.replace(part, path)
+        with whole_file(path) as part:
+            part.write_text(json.dumps({"exercises": known}, indent=1), encoding="utf-8")
     except OSError as error: note = f"progress isn't kept: {error}"
     return note
 
