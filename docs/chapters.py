@@ -158,7 +158,8 @@ def page(
         path.relative_to(ROOT).as_posix(), site_page, module, imports(notebook["cells"])
     )
     cells = []
-    last = {_live(o): number for number, cell in enumerate(notebook["cells"]) for o in cell.get("outputs", [])}
+    last = {_live(o): number for number, cell in enumerate(notebook["cells"])
+            for o in cell.get("outputs", [])}
     for number, cell in enumerate(notebook["cells"]):
         if cell["cell_type"] == "markdown":
             text = re.sub(r"^###", "##", cell["source"], flags=re.MULTILINE) if tasks else cell["source"]
@@ -167,7 +168,8 @@ def page(
             )  # a line before a heading is no part of the page
             cells.append(_prose(text, markdown, path, module if number == 0 and lesson else None))
         elif cell["cell_type"] == "code":
-            alive = number in last.values()  # the last of a kind on a page moves, those before it are pictures
+            # the last of a kind on a page moves, those before it are pictures
+            alive = number in last.values()
             cells += _code(cell, site_page, module, fold=tasks, alive=alive)
     if path.parent != NOTEBOOKS:
         cells.insert(1, _markdown_cell(_facts([_download(path)])))
@@ -302,7 +304,8 @@ def _live(output: dict) -> str:
 
 def _still(output: dict) -> bool:
     "Whether a live widget's output shows something else than the widget does at first"
-    return "image/png" in output["data"] and _words(output)[1] != laboratory.facts()["widgets"][_live(output)]["status"]
+    return ("image/png" in output["data"]
+            and _words(output)[1] != laboratory.facts()["widgets"][_live(output)]["status"])
 
 
 def _slot(output: dict) -> str:

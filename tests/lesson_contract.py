@@ -10,7 +10,8 @@ from pathlib import Path
 import measure_lessons
 
 ROOT = Path(__file__).parents[1]
-SECTIONS = ["The picture", "By hand", "Naive, then fast", "Play", "Break it", "Paper and code", "Exercises", "Summary"]
+SECTIONS = ["The picture", "By hand", "Naive, then fast", "Play", "Break it", "Paper and code", "Exercises",
+            "Summary"]
 BOX = ["You will be able to", "You need first", "Run time", "Paper"]
 LONGEST, PROSE = 25, 2 / 7  # lines of a code cell; share of Markdown among all cells, at least
 EXERCISE = r"^- (\w+)\.\d+ "
@@ -21,9 +22,11 @@ def sections(notebook):
     found, heading = {"": []}, ""
     for cell in notebook["cells"]:
         source = "".join(cell["source"])
-        parts = re.split(r"^## (.+)$", source, flags=re.MULTILINE) if cell["cell_type"] == "markdown" else [source]
+        parts = (re.split(r"^## (.+)$", source, flags=re.MULTILINE) if cell["cell_type"] == "markdown"
+                 else [source])
         found[heading].append(dict(cell, source=parts[0]))
-        for heading, text in zip(parts[1::2], parts[2::2]):  # noqa: B020 - the last one goes on in the next cell
+        # noqa: B020 - the last one goes on in the next cell
+        for heading, text in zip(parts[1::2], parts[2::2]):
             heading = heading.strip()
             found.setdefault(heading, []).append(dict(cell, source=text))
     return found
@@ -36,7 +39,8 @@ def lacks(path):
     missing = [f"section {name!r}" for name in SECTIONS if name not in found]
     if not missing and [name for name in found if name in SECTIONS] != SECTIONS:
         missing.append(f"the order {', '.join(SECTIONS)}")
-    return missing + _box(path, found) + _cells(notebook) + _play(found.get("Play", [])) + _table(found) + _exercises(path, found)
+    return (missing + _box(path, found) + _cells(notebook) + _play(found.get("Play", [])) + _table(found)
+            + _exercises(path, found))
 
 
 def _box(path, found):
@@ -50,7 +54,8 @@ def _box(path, found):
 def _cells(notebook):
     kinds = [cell["cell_type"] for cell in notebook["cells"]]
     missing = [f"cells of {LONGEST} lines at the most: one has {lines}" for cell in notebook["cells"]
-               if cell["cell_type"] == "code" and (lines := len("".join(cell["source"]).splitlines())) > LONGEST]
+               if cell["cell_type"] == "code"
+               and (lines := len("".join(cell["source"]).splitlines())) > LONGEST]
     share = kinds.count("markdown") / len(kinds)
     return missing + ([f"prose: {share:.0%} of its cells"] if share < PROSE else [])
 
@@ -65,7 +70,8 @@ def _play(cells):
 
 
 def _table(found):
-    rows = [line for cell in found.get("Paper and code", []) for line in cell["source"].splitlines() if re.match(r"\|.*\|$", line)]
+    rows = [line for cell in found.get("Paper and code", [])
+            for line in cell["source"].splitlines() if re.match(r"\|.*\|$", line)]
     return [] if len(rows) >= 3 else ["a table under Paper and code"]
 
 
