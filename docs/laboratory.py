@@ -226,7 +226,7 @@ def _figure(item: dict, page: str) -> str:
     return (
         (f'{space}<figure style="width:{item["width"]}px"><img src="{source}" '
          f'alt="{html.escape(item["alt"])}" '
-        f'width="{item["width"]}"><figcaption>{html.escape(item.get("caption", ""))}</figcaption></figure>')
+         f'width="{item["width"]}"><figcaption>{html.escape(item.get("caption", ""))}</figcaption></figure>')
     )
 
 

@@ -30,8 +30,7 @@ def course() -> str:
     for title, about, group in chapters.grouped():
         rows = "\n".join(
             f"| {c.number} | [{c.title}]({c.stem}.ipynb) | {c.subtitle} | "
-            f"{c.run_time + ' s' if c.run_time else ''} |"
-            for c in group
+            f"{c.run_time + ' s' if c.run_time else ''} |" for c in group
         )
         tree = "\n".join(f"{c.number} {c.title} <{c.stem}>" for c in group)
         parts += [
@@ -46,9 +45,7 @@ def course() -> str:
         parts += [
             "## Exercises",
             "To be solved in the notebooks, where each answer is checked and a wrong one gets a hint; here "
-            "to be read.",
-            rows,
-            f"```{{toctree}}\n:hidden:\n:caption: Exercises\n\n{tree}\n```",
+            "to be read.", rows, f"```{{toctree}}\n:hidden:\n:caption: Exercises\n\n{tree}\n```",
         ]
     return "\n\n".join(parts) + "\n"
 

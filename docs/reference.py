@@ -17,8 +17,7 @@ def index() -> str:
     names = sorted(library.modules(), key=lambda name: (lessons[name].stem if name in lessons else "~", name))
     rows = "\n".join(
         f"| [`{name}`]({name}.md) | {library.modules()[name].doc} | {_lesson_links(library.modules()[name])} "
-        "|"
-        for name in names
+        "|" for name in names
     )
     tree = "\n".join(f"{name} <{name}>" for name in names)
     return (

@@ -29,8 +29,7 @@ def widgets_in(code):
     "Names of the widgets that some code makes, each as often as it does; definitions of classes don't count"
     known = "|".join(["Explore", *widgets.__all__])
     return [name for tree in [ast.parse(re.sub(r"^\s*[!%].*$", "", code, flags=re.MULTILINE))]
-            for node in ast.walk(tree)
-            if isinstance(node, ast.Call)
+            for node in ast.walk(tree) if isinstance(node, ast.Call)
             for name in re.findall(rf"^({known})(?:\.of_\w+)?$", ast.unparse(node.func))]
 
 

@@ -10,8 +10,7 @@ from conftest import TINY
 
 from memseg_nb import ablations
 from memseg_nb.ablations import (COLUMNS, FAIR, BASE, POOL, VARIANTS, ablate, bought, figure, markdown,
-                                 read_table,
-                                 report, says, share_out, trial, without, write_table)
+                                 read_table, report, says, share_out, trial, without, write_table)
 from memseg_nb.cli import cli
 from memseg_nb.images import open_category
 from memseg_nb.model import build_model
@@ -259,8 +258,7 @@ def test_the_command(tiny_data, tmp_path, monkeypatch):
     figures = dict(image_auroc=.5, pixel_auroc=None, aupro=None, seconds=0.)
     monkeypatch.setattr(ablations, "trial", lambda *args: figures)
     given = ["ablate", "--data", str(tiny_data), "--out", str(tmp_path / "out"), "--variants",
-             "whole,no_fusion", "--seeds", "1",
-             "--steps", "9", "--size", "64"]
+             "whole,no_fusion", "--seeds", "1", "--steps", "9", "--size", "64"]
     said = CliRunner().invoke(cli, given, catch_exceptions=False)
     assert said.exit_code == 0 and "| no top-down fusion | 0.500 | +0.000 |" in said.output
     recipe = load_recipe(tmp_path / "out" / "recipe.ini")

@@ -10,8 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from memseg_nb.checkpoints import (MAY_CHANGE, Run, check_same, fingerprint, load_json, load_model,
-                                   load_state,
-                                   replacing, save_json, save_state)
+                                   load_state, replacing, save_json, save_state)
 from memseg_nb.recipe import MemSegError, flatten, load_recipe
 
 TENSORS = {"matrix": torch.arange(6.).view(2, 3), "number": torch.tensor(3),

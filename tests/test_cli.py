@@ -43,8 +43,7 @@ def test_no_command_and_unknown_ones_are_usage_errors(memseg):
 
 def test_products_in_mvtec_layout(memseg, tmp_path):
     code, out, _ = memseg("products", "--out", tmp_path / "p", "--product", "wood", "--size", "64x96",
-                          "--train", 2,
-                          "--good", 1, "--defective", 1)
+                          "--train", 2, "--good", 1, "--defective", 1)
     assert code == 0 and str(tmp_path / "p" / "wood") in out
     assert len(list((tmp_path / "p" / "wood" / "train" / "good").glob("*.png"))) == 2
     masks = sorted((tmp_path / "p" / "wood" / "ground_truth").rglob("*.png"))
@@ -225,8 +224,7 @@ def test_the_run_keeps_the_effective_recipe(memseg, tiny_data, tmp_path):
     own.write_text("[loss]\ngamma = 2\n[perlin]\nthreshold = 0.4\n")
     run = tmp_path / "run"
     code, _, err = memseg(*train_arguments(tiny_data, run, "--recipe", own, "--set", "perlin.threshold=0.3",
-                                           "--seed", 7,
-                                           "--steps", 1))
+                                           "--seed", 7, "--steps", 1))
     assert code == 0, err
     text = (run / "recipe.ini").read_text()
     for line in ("gamma = 2.0", "threshold = 0.3", "seed = 7", "steps = 1", "height = 64"):
@@ -339,8 +337,7 @@ def test_ctrl_c_saves_and_resume_ends_at_the_same_weights(tiny_data, tmp_path):
     assert child.returncode == 1 and "--resume" in err and "Traceback" not in err
     assert json.loads((tmp_path / "cut" / "run.json").read_text())["steps_done"] < 10
     again = subprocess.run([*line[:4], "--out", str(tmp_path / "cut"), "--resume"], capture_output=True,
-                           text=True,
-                           env=environment)
+                           text=True, env=environment)
     assert again.returncode == 0, again.stderr
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("through", "cut")]
     assert weights[0] == weights[1]

@@ -9,8 +9,7 @@ from conftest import TINY
 from memseg_nb import comparison
 from memseg_nb.checkpoints import Run
 from memseg_nb.comparison import (COLUMNS, DEFAULT, SAYS, WAYS, compare_starts, figure, markdown, read_rows,
-                                  report,
-                                  summarise)
+                                  report, summarise)
 from memseg_nb.recipe import MemSegError, load_recipe
 
 QUICK = load_recipe("quick")

@@ -69,7 +69,8 @@ def test_shows_outputs_with_alt_text(path):
     outputs = [o for c in notebook["cells"] for o in c.get("outputs", [])]
     pictures = [o for o in outputs if "image/png" in o.get("data", {})]
     assert pictures, "no picture: committed without its outputs?"
-    assert all(o["metadata"].get("image/png", {}).get("alt") for o in pictures), "show figures with plots.show"
+    assert all(o["metadata"].get("image/png", {}).get("alt")
+               for o in pictures), "show figures with plots.show"
 
 
 @each_notebook
