@@ -35,7 +35,8 @@ WIDGETS = {
 }
 PRODUCTS = ("tablet", "hex_nut")  # that the network remembers; the first is shown
 KEPT = ("assets.json", "fixtures.json", "fixtures.bin")  # not for the pages: for what writes and tests them
-# What each loads beside the runtime, which controls of the notebook have no meaning here, and which buttons there are.
+# What each loads beside the runtime, which controls of the notebook have no meaning here,
+# and which buttons there are.
 LOADS = {
     "painter": ["paint", "network", "memory-{product}"],
     "studio": ["studio", "draws"],

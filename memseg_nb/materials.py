@@ -65,7 +65,8 @@ def open_sheet(
 ) -> Sheet:                 # kept for the next call
     "The coordinates of an image"
     if len(size) != 2 or min(size) < 32:
-        raise MemSegError(f"image size {'x'.join(map(str, size))}: formulas need height and width of 32 or more")
+        raise MemSegError(f"image size {'x'.join(map(str, size))}: formulas need height and width of 32 or "
+                          "more")
     height, width = size
     short = min(size)
     centres = [(2 * np.arange(side, dtype=np.float32) + 1 - side) / short for side in size]

@@ -25,7 +25,7 @@ def sections(notebook):
         parts = (re.split(r"^## (.+)$", source, flags=re.MULTILINE) if cell["cell_type"] == "markdown"
                  else [source])
         found[heading].append(dict(cell, source=parts[0]))
-        # noqa: B020 - the last one goes on in the next cell
+        # the last one goes on in the next cell
         for heading, text in zip(parts[1::2], parts[2::2]):
             heading = heading.strip()
             found.setdefault(heading, []).append(dict(cell, source=text))
