@@ -111,7 +111,7 @@ def benchmark(
     recipe: Recipe|None=None,               # None: the shipped recipe
     progress: bool=True,                    # show bars and a line a product
     jobs: int=1,                            # products at a time, each in a process of its own
-) -> list[dict]:                            # category, image_auroc, pixel_auroc, aupro, error ("": it went well)
+) -> list[dict]:                            # category, image_auroc, pixel_auroc, aupro, error ("": all well)
     "Train and score many products; run it again to go on"
     if team_of().size > 1: raise MemSegError("a benchmark under torchrun: start it without, and use --jobs")
     data, out, recipe = Path(data), Path(out), recipe or load_recipe()

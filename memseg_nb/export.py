@@ -162,8 +162,8 @@ def calibration_images(
     return torch.cat([good, make_simulator(recipe, category)(good, draw).images])
 
 # %% ../nbs/17b_export.ipynb #f04e1029
-# what stays in single precision, found by measurement: the difference to the memory sees the noise of whatever
-# came before it, and the decoder's third stage is where the attended difference comes in
+# what stays in single precision, found by measurement: the difference to the memory sees the noise of
+# whatever came before it, and the decoder's third stage is where the attended difference comes in
 KEEP = ("encoder.conv1", "encoder.layer1", "encoder.layer2", "decoder.merge.2", "decoder.merge.4.1",
         "decoder.head")
 

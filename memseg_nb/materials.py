@@ -56,7 +56,8 @@ class Sheet:
     step: float               # pixels in a step: the shorter side / 128
 
     @property
-    def reach(self): return self.size[0] / min(self.size), self.size[1] / min(self.size)  # corner: down, right
+    def reach(self):  # the corner: down, right
+        return self.size[0] / min(self.size), self.size[1] / min(self.size)
 
 # %% ../nbs/14a_materials.ipynb #b688572e
 @lru_cache(maxsize=8)

@@ -91,8 +91,8 @@ def peer_foreground(
     grey = np.asarray(Image.fromarray(image).convert("L"))
     mask = grey > _otsu(grey)
     if np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]]).mean() > .5: mask = ~mask
-    steps = (ndimage.binary_opening, recipe.foreground.opening), (ndimage.binary_closing,
-                                                                  recipe.foreground.closing)
+    steps = ((ndimage.binary_opening, recipe.foreground.opening),
+             (ndimage.binary_closing, recipe.foreground.closing))
     for clean, radius in steps:
         side = np.arange(-radius, radius + 1)
         mask = clean(mask, side[:, None]**2 + side**2 <= radius**2)

@@ -206,7 +206,8 @@ class _Exports(_Studio):
         "A Python program that makes the anomaly that is shown"
         size, own = self.size, self["product"] == FROM_FILE
         what = f"render_product({self['product']!r}, {size}, split='train', index={self['number']})[0]"
-        imports = f"from memseg_nb.{'images import read_image, resize' if own else 'products import render_product'}"
+        imports = ("from memseg_nb."
+                   f"{'images import read_image, resize' if own else 'products import render_product'}")
         if own: what = f"resize(read_image({read_upload(self['upload'], size)[1]!r}), {size})"
         changes = studio_changes({name: self[name] for name in self.controls})
         return python_code(what, imports, changes | {"image.height": size[0], "image.width": size[1]},

@@ -360,8 +360,8 @@ def device_work(shop: Workshop, device: torch.device|str) -> dict[str, tuple]:
         work[f"training step, batch 8, {precision}"] = stepper(shop, precision, device), 8, "images/s"
         run = torch_runtime(precision)(shop, model)
         for batch in (1, 32):
-            work[f"inference, batch {batch}, {precision}"] = (functools.partial(run, images[:batch]), batch,
-                                                              "images/s")
+            work[f"inference, batch {batch}, {precision}"] = (
+                functools.partial(run, images[:batch]), batch, "images/s")
     return work
 
 # %% ../nbs/20d_rows.ipynb #f16d2140

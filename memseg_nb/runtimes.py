@@ -44,7 +44,7 @@ def _milliseconds(look, image, repeats):
 
 # %% ../nbs/17c_runtimes.ipynb #aa6fd9f3
 def cost(
-    ways: dict[str, Callable],        # name -> function from images to maps; the others are compared with the first
+    ways: dict[str, Callable],        # name -> function from images to maps; all are compared with the first
     images: Tensor,                   # (B, 3, H, W), 0..1
     masks: Tensor,                    # truth, bool, (B, H, W)
     top_share: float=100 / 256**2,    # of the image score

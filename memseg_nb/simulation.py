@@ -43,8 +43,8 @@ def shuffle_grid(
                           "set simulation.grid_rows and grid_columns to numbers that do, e.g. 4 and 8")
     order = torch.rand(batch, rows * columns, generator=generator, device=generator.device).argsort(1)
     order = order + rows * columns * torch.arange(batch, device=order.device)[:, None]
-    cells = images.reshape(batch, channels, rows, height // rows, columns,
-                           width // columns).permute(0, 2, 4, 1, 3, 5)
+    cells = images.reshape(
+        batch, channels, rows, height // rows, columns, width // columns).permute(0, 2, 4, 1, 3, 5)
     cells = cells.flatten(0, 2).index_select(0, order.flatten().to(images.device))
     return cells.unflatten(0, (batch, rows, columns)).permute(0, 3, 1, 4, 2, 5).reshape(images.shape)
 

@@ -163,8 +163,8 @@ def own_peak() -> float|None:  # MiB; None where the system doesn't tell
             if line.startswith("VmHWM"): return int(line.split()[1]) / 1024
     with contextlib.suppress(ImportError):
         import resource
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin"
-                                                                     else 2**10)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
+            2**20 if sys.platform == "darwin" else 2**10)
     return None
 
 # %% ../nbs/20a_timing.ipynb #ce7a74c9

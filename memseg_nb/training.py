@@ -308,7 +308,7 @@ def _given(recipe: Recipe) -> tuple:
 
 def fresh_model(
     recipe: Recipe,
-) -> tuple:  # MemSeg, its memory empty; the record of the encoder's weights; that of the warm start, None without
+) -> tuple:  # MemSeg, its memory empty; record of the encoder's weights; that of the warm start, None without
     "The untrained network that a recipe asks for"
     encoder, weights = load_encoder(recipe.encoder.weights, recipe.encoder.timeout, recipe.training.seed,
                                     exposure=recipe.encoder.exposure)

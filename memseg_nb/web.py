@@ -299,8 +299,8 @@ def _score_cases(known: dict) -> list:
         fpr, tpr = roc_points(scores, labels > 0)
         values = [torch.tensor(table[f"{name}s"])
                   for name in ("true_positive", "false_positive", "true_negative", "false_negative")]
-        outputs = dict(zip(("tp", "fp", "tn", "fn"), values)) | dict(tpr=torch.tensor(tpr).float(),
-                                                                     fpr=torch.tensor(fpr).float())
+        outputs = dict(zip(("tp", "fp", "tn", "fn"), values)) | dict(
+            tpr=torch.tensor(tpr).float(), fpr=torch.tensor(fpr).float())
         found.append((dict(scores=torch.from_numpy(scores), labels=torch.from_numpy(labels),
                            threshold=torch.tensor(threshold)), outputs))
     return found

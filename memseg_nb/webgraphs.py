@@ -178,8 +178,8 @@ def draws() -> dict[str, np.ndarray]:  # by name; first axis: seed
         found["angles"][seed] = perlin.uniform((33 * 33 + 2,), 0, 2 * torch.pi, fresh(seed))
         for largest in range(6):
             for smallest in range(largest + 1):
-                found["exponents"][seed, smallest, largest] = torch.randint(smallest, largest + 1, (2,),
-                                                                            generator=fresh(seed))
+                found["exponents"][seed, smallest, largest] = torch.randint(
+                    smallest, largest + 1, (2,), generator=fresh(seed))
             turn, changes, pieces = _studio_draws(seed, largest)
             found["rotation"][seed, largest], found["changes"][seed, largest] = turn, changes
             found["pieces"][seed, largest] = pieces
@@ -194,8 +194,8 @@ def _studio_draws(seed: int, largest: int) -> tuple:
         drawn.append(torch.empty(shape).uniform_(low, high, generator=generator))
         return drawn[-1]
     with drawing(note):
-        simulation.Simulator(recipe.perlin, recipe.simulation, None,
-                             "off")(torch.zeros(1, 3, 32, 32), torch.Generator().manual_seed(seed))
+        simulation.Simulator(recipe.perlin, recipe.simulation, None, "off")(
+            torch.zeros(1, 3, 32, 32), torch.Generator().manual_seed(seed))
     _, turn, _, _, degrees, mirrored, colours, order = drawn
     return turn, torch.cat([degrees, mirrored.flatten(), colours.flatten()]), order.argsort()[0]
 

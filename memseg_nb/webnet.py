@@ -29,8 +29,8 @@ from .runtimes import cost
 from .webgraphs import as_graph, pack
 
 # %% ../nbs/17e_small.ipynb #cb3de86c
-# what keeps fine steps, as in `export.KEEP`: the frozen encoder, whose noise would be difference to the memory, and
-# the decoder's parts where the finest attended difference comes in, and its last ones
+# what keeps fine steps, as in `export.KEEP`: the frozen encoder, whose noise would be difference to the
+# memory, and the decoder's parts where the finest attended difference comes in, and its last ones
 FINE = ("encoder.conv1", "encoder.layer1", "encoder.layer2", "encoder.layer3", "decoder.merge.2",
         "decoder.merge.4", "decoder.head")
 

@@ -115,7 +115,8 @@ def test_pictures_before_loading_are_those_of_the_page_engine(lab):
         panel.evaluate("root => root.panel.refresh()")
         settled(tab, name)
         pairs = panel.evaluate("""(root, names) => names.map((name) =>
-          [root.panel.facts, { items: root.panel.model.get('items') }].map(({ items }) => items.find((item) => item.name === name).src))""", list(pictures))
+          [root.panel.facts, { items: root.panel.model.get('items') }]
+          .map(({ items }) => items.find((item) => item.name === name).src))""", list(pictures))
         for picture, pair in zip(pictures, pairs):
             assert (pair[1].startswith("data:")
                     and tab.evaluate(pixels, pair) < 1.5), f"{name}: {picture} jumps when it is touched"
@@ -317,8 +318,8 @@ def differences(tab, graph, case, fixtures, raw):
             for name, one in inputs.items()}
     told, found = tab.evaluate(RUN, [graph, sent, case.get("memory")]), {}
     for name, key in case["outputs"].items():
-        wanted, got = array(key), np.frombuffer(base64.b64decode(told[name]["data"]),
-                                                told[name]["type"]).reshape(told[name]["dims"])
+        wanted, got = (array(key), np.frombuffer(base64.b64decode(told[name]["data"]), told[name]["type"])
+                       .reshape(told[name]["dims"]))
         assert wanted.shape == got.shape, f"{graph}: {name} is {got.shape}, not {wanted.shape}"
         gap = np.abs(wanted.astype(float) - got.astype(float))
         found[name] = float((gap > 0).mean() if wanted.dtype == np.uint8 else gap.max(initial=0))

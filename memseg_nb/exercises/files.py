@@ -152,8 +152,8 @@ _save_wrong = (
 class _Disk:
     "A folder with one file; `write` notes what it is given, and fails if it should"
     def __init__(self, folder, old, fails):
-        self.path, self.fails, self.part, self.seen, self.number = (Path(folder) / "weights", fails, None, [],
-                                                                    0)
+        self.path, self.fails, self.part, self.seen, self.number = (
+            Path(folder) / "weights", fails, None, [], 0)
         if old is not None: self.path.write_bytes(old)
 
     def look(self): self.seen.append(self.path.read_bytes() if self.path.exists() else None)

@@ -282,8 +282,8 @@ def check_size(next_size):
         given = next_size(height, width)
         expect(isinstance(given, (tuple, list)) and len(given) == 2, "a tuple (height, width) is asked for")
         h, w = (expect_number(side, "each side") for side in given)
-        right, said = (-(-height // 32) * 32,
-                       -(-width // 32) * 32), f"for {height} x {width} yours is {h:g} x {w:g}"
+        right, said = ((-(-height // 32) * 32, -(-width // 32) * 32),
+                       f"for {height} x {width} yours is {h:g} x {w:g}")
         expect((h, w) != right[::-1] or right[0] == right[1], f"{said}: height first")
         expect(h >= height and w >= width, f"{said}, smaller than the image")
         expect(h % 32 == 0 and w % 32 == 0, f"{said}: not multiples of 32")

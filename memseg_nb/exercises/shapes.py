@@ -142,8 +142,8 @@ def own(x, y, degrees, centre):
 
 def _seen(x, y, degrees, centre, way=1, unit=math.pi / 180, moved=True):
     c, s, (u, v) = math.cos(degrees * unit), way * math.sin(degrees * unit), centre
-    return (c * (x - u) + s * (y - v), c * (y - v) - s * (x - u)) if moved else (c * x + s * y - u,
-                                                                                 c * y - s * x - v)
+    return ((c * (x - u) + s * (y - v), c * (y - v) - s * (x - u)) if moved
+            else (c * x + s * y - u, c * y - s * x - v))
 
 
 def _complex(x, y, degrees, centre):
@@ -197,8 +197,8 @@ def _facing_by_loop(height):
     n = np.zeros((3, *height.shape))
     for y in range(1, height.shape[0] - 1):
         for x in range(1, height.shape[1] - 1):
-            n[:, y, x] = (height[y, x - 1] - height[y, x + 1]) / 2, (
-                height[y - 1, x] - height[y + 1, x]) / 2, 1
+            n[:, y, x] = ((height[y, x - 1] - height[y, x + 1]) / 2,
+                          (height[y - 1, x] - height[y + 1, x]) / 2, 1)
     return n / np.maximum(np.linalg.norm(n, axis=0), 1e-9)
 
 # %% ../../nbs/exercises/00b_shapes.ipynb #46a8d0b2

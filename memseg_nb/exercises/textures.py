@@ -48,8 +48,9 @@ def check_part(random_part):
     texture = torch.arange(3 * 9 * 11).float().view(3, 9, 11)
     places = set()
     for seed in range(400):
-        part, again = (expect_tensor(random_part(
-            texture.clone(), (6, 8), torch.Generator().manual_seed(seed)), (3, 6, 8)) for _ in range(2))
+        part, again = (expect_tensor(random_part(texture.clone(), (6, 8),
+                                                 torch.Generator().manual_seed(seed)), (3, 6, 8))
+                       for _ in range(2))
         expect(torch.equal(part, again),
                "the same generator gives two different parts: take all draws from it")
         top, left = divmod(int(part[0, 0, 0]), 11)
@@ -188,8 +189,8 @@ def check_texture(texture):
 def _judge_pairs(texture):
     "No two pairs give the same numbers"
     seen = {}
-    pairs = [(seed, k) for seed in range(4) for k in range(1000)] + [(seed, k) for seed in range(4, 12)
-                                                                     for k in (0, 1, 2, 3, 998)]
+    pairs = ([(seed, k) for seed in range(4) for k in range(1000)]
+             + [(seed, k) for seed in range(4, 12) for k in (0, 1, 2, 3, 998)])
     for seed, k in pairs:
         first = tuple(texture(seed, k).flatten()[:4].tolist())
         other = seen.setdefault(first, (seed, k))
