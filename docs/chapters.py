@@ -18,7 +18,8 @@ EXERCISES = NOTEBOOKS / "exercises"
 DIRECTIVE = re.compile(r"^#\|\s*([\w-]+):?[ \t]*(.*)\n?", flags=re.MULTILINE)
 BOX = "**You will be able to**"
 WIDGET = "application/vnd.jupyter.widget-view+json"
-# Groups of the course: title, what it's about, and how the names of its notebooks begin; the longest beginning counts.
+# Groups of the course: title, what it's about, and how the names of its notebooks begin;
+# the longest beginning counts.
 GROUPS = (
     ("Start here", "Recipe and data: where every number and every image comes from", ("00", "01")),
     ("Products", "Photographs that nobody took, with exact defects", ("02",)),
@@ -158,7 +159,8 @@ def page(
         path.relative_to(ROOT).as_posix(), site_page, module, imports(notebook["cells"])
     )
     cells = []
-    last = {_live(o): number for number, cell in enumerate(notebook["cells"]) for o in cell.get("outputs", [])}
+    last = {_live(o): number for number, cell in enumerate(notebook["cells"])
+            for o in cell.get("outputs", [])}
     for number, cell in enumerate(notebook["cells"]):
         if cell["cell_type"] == "markdown":
             text = re.sub(r"^###", "##", cell["source"], flags=re.MULTILINE) if tasks else cell["source"]
@@ -167,7 +169,8 @@ def page(
             )  # a line before a heading is no part of the page
             cells.append(_prose(text, markdown, path, module if number == 0 and lesson else None))
         elif cell["cell_type"] == "code":
-            alive = number in last.values()  # the last of a kind on a page moves, those before it are pictures
+            # the last of a kind on a page moves, those before it are pictures
+            alive = number in last.values()
             cells += _code(cell, site_page, module, fold=tasks, alive=alive)
     if path.parent != NOTEBOOKS:
         cells.insert(1, _markdown_cell(_facts([_download(path)])))
@@ -302,7 +305,8 @@ def _live(output: dict) -> str:
 
 def _still(output: dict) -> bool:
     "Whether a live widget's output shows something else than the widget does at first"
-    return "image/png" in output["data"] and _words(output)[1] != laboratory.facts()["widgets"][_live(output)]["status"]
+    return ("image/png" in output["data"]
+            and _words(output)[1] != laboratory.facts()["widgets"][_live(output)]["status"])
 
 
 def _slot(output: dict) -> str:

@@ -21,16 +21,22 @@ LIVE = "_static/live"
 PAGE = "live/index"
 # Name of a widget: title, the chapter where it's built, and what can be tried
 WIDGETS = {
-    "painter": ("Defect painter", "22e_painter", "Paint on a product, and the network says whether it would notice."),
-    "studio": ("Anomaly studio", "22c_playgrounds", "From a good photo, yours too, to a simulated defect, step by step."),
-    "perlin": ("Perlin playground", "22c_playgrounds", "The noise that decides where a simulated defect lies."),
-    "memory": ("Memory explorer", "22d_explorers", "What the network compares an image with, and what differs."),
-    "threshold": ("Threshold explorer", "22d_explorers", "From scores to decisions, and what each decision costs."),
+    "painter": ("Defect painter", "22e_painter",
+                "Paint on a product, and the network says whether it would notice."),
+    "studio": ("Anomaly studio", "22c_playgrounds",
+               "From a good photo, yours too, to a simulated defect, step by step."),
+    "perlin": ("Perlin playground", "22c_playgrounds",
+               "The noise that decides where a simulated defect lies."),
+    "memory": ("Memory explorer", "22d_explorers",
+               "What the network compares an image with, and what differs."),
+    "threshold": ("Threshold explorer", "22d_explorers",
+                  "From scores to decisions, and what each decision costs."),
     "monitor": ("Training monitor", "22f_monitor", "A recorded training, to be gone through step by step."),
 }
 PRODUCTS = ("tablet", "hex_nut")  # that the network remembers; the first is shown
 KEPT = ("assets.json", "fixtures.json", "fixtures.bin")  # not for the pages: for what writes and tests them
-# What each loads beside the runtime, which controls of the notebook have no meaning here, and which buttons there are.
+# What each loads beside the runtime, which controls of the notebook have no meaning here,
+# and which buttons there are.
 LOADS = {
     "painter": ["paint", "network", "memory-{product}"],
     "studio": ["studio", "draws"],
@@ -47,11 +53,14 @@ BUTTONS = {
     ]
 }
 HINTS = {
-    "painter": "Paint with the mouse or a finger, or with arrow keys and Space. Then try a paler colour or a thinner brush.",
-    "monitor": "This is a recording of a training: move through its steps, and watch the heatmap gather on the defect.",
+    "painter": "Paint with the mouse or a finger, or with arrow keys and Space. Then try a paler colour or a "
+    "thinner brush.",
+    "monitor": "This is a recording of a training: move through its steps, and watch the heatmap gather on "
+    "the defect.",
 }
 WHY_STILL = (
-    "JavaScript is switched off here, so nothing moves: these pictures were computed by the library when the page was made."
+    "JavaScript is switched off here, so nothing moves: these pictures were computed by the library when the "
+    "page was made."
 )
 
 
@@ -96,11 +105,14 @@ def facts() -> dict:
     "What pages and their JavaScript are told: of assets.json what they need, widgets by the names they have here"
     known = json.loads((CACHE / "assets" / "assets.json").read_text())
     product = next(iter(known["products"]))
-    packed = {"draws": known["draws"]} | {f"memory-{p}": one["memory"] for p, one in known["products"].items()}
+    packed = {"draws": known["draws"]} | {f"memory-{p}": one["memory"]
+                                          for p, one in known["products"].items()}
     files = {name: one["file"] for name, one in (known["graphs"] | packed).items()}
-    sizes = {name: {"file": f"assets/{file}", "bytes": known["files"][file]["stored"]} for name, file in files.items()}
+    sizes = {name: {"file": f"assets/{file}", "bytes": known["files"][file]["stored"]}
+             for name, file in files.items()}
     sizes["runtime"] = {"file": f"../ort/{npm.RUNTIME}.gz", "bytes": npm.packed_runtime().stat().st_size}
-    names = {name: name for name in WIDGETS} | {"memory": f"explorer-{product}", "painter": f"painter-{product}"}
+    names = {name: name for name in WIDGETS} | {"memory": f"explorer-{product}",
+                                                "painter": f"painter-{product}"}
     parts = {name: known[name] for name in ("size", "side", "graphs", "colours", "studio", "products")}
     return parts | {
         "files": sizes,
@@ -108,7 +120,8 @@ def facts() -> dict:
         "arrays": {name: one["arrays"] for name, one in packed.items()},
         "threshold": _counted(known),
         "monitor": known["monitor"] | {"means": smooth(known["monitor"]["losses"])},
-        "widgets": {name: _widget(name, known["widgets"][key], known, product) for name, key in names.items()},
+        "widgets": {name: _widget(name, known["widgets"][key], known, product)
+                    for name, key in names.items()},
     }
 
 
@@ -126,39 +139,48 @@ def _counted(known: dict) -> dict:
     found, slider = known["threshold"], known["widgets"]["threshold"]["controls"]["threshold"]
     scores, bad = np.array(found["scores"]), np.array(found["labels"]) > 0
     edges = np.linspace(slider["min"], slider["max"], 31)
-    counts = {name: np.histogram(scores[which], edges)[0].tolist() for name, which in (("good", ~bad), ("defective", bad))}
+    counts = {name: np.histogram(scores[which], edges)[0].tolist()
+              for name, which in (("good", ~bad), ("defective", bad))}
     return found | {"edges": edges.tolist()} | counts
 
 
 def _widget(name: str, widget: dict, known: dict, product: str) -> dict:
     "Its words, its pictures and controls for the page, and what it has to load"
-    controls = [_control(key, one) for key, one in widget["controls"].items() if key not in LEFT_OUT.get(name, ())]
+    controls = [_control(key, one) for key, one in widget["controls"].items()
+                if key not in LEFT_OUT.get(name, ())]
     items = [dict(item, src=f"assets/{item['src']}") for item in widget["items"]]
     if name == "painter":
         items = [dict(item, width=200) for item in items]
         photo = known["products"][product]["painter"]["photos"][0]
-        paper = {"name": "paper", "src": f"assets/{photo['image']}", "alt": f"photo to paint on: {photo['alt']}"}
+        paper = {"name": "paper", "src": f"assets/{photo['image']}",
+                 "alt": f"photo to paint on: {photo['alt']}"}
         items.insert(0, paper | {"caption": "photo to paint on", "width": 300})
         if len(known["products"]) > 1:
-            menu = {"name": "product", "kind": "select", "label": "product", "options": list(known["products"]), "value": product}
+            menu = {"name": "product", "kind": "select", "label": "product",
+                    "options": list(known["products"]), "value": product}
             controls.insert(0, menu)
     if name == "studio":
-        items = [dict(item, width=160) for item in items]  # two in a row beside the controls of a chapter's page
+        # two in a row beside the controls of a chapter's page
+        items = [dict(item, width=160) for item in items]
         controls[0]["options"] = [*controls[0]["options"], "own image"]
     if name == "monitor":
         last = known["monitor"]["steps"][-1]
-        slider = {"name": "step", "kind": "range", "label": "step", "min": 1, "max": last, "step": 1, "value": last}
+        slider = {"name": "step", "kind": "range", "label": "step", "min": 1, "max": last, "step": 1,
+                  "value": last}
         controls = [slider]
     status = f"Recorded. {widget['status']}" if name == "monitor" else widget["status"]
-    words = {"question": widget["question"], "hint": HINTS.get(name, widget["hint"]), "status": status, "items": items}
+    words = {"question": widget["question"], "hint": HINTS.get(name, widget["hint"]), "status": status,
+             "items": items}
     loads = [part.format(product=product) for part in LOADS[name]]
-    return words | {"controls": controls + BUTTONS.get(name, []), "loads": loads, "network": "network" in loads}
+    return words | {"controls": controls + BUTTONS.get(name, []), "loads": loads,
+                    "network": "network" in loads}
 
 
 def _control(name: str, control: dict) -> dict:
     "A control of a notebook's widget as an input of a page"
     kinds = {"slider": "range", "choice": "choice", "menu": "select", "colour": "colour", "file": "file"}
-    kept = {key: control[key] for key in ("value", "min", "max", "step", "options", "disabled") if key in control}
+    kept = {key: control[key] for key in ("value", "min", "max", "step", "options", "disabled")
+            if key in control}
     return {"name": name, "kind": kinds[control["kind"]], "label": control["description"]} | kept
 
 
@@ -171,7 +193,8 @@ def copy_assets(
     writing = target / "facts.json"
     sources = [*(DOCS / "live").glob("*.js"), *(PACKAGE / "front").glob("*.*")]
     pairs = [(path, target / path.name) for path in sources]
-    pairs += [(p, target / "assets" / p.relative_to(folder)) for p in folder.rglob("*") if p.is_file() and p.name not in KEPT]
+    pairs += [(p, target / "assets" / p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()
+              and p.name not in KEPT]
     for path, copy in pairs:
         if not copy.exists() or copy.read_bytes() != path.read_bytes():
             copy.parent.mkdir(parents=True, exist_ok=True)
@@ -202,8 +225,9 @@ def _figure(item: dict, page: str) -> str:
     source = links.relative(page, f"{LIVE}/{item['src']}")
     space = '<span class="break"></span>' if item.get("newline") else ""
     return (
-        f'{space}<figure style="width:{item["width"]}px"><img src="{source}" alt="{html.escape(item["alt"])}" '
-        f'width="{item["width"]}"><figcaption>{html.escape(item.get("caption", ""))}</figcaption></figure>'
+        (f'{space}<figure style="width:{item["width"]}px"><img src="{source}" '
+         f'alt="{html.escape(item["alt"])}" '
+         f'width="{item["width"]}"><figcaption>{html.escape(item.get("caption", ""))}</figcaption></figure>')
     )
 
 
@@ -218,7 +242,8 @@ def slot(
         f'<section class="live memseg-panel" data-live="{name}" aria-label="{WIDGETS[name][0]}">\n'
         f'<p class="live-question">{html.escape(widget["question"])}</p>\n'
         f'<p class="live-hint">{html.escape(widget["hint"])}</p>\n'
-        f'<div class="live-body"><div class="memseg-board"><p class="status">{html.escape(widget["status"])}</p>'
+        '<div class="live-body"><div class="memseg-board">'
+        f'<p class="status">{html.escape(widget["status"])}</p>'
         f'<div class="pictures">{pictures}</div></div></div>\n'
         f'<p class="live-note">{_note(name)}</p>\n'
         f'<noscript><p class="live-note">{WHY_STILL}</p></noscript>\n</section>\n'
@@ -230,7 +255,8 @@ def _note(name: str) -> str:
     "What it costs to make it move"
     size = size_of(name)
     if not size:
-        return "A recording: the library trained this network when the page was made. Move the slider to go through it."
+        return ("A recording: the library trained this network when the page was made. Move the slider to go "
+                "through it.")
     if facts()["widgets"][name]["network"]:
         what = f"a trained MemSeg and its runtime, {size:.1f} MB, and everything is computed in your browser"
         return f"These pictures were computed by the library. To go on from here, load the network: {what}."
@@ -244,10 +270,12 @@ def table() -> str:
     "What is loaded, as a Markdown table"
     known = facts()
     users = {
-        part: [title for name, (title, *_) in WIDGETS.items() if part in known["widgets"][name]["loads"]] for part in known["files"]
+        part: [title for name, (title, *_) in WIDGETS.items() if part in known["widgets"][name]["loads"]]
+        for part in known["files"]
     }
     users["runtime"] = ["all but the training monitor"]
-    rows = [f"| {name} | {one['bytes'] / 1e6:.2f} MB | {', '.join(users[name])} |" for name, one in known["files"].items()]
+    rows = [f"| {name} | {one['bytes'] / 1e6:.2f} MB | {', '.join(users[name])} |"
+            for name, one in known["files"].items()]
     return "\n".join(["| file | size on the way | used by |", "| --- | --: | --- |", *rows])
 
 
@@ -257,9 +285,11 @@ def text() -> str:
         "---\nhtml_theme.sidebar_secondary.remove: true\n---",
         "# Laboratory",
         '<span class="live-page"></span>',
-        ":::{container} subtitle\nThe method under your hands: nothing is installed, nothing leaves your machine\n:::",
+        ":::{container} subtitle\nThe method under your hands: nothing is installed, nothing leaves your "
+        "machine\n:::",
         "These are the widgets of the course, as in its notebooks. Where a notebook asks Python, a page asks "
-        "[graphs that were exported from the library](../howto/live.md): the same noise, the same mask, the same network.",
+        "[graphs that were exported from the library](../howto/live.md): the same noise, the same mask, the "
+        "same network.",
     ]
     for name, (title, chapter, about) in WIDGETS.items():
         parts += [

@@ -59,7 +59,8 @@ def packed_runtime() -> Path:
     "ONNX Runtime's WebAssembly, a quarter of its size: not every server compresses what it sends"
     packed = NPM / f"{RUNTIME}.gz"
     if not packed.exists():
-        packed.write_bytes(gzip.compress((fetch() / "onnxruntime-web" / "dist" / RUNTIME).read_bytes(), 9, mtime=0))
+        packed.write_bytes(gzip.compress((fetch() / "onnxruntime-web" / "dist" / RUNTIME).read_bytes(), 9,
+                                         mtime=0))
     return packed
 
 

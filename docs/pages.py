@@ -22,15 +22,15 @@ def course() -> str:
         "# The course",
         ":::{container} subtitle\nOne notebook a component, in the order in which the method is understood\n"
         ":::",
-        "Each chapter begins with a picture and a number to check by hand, writes the naive code, then the library's, with the "
-        "same assertion after each; then it takes the piece away, to see what it was good for. Begin with "
-        "[the recipe](00_recipe.ipynb) or go straight to [Perlin noise](03_perlin.ipynb). To run and change the chapters, "
-        "`make lab` opens them in JupyterLab.",
+        "Each chapter begins with a picture and a number to check by hand, writes the naive code, then the "
+        "library's, with the same assertion after each; then it takes the piece away, to see what it was "
+        "good for. Begin with [the recipe](00_recipe.ipynb) or go straight to [Perlin "
+        "noise](03_perlin.ipynb). To run and change the chapters, `make lab` opens them in JupyterLab.",
     ]
     for title, about, group in chapters.grouped():
         rows = "\n".join(
-            f"| {c.number} | [{c.title}]({c.stem}.ipynb) | {c.subtitle} | {c.run_time + ' s' if c.run_time else ''} |"
-            for c in group
+            f"| {c.number} | [{c.title}]({c.stem}.ipynb) | {c.subtitle} | "
+            f"{c.run_time + ' s' if c.run_time else ''} |" for c in group
         )
         tree = "\n".join(f"{c.number} {c.title} <{c.stem}>" for c in group)
         parts += [
@@ -44,9 +44,8 @@ def course() -> str:
         tree = "\n".join(f"{title} <../exercises/{path.stem}>" for path, title, _ in found)
         parts += [
             "## Exercises",
-            "To be solved in the notebooks, where each answer is checked and a wrong one gets a hint; here to be read.",
-            rows,
-            f"```{{toctree}}\n:hidden:\n:caption: Exercises\n\n{tree}\n```",
+            "To be solved in the notebooks, where each answer is checked and a wrong one gets a hint; here "
+            "to be read.", rows, f"```{{toctree}}\n:hidden:\n:caption: Exercises\n\n{tree}\n```",
         ]
     return "\n\n".join(parts) + "\n"
 
@@ -90,8 +89,9 @@ def _first_sentence(text: str) -> str:
 def results() -> str:
     "What the README says was reached, and the tables of nbs/results as they were measured"
     others = (
-        "Which weights this package brings and where they are good and bad: [model card](model-card.md). What was measured on: "
-        "[data sets](data.md). How paper and code compare, symbol by symbol: [the ledger](../course/23_ledger.ipynb)."
+        "Which weights this package brings and where they are good and bad: [model card](model-card.md). "
+        "What was measured on: [data sets](data.md). How paper and code compare, symbol by symbol: [the "
+        "ledger](../course/23_ledger.ipynb)."
     )
     parts = [
         "# Results",

@@ -16,15 +16,17 @@ def index() -> str:
     lessons = {module: c for c in reversed(order) for module in [c.module]}
     names = sorted(library.modules(), key=lambda name: (lessons[name].stem if name in lessons else "~", name))
     rows = "\n".join(
-        f"| [`{name}`]({name}.md) | {library.modules()[name].doc} | {_lesson_links(library.modules()[name])} |"
-        for name in names
+        f"| [`{name}`]({name}.md) | {library.modules()[name].doc} | {_lesson_links(library.modules()[name])} "
+        "|" for name in names
     )
     tree = "\n".join(f"{name} <{name}>" for name in names)
     return (
-        f"# Reference\n\n:::{{container}} subtitle\nEvery name that the library exports, with its source and its lesson\n:::\n\n"
-        "The library is exported from the chapters. Each entry shows the signature as it is written, with shape, unit and "
-        "range of every parameter; *source* leads to the line in the module, *lesson* to the cell in the chapter where it is "
-        f"derived. Settings are described in the [recipe](settings.md).\n\n| module | what it is | lesson |\n| --- | --- | --- |\n"
+        f"# Reference\n\n:::{{container}} subtitle\nEvery name that the library exports, with its source and "
+        "its lesson\n:::\n\n"
+        "The library is exported from the chapters. Each entry shows the signature as it is written, with "
+        "shape, unit and range of every parameter; *source* leads to the line in the module, *lesson* to the "
+        "cell in the chapter where it is derived. Settings are described in the [recipe](settings.md).\n\n"
+        "| module | what it is | lesson |\n| --- | --- | --- |\n"
         f"{rows}\n\n```{{toctree}}\n:hidden:\n\nSettings <settings>\n{tree}\n```\n"
     )
 
@@ -77,7 +79,8 @@ def source(module: library.Module) -> str:
     code = highlight(module.source, PythonLexer(), formatter)
     lesson = _lesson_links(module)
     return (
-        f"---\norphan: true\n---\n\n# Source of {module.name}\n\n:::{{container}} subtitle\n{html.escape(module.doc)}\n:::\n\n"
+        f"---\norphan: true\n---\n\n# Source of {module.name}\n\n:::{{container}} subtitle\n"
+        f"{html.escape(module.doc)}\n:::\n\n"
         f"[Reference](../reference/{module.name}.md)"
         + (f" · lesson: {lesson}" if lesson else "")
         + f'\n\n```{{raw}} html\n<div class="source">{code}</div>\n```\n'
@@ -87,9 +90,10 @@ def source(module: library.Module) -> str:
 def settings(text: str) -> str:
     "settings.ini as a page"
     return (
-        "# Settings\n\n:::{container} subtitle\nThe recipe: every hyper-parameter and path of the method\n:::\n\n"
-        "This is `settings.ini` as it is shipped. Keep a file of your own with only what differs (`memseg train ... --recipe "
-        "my.ini`), or override single values (`--set training.learning_rate=0.01`); the chapter "
-        "[The recipe](../course/00_recipe.ipynb) explains how values are checked.\n\n"
+        "# Settings\n\n:::{container} subtitle\nThe recipe: every hyper-parameter and path of the method\n"
+        ":::\n\n"
+        "This is `settings.ini` as it is shipped. Keep a file of your own with only what differs (`memseg "
+        "train ... --recipe my.ini`), or override single values (`--set training.learning_rate=0.01`); the "
+        "chapter [The recipe](../course/00_recipe.ipynb) explains how values are checked.\n\n"
         f"```ini\n{text.rstrip()}\n```\n"
     )

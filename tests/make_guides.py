@@ -28,8 +28,9 @@ class Chapter(NamedTuple):
 def widgets_in(code):
     "Names of the widgets that some code makes, each as often as it does; definitions of classes don't count"
     known = "|".join(["Explore", *widgets.__all__])
-    return [name for tree in [ast.parse(re.sub(r"^\s*[!%].*$", "", code, flags=re.MULTILINE))] for node in ast.walk(tree)
-            if isinstance(node, ast.Call) for name in re.findall(rf"^({known})(?:\.of_\w+)?$", ast.unparse(node.func))]
+    return [name for tree in [ast.parse(re.sub(r"^\s*[!%].*$", "", code, flags=re.MULTILINE))]
+            for node in ast.walk(tree) if isinstance(node, ast.Call)
+            for name in re.findall(rf"^({known})(?:\.of_\w+)?$", ast.unparse(node.func))]
 
 
 def chapters():
@@ -38,10 +39,14 @@ def chapters():
     for one in course.exercises(): keys.setdefault(one.chapter, []).append(one.key)
     for path in sorted((ROOT / "nbs").glob("[0-9]*.ipynb")):
         cells = json.loads(path.read_text())["cells"]
-        text = {kind: ["".join(c["source"]) for c in cells if c["cell_type"] == kind] for kind in ("markdown", "code")}
-        prose, code = "\n".join(text["markdown"]), [c for c in text["code"] if not re.search(r"^#\| *export", c, re.MULTILINE)]
-        title, seconds = re.search(r"^# (.+)", prose, re.MULTILINE)[1], re.search(r"\*\*Run time\*\* (\d+) s", prose)
-        yield Chapter(path.stem, title, int(seconds[1]) if seconds else None, len(cells), len(text["markdown"]) / len(cells),
+        text = {kind: ["".join(c["source"]) for c in cells if c["cell_type"] == kind]
+                for kind in ("markdown", "code")}
+        prose, code = "\n".join(text["markdown"]), [c for c in text["code"]
+                                                    if not re.search(r"^#\| *export", c, re.MULTILINE)]
+        title, seconds = (re.search(r"^# (.+)", prose, re.MULTILINE)[1],
+                          re.search(r"\*\*Run time\*\* (\d+) s", prose))
+        yield Chapter(path.stem, title, int(seconds[1]) if seconds else None, len(cells),
+                      len(text["markdown"]) / len(cells),
                       keys.get(path.stem, []), widgets_in("\n".join(code)))
 
 
@@ -53,7 +58,8 @@ def table():
         keys = one.exercises
         listed = f"{keys[0]} to {keys[-1]}" if len(keys) > 1 else "".join(keys)
         shown = ", ".join(dict.fromkeys(f"`{name}`" for name in one.widgets))
-        lines.append(f"| [{one.name.partition('_')[0]} {one.title}](../{one.name}.ipynb) | {one.seconds} s | {one.cells} | {one.prose:.0%} | {listed} | {shown} |")
+        lines.append(f"| [{one.name.partition('_')[0]} {one.title}](../{one.name}.ipynb) | {one.seconds} s | "
+                     f"{one.cells} | {one.prose:.0%} | {listed} | {shown} |")
     return "\n".join(lines) + "\n"
 
 
@@ -63,9 +69,9 @@ def exercises_of(chapter):
     place, = {path.stem for path in (ROOT / "nbs" / "exercises").glob("*.ipynb")
               if f'check("{mine[0].key}", ' in path.read_text().replace('\\"', '"')}
     lines = [f"- {one.key} {one.title} ({one.kind})" for one in mine]
-    return ("## Exercises\n\n" + "\n".join(lines) + f"\n\nIn [their own notebook](exercises/{place}.ipynb), with a checker that "
-            "says what is wrong; `memseg course progress` shows what is solved. Words: [glossary](guides/glossary.md), "
-            "symbols: [notation](guides/notation.md).\n\n")
+    return ("## Exercises\n\n" + "\n".join(lines) + f"\n\nIn [their own notebook](exercises/{place}.ipynb), "
+            "with a checker that says what is wrong; `memseg course progress` shows what is solved. Words: "
+            "[glossary](guides/glossary.md), symbols: [notation](guides/notation.md).\n\n")
 
 
 def with_exercises(cells, text):
@@ -85,7 +91,9 @@ def list_exercises(names):
     for one in chapters():
         path = ROOT / "nbs" / f"{one.name}.ipynb"
         notebook = json.loads(path.read_text())
-        if (names and one.name not in names) or not one.exercises or not any("## Summary" in "".join(c["source"]) for c in notebook["cells"]): continue
+        if ((names and one.name not in names) or not one.exercises
+            or not any("## Summary" in "".join(c["source"]) for c in notebook["cells"])):
+            continue
         notebook["cells"] = with_exercises(notebook["cells"], exercises_of(one.name))
         path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + "\n")
 

@@ -13,7 +13,8 @@ import nbformat
 from nbclient import NotebookClient
 
 ROOT = Path(__file__).parents[1]
-BOX = re.compile(r"\*\*Run time\*\*:? ?(?:not measured yet|(\d+) s(?: and (\d+\.\d) GB of memory)? on 2 CPU cores, measured)")
+BOX = re.compile(r"\*\*Run time\*\*:? ?(?:not measured yet|(\d+) s(?: and (\d+\.\d) GB of memory)? on 2 CPU "
+                 r"cores, measured)")
 PEAK = """
 import pathlib, re, resource, sys
 try: peak = int(re.search(r"VmHWM:\\s+(\\d+) kB", pathlib.Path("/proc/self/status").read_text())[1]) * 1024  # Linux
@@ -33,7 +34,8 @@ def run(path, timeout=600):
     notebook = nbformat.read(path, as_version=4)
     notebook.cells.append(nbformat.v4.new_code_cell(PEAK))
     start = time.perf_counter()
-    NotebookClient(notebook, timeout=timeout, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}).execute()
+    NotebookClient(notebook, timeout=timeout, kernel_name="python3",
+                   resources={"metadata": {"path": str(path.parent)}}).execute()
     seconds = time.perf_counter() - start
     told = "".join(output.get("text", "") for output in notebook.cells[-1].outputs)
     return Cost(seconds, int(re.search(r"peak (\d+)", told)[1]) / 1e9)
@@ -41,7 +43,8 @@ def run(path, timeout=600):
 
 def read(path):
     "The cost that stands in the box; None where it lacks one"
-    prose = "\n".join("".join(c["source"]) for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "markdown")
+    prose = "\n".join("".join(c["source"]) for c in json.loads(path.read_text())["cells"]
+                      if c["cell_type"] == "markdown")
     found = BOX.search(prose)
     return Cost(float(found[1]), float(found[2])) if found and found[2] else None
 
@@ -49,7 +52,8 @@ def read(path):
 def write(path, cost):
     "Puts the cost into the notebook's box; nothing else changes"
     notebook = json.loads(path.read_text())
-    line = f"**Run time** {max(1, round(cost.seconds))} s and {cost.gigabytes:.1f} GB of memory on 2 CPU cores, measured"
+    line = (f"**Run time** {max(1, round(cost.seconds))} s and {cost.gigabytes:.1f} GB of memory on 2 CPU "
+            "cores, measured")
     for cell in notebook["cells"]:
         source = "".join(cell["source"])
         if cell["cell_type"] == "markdown" and BOX.search(source):

@@ -42,7 +42,8 @@ def simulation(shop: Workshop):
     generator = PerlinAnomalyGenerator(shop.textures[0].parent, probability=1.)
     def theirs():
         for image in shop.images: generator(image)
-    for cache, note in ((2**29, "textures in memory after the first use"), (0, "every texture read from disk anew")):
+    for cache, note in ((2**29, "textures in memory after the first use"),
+                        (0, "every texture read from disk anew")):
         simulator = shop.simulator(cache)
         for _ in range(16): simulator(shop.images, draw)  # reads the textures
         found = compare(theirs, lambda: simulator(shop.images, draw), turns=7)
@@ -71,7 +72,8 @@ def measure(threads: int):
         for work in (noise, simulation, aupro):
             for name, found, note in work(shop):
                 times = (f"{1e3 * value:.4g}" for value in found[:2])
-                line = name, "anomalib " + version("anomalib"), threads, *times, *(f"{r:.3g}" for r in found[2:]), note
+                line = (name, "anomalib " + version("anomalib"), threads, *times,
+                        *(f"{r:.3g}" for r in found[2:]), note)
                 print(*line, sep=", ", flush=True)
                 yield line
 
@@ -81,6 +83,7 @@ if __name__ == "__main__":
     threads = torch.get_num_threads()
     lines = [line for count in sorted({1, threads}) for line in measure(count)]
     with open(OUT, newline="", encoding="utf-8") as file:
-        others = [line for line in csv.reader(file) if line[1] != "peer" and not line[1].startswith("anomalib")]
+        others = [line for line in csv.reader(file) if line[1] != "peer"
+                  and not line[1].startswith("anomalib")]
     with open(OUT, "w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows([FIELDS, *lines, *others])

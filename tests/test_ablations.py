@@ -9,8 +9,8 @@ from click.testing import CliRunner
 from conftest import TINY
 
 from memseg_nb import ablations
-from memseg_nb.ablations import (COLUMNS, FAIR, BASE, POOL, VARIANTS, ablate, bought, figure, markdown, read_table,
-                                 report, says, share_out, trial, without, write_table)
+from memseg_nb.ablations import (COLUMNS, FAIR, BASE, POOL, VARIANTS, ablate, bought, figure, markdown,
+                                 read_table, report, says, share_out, trial, without, write_table)
 from memseg_nb.cli import cli
 from memseg_nb.images import open_category
 from memseg_nb.model import build_model
@@ -42,7 +42,8 @@ def model(small):
 
 
 def row(way, category="nut", seed=0, value=.5, error="", **more):
-    base = dict.fromkeys(COLUMNS) | dict(samples=VARIANTS[way].settings.get("memory.samples", 30), seconds=1., error=error)
+    base = dict.fromkeys(COLUMNS) | dict(samples=VARIANTS[way].settings.get("memory.samples", 30), seconds=1.,
+                                         error=error)
     return base | dict(way=way, category=category, seed=seed, image_auroc=value) | more
 
 
@@ -101,7 +102,8 @@ def test_coordinate_attention_of_ones(model, images):
     for level, given, attended in zip(fusion.levels, found.concatenated, found.attended):
         assert torch.equal(attended, level.mix(given))
     model.train().explain(images).logits.square().mean().backward()
-    learned = {name for name, value in model.named_parameters() if value.requires_grad and value.grad is not None}
+    learned = {name for name, value in model.named_parameters() if value.requires_grad
+               and value.grad is not None}
     still = {name for name, value in model.named_parameters() if value.requires_grad} - learned
     assert still and all(".attention." in name for name in still)
 
@@ -129,7 +131,8 @@ def test_several_pieces_at_once(model, images):
 
 
 def test_what_cannot_be_switched_off(model):
-    with pytest.raises(MemSegError, match="piece 'decoder': can't be switched off, there are memory, attention, coord"):
+    with pytest.raises(MemSegError,
+                       match="piece 'decoder': can't be switched off, there are memory, attention, coord"):
         without(model, "decoder")
 
 
@@ -141,7 +144,8 @@ def test_every_variant_changes_one_thing():
         changed = recipe.replace(**variant.settings).differences(recipe)
         assert len(changed) + bool(variant.off) == (name != "whole"), name
     assert {variant.off for variant in VARIANTS.values()} == {"", *PIECES}
-    assert recipe.simulation.texture_share == .5 and recipe.memory.samples == 30 and recipe.simulation.flaws == 0
+    assert (recipe.simulation.texture_share == .5 and recipe.memory.samples == 30
+            and recipe.simulation.flaws == 0)
 
 
 def test_the_memory_grows_and_the_training_images_stay(tmp_path, small):
@@ -159,7 +163,8 @@ def test_the_memory_grows_and_the_training_images_stay(tmp_path, small):
 def test_too_few_images_for_the_memory(tiny_data, small):
     category = open_category(tiny_data, "hex_nut")
     memory, parts = share_out(category, small)
-    assert len(memory) == 3 and parts.shared and len(parts.train) == 12  # the memory's numbers are those of the training
+    # the memory's numbers are those of the training
+    assert len(memory) == 3 and parts.shared and len(parts.train) == 12
     assert memory == parts.train[:3]
     with pytest.raises(MemSegError, match="12 good images: 60 are to be remembered"):
         share_out(category, small.replace(**{"memory.samples": 60}))
@@ -180,7 +185,8 @@ def test_a_trial_can_be_repeated_and_draws_nothing_from_elsewhere(tiny_data, sma
 def done(tiny_data, small, tmp_path_factory):
     "Two variants, one seed, two steps; not to be written to"
     out = tmp_path_factory.mktemp("ablations")
-    return out, ablate(tiny_data, out, variants=("whole", "no_memory"), seeds=1, steps=2, recipe=small, progress=False)
+    return out, ablate(tiny_data, out, variants=("whole", "no_memory"), seeds=1, steps=2, recipe=small,
+                       progress=False)
 
 
 def test_a_row_for_each_training(done):
@@ -210,7 +216,8 @@ def test_it_goes_on_and_keeps_what_it_has(done, tiny_data, small, tmp_path, monk
     figures = dict(image_auroc=.75, pixel_auroc=None, aupro=None, seconds=2.)
     monkeypatch.setattr(ablations, "trial", lambda *args: figures)
     mended = ablate(tiny_data, tmp_path, variants=("n1",), seeds=1, **again)
-    assert mended[:2] == rows and mended[2]["image_auroc"] == .75 and mended[2]["error"] == "" and len(mended) == 3
+    assert (mended[:2] == rows and mended[2]["image_auroc"] == .75 and mended[2]["error"] == ""
+            and len(mended) == 3)
 
 
 def test_other_settings_are_refused(done, tiny_data, small):
@@ -250,8 +257,8 @@ def test_what_cannot_be_begun(tiny_data, tmp_path):
 def test_the_command(tiny_data, tmp_path, monkeypatch):
     figures = dict(image_auroc=.5, pixel_auroc=None, aupro=None, seconds=0.)
     monkeypatch.setattr(ablations, "trial", lambda *args: figures)
-    given = ["ablate", "--data", str(tiny_data), "--out", str(tmp_path / "out"), "--variants", "whole,no_fusion", "--seeds", "1",
-             "--steps", "9", "--size", "64"]
+    given = ["ablate", "--data", str(tiny_data), "--out", str(tmp_path / "out"), "--variants",
+             "whole,no_fusion", "--seeds", "1", "--steps", "9", "--size", "64"]
     said = CliRunner().invoke(cli, given, catch_exceptions=False)
     assert said.exit_code == 0 and "| no top-down fusion | 0.500 | +0.000 |" in said.output
     recipe = load_recipe(tmp_path / "out" / "recipe.ini")
@@ -263,7 +270,8 @@ def test_the_command(tiny_data, tmp_path, monkeypatch):
 def test_pairs_by_hand():
     rows = [row("whole", seed=k, value=v) for k, v in enumerate((.90, .94, .95))]
     rows += [row("no_memory", seed=k, value=v) for k, v in enumerate((.88, .91, .94))]
-    rows += [row("no_memory", seed=3, value=.1), row("n1", seed=0, value=None, error="power cut")]  # without a partner
+    # without a partner
+    rows += [row("no_memory", seed=3, value=.1), row("n1", seed=0, value=None, error="power cut")]
     found = bought(rows)
     assert set(found) == {"no_memory"} and found["no_memory"].seeds == 3
     assert math.isclose(found["no_memory"].mean, .02) and math.isclose(found["no_memory"].deviation, .01)
@@ -271,7 +279,8 @@ def test_pairs_by_hand():
 
 
 def test_pairs_are_of_one_product():
-    rows = [row("whole", "a", value=.9), row("whole", "b", value=.6), row("n5", "a", value=.8), row("n5", "b", value=.7)]
+    rows = [row("whole", "a", value=.9), row("whole", "b", value=.6), row("n5", "a", value=.8),
+            row("n5", "b", value=.7)]
     assert math.isclose(bought(rows)["n5"].mean, 0, abs_tol=1e-12) and bought(rows)["n5"].seeds == 2
     assert markdown(rows).splitlines()[2:] == ["| the whole network | 0.900 | 0.600 |  |",
                                                "| N = 5 | 0.800 | 0.700 | +0.000 ± 0.141 |"]
@@ -298,7 +307,8 @@ def test_variants_of_another_version_are_shown_by_name():
 def test_figure_has_pieces_on_the_left_and_sizes_on_the_right():
     rows = [row(way, seed=seed, value=.5 + .01 * seed) for way in VARIANTS for seed in (0, 1)]
     left, right = figure(rows).axes
-    assert [t.get_text() for t in left.get_yticklabels()] == [says(way) for way in VARIANTS if way[0] != "n" or way[1] == "o"][1:]
+    assert [t.get_text() for t in left.get_yticklabels()] == [
+        says(way) for way in VARIANTS if way[0] != "n" or way[1] == "o"][1:]
     assert [t.get_text() for t in right.get_xticklabels()] == ["1", "5", "15", "30", "60"]
     assert figure([]).axes and figure([row("n1", value=None, error="x")]).axes
 

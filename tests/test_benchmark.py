@@ -26,7 +26,8 @@ def miniature(tmp_path_factory):
     names = list(PRODUCTS)
     for k, category in enumerate(MVTEC):
         product = names[k % len(names)]
-        path, = write_products(folder, product, size=(64, 64), seed=k, train=5, good=2, defective=1, progress=False)
+        path, = write_products(folder, product, size=(64, 64), seed=k, train=5, good=2, defective=1,
+                               progress=False)
         path.rename(folder / category)
     for path in (folder / "screw" / "train" / "good").iterdir():
         path.write_bytes(path.read_bytes()[:100])
@@ -40,7 +41,8 @@ def run(*arguments):
 
 
 def test_fifteen_categories_one_broken(miniature, tmp_path, capfd, monkeypatch):
-    monkeypatch.setattr("memseg_nb.evaluation.write_figures", lambda *_, **__: None)  # half of the time, and tested elsewhere
+    # half of the time, and tested elsewhere
+    monkeypatch.setattr("memseg_nb.evaluation.write_figures", lambda *_, **__: None)
     out = tmp_path / "runs"
     assert run("benchmark", "--data", miniature, "--out", out, "--mvtec", *SETTINGS) == 1
     assert "screw" in capfd.readouterr().err
@@ -123,8 +125,10 @@ def test_ctrl_c_stops_the_workers_and_the_same_call_goes_on(three):
     with pytest.raises(KeyboardInterrupt, match="the same command goes on"):
         benchmark(data, out / "long", ["wood", "tile"], long, progress=False, jobs=2)
     finger.join()
-    runs = [Run(out / "long" / name) for name in ("wood", "tile") if (out / "long" / name / "run.json").exists()]
-    assert runs and all(run.record["status"] == "interrupted" and run.checkpoint_file.exists() for run in runs)
+    runs = [Run(out / "long" / name)
+            for name in ("wood", "tile") if (out / "long" / name / "run.json").exists()]
+    assert runs and all(run.record["status"] == "interrupted" and run.checkpoint_file.exists()
+                        for run in runs)
 
 
 def test_a_run_that_was_cut_off_before_its_first_step_begins_again(three, tmp_path):

@@ -9,13 +9,15 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from memseg_nb.checkpoints import (MAY_CHANGE, Run, check_same, fingerprint, load_json, load_model, load_state,
-                                   replacing, save_json, save_state)
+from memseg_nb.checkpoints import (MAY_CHANGE, Run, check_same, fingerprint, load_json, load_model,
+                                   load_state, replacing, save_json, save_state)
 from memseg_nb.recipe import MemSegError, flatten, load_recipe
 
-TENSORS = {"matrix": torch.arange(6.).view(2, 3), "number": torch.tensor(3), "mask": torch.tensor([True, False]),
+TENSORS = {"matrix": torch.arange(6.).view(2, 3), "number": torch.tensor(3),
+           "mask": torch.tensor([True, False]),
            "half": torch.tensor([.5], dtype=torch.bfloat16), "empty": torch.empty(0, 4),
-           "turned": torch.arange(6.).view(2, 3).T, "maps": torch.rand(2, 3, 4, 5).to(memory_format=torch.channels_last)}
+           "turned": torch.arange(6.).view(2, 3).T,
+           "maps": torch.rand(2, 3, 4, 5).to(memory_format=torch.channels_last)}
 
 
 @pytest.fixture
@@ -27,7 +29,8 @@ def state(tmp_path):
 def test_a_round_trip_keeps_every_bit(state):
     tensors, metadata = load_state(state)
     assert metadata == {"step": 7} and tensors.keys() == TENSORS.keys()
-    assert all(torch.equal(tensors[name], value) and tensors[name].dtype == value.dtype for name, value in TENSORS.items())
+    assert all(torch.equal(tensors[name], value) and tensors[name].dtype == value.dtype
+               for name, value in TENSORS.items())
 
 
 def test_others_may_read_what_the_umask_allows(tmp_path, state):
@@ -117,9 +120,11 @@ def test_a_record_that_is_damaged_is_said(tmp_path, text):
 def test_the_fingerprint_is_of_all_that_decides_the_weights():
     recipe = load_recipe()
     assert set(MAY_CHANGE) < set(flatten(recipe))
-    other = recipe.replace(**{"training.device": "cpu", "training.workers": 3, "training.minutes": 2, "data.root": "x"})
+    other = recipe.replace(**{"training.device": "cpu", "training.workers": 3, "training.minutes": 2,
+                              "data.root": "x"})
     assert fingerprint(other) == fingerprint(recipe) == fingerprint(load_recipe())
-    for name, value in {"training.seed": 1, "image.height": 64, "data.textures": "dtd", "memory_samples.cup": 3}.items():
+    for name, value in {"training.seed": 1, "image.height": 64, "data.textures": "dtd",
+                        "memory_samples.cup": 3}.items():
         assert fingerprint(recipe.replace(**{name: value})) != fingerprint(recipe), name
 
 
@@ -172,7 +177,8 @@ def test_a_discarded_run_leaves_nothing(tmp_path, tiny_recipe):
 def test_other_settings_are_listed(tmp_path, tiny_recipe):
     run = Run.create(tmp_path / "run", tiny_recipe)
     check_same(run, tiny_recipe.replace(**{"training.workers": 2, "data.root": "moved"}))
-    with pytest.raises(MemSegError, match=r"training.seed: 3 here, 0 there; image.height|image.height.*training.seed: 3"):
+    with pytest.raises(MemSegError,
+                       match=r"training.seed: 3 here, 0 there; image.height|image.height.*training.seed: 3"):
         check_same(run, tiny_recipe.replace(**{"training.seed": 3, "image.height": 96}))
     with pytest.raises(MemSegError, match="training.minutes: 1.0 here, 0.0 there"):  # from steps to the clock
         check_same(run, tiny_recipe.replace(**{"training.minutes": 1}))

@@ -23,7 +23,8 @@ def train_arguments(data, out, *more):
     return ["train", "--data", data, "--category", "hex_nut", "--out", out, *SETTINGS, *more]
 
 
-COMMANDS = ["demo", "products", "simulate", "train", "evaluate", "predict", "benchmark", "compare", "ablate", "pretrain", "bench", "course"]
+COMMANDS = ["demo", "products", "simulate", "train", "evaluate", "predict", "benchmark", "compare", "ablate",
+            "pretrain", "bench", "course"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -41,8 +42,8 @@ def test_no_command_and_unknown_ones_are_usage_errors(memseg):
 
 
 def test_products_in_mvtec_layout(memseg, tmp_path):
-    code, out, _ = memseg("products", "--out", tmp_path / "p", "--product", "wood", "--size", "64x96", "--train", 2,
-                          "--good", 1, "--defective", 1)
+    code, out, _ = memseg("products", "--out", tmp_path / "p", "--product", "wood", "--size", "64x96",
+                          "--train", 2, "--good", 1, "--defective", 1)
     assert code == 0 and str(tmp_path / "p" / "wood") in out
     assert len(list((tmp_path / "p" / "wood" / "train" / "good").glob("*.png"))) == 2
     masks = sorted((tmp_path / "p" / "wood" / "ground_truth").rglob("*.png"))
@@ -63,7 +64,8 @@ def test_simulate_writes_anomalies_that_differ_only_under_the_mask(memseg, tiny_
     for k in range(3):
         anomaly = np.asarray(Image.open(tmp_path / "s" / f"{k:03}.png")).astype(int)
         mask = np.asarray(Image.open(tmp_path / "s" / f"{k:03}_mask.png")) > 0
-        assert mask.any() and np.abs(anomaly - normal)[~mask].max() == 0 and np.abs(anomaly - normal)[mask].max() > 0
+        assert (mask.any() and np.abs(anomaly - normal)[~mask].max() == 0
+                and np.abs(anomaly - normal)[mask].max() > 0)
 
 
 def test_train_evaluate_predict(memseg, tiny_data, tmp_path):
@@ -105,7 +107,8 @@ def test_predict_goes_on_after_a_broken_photo_and_fails_in_the_end(memseg, tiny_
 def test_predict_with_a_memory_needs_no_run(memseg, tiny_data, tmp_path):
     good, photos = tiny_data / "hex_nut" / "train" / "good", tiny_data / "hex_nut" / "test" / "good"
     for name in "once", "twice":
-        code, out, err = memseg("predict", "--memory", good, photos, "--out", tmp_path / name, "--device", "cpu")
+        code, out, err = memseg("predict", "--memory", good, photos, "--out", tmp_path / name, "--device",
+                                "cpu")
         assert code == 0 and "4 photos" in out, err
     rows = list(csv.DictReader((tmp_path / "once" / "scores.csv").open()))
     assert len(rows) == 4 and all(0 <= float(row["score"]) <= 1 for row in rows)
@@ -124,7 +127,8 @@ def test_predict_with_a_memory_that_is_none(memseg, tiny_data, tmp_path):
 
 
 @pytest.mark.parametrize("memory, paths, says", [(True, 0, "Missing argument"), (True, 2, "photos only"),
-                                                 (False, 1, "a RUN and photos"), (False, 3, "a RUN and photos")])
+                                                 (False, 1, "a RUN and photos"),
+                                                 (False, 3, "a RUN and photos")])
 def test_predict_says_which_paths_it_needs(memseg, tiny_data, tmp_path, memory, paths, says):
     good = tiny_data / "hex_nut" / "test" / "good"
     arguments = ["predict", *(["--memory", good] if memory else []), *[good] * paths, "--out", tmp_path / "a"]
@@ -138,7 +142,8 @@ def test_no_steps_make_a_run_that_can_be_evaluated(memseg, tiny_data, tmp_path):
                                           "--set", "training.warm_start=auto"))
     assert code == 0, err
     record = json.loads((run / "run.json").read_text())
-    assert record["steps_done"] == 0 and record["warm_start"]["sha256"] and record["weights"]["used"] == "formulas"
+    assert (record["steps_done"] == 0 and record["warm_start"]["sha256"]
+            and record["weights"]["used"] == "formulas")
     assert memseg("evaluate", run, "--device", "cpu")[0] == 0
 
 
@@ -149,7 +154,8 @@ def test_compare(memseg, tiny_data, tmp_path):
     assert code == 0 and "Image AUROC" in out and "mean of 1" in out, err
     rows = list(csv.DictReader((tmp_path / "c" / "comparison.csv").open()))
     assert [row["way"] for row in rows] == ["random", "instant"] and all(row["image_auroc"] for row in rows)
-    steps = [json.loads(path.read_text())["steps_done"] for path in sorted((tmp_path / "c").rglob("run.json"))]
+    steps = [json.loads(path.read_text())["steps_done"]
+             for path in sorted((tmp_path / "c").rglob("run.json"))]
     assert steps[0] == 0 and steps[1] > 0
     code, _, err = memseg(*line, "--set", "evaluation.batch=5")
     assert code == 1 and "other settings: evaluation.batch" in err
@@ -184,7 +190,8 @@ def test_pretrain_makes_weights_that_train_takes(memseg, tiny_data, tmp_path, mo
     network = weights.with_name("mine_network.safetensors")
     assert code == 0 and out.split() == [str(weights), str(network)], err
     assert sorted(path.name for path in weights.parent.iterdir()) == [weights.name, network.name]
-    arguments = train_arguments(tiny_data, tmp_path / "run", "--weights", weights, "--set", f"training.warm_start={network}")
+    arguments = train_arguments(tiny_data, tmp_path / "run", "--weights", weights, "--set",
+                                f"training.warm_start={network}")
     code, _, err = memseg(*arguments, "--steps", 0)
     assert code == 0, err
     record = json.loads((tmp_path / "run" / "run.json").read_text())
@@ -216,8 +223,8 @@ def test_the_run_keeps_the_effective_recipe(memseg, tiny_data, tmp_path):
     own = tmp_path / "my.ini"
     own.write_text("[loss]\ngamma = 2\n[perlin]\nthreshold = 0.4\n")
     run = tmp_path / "run"
-    code, _, err = memseg(*train_arguments(tiny_data, run, "--recipe", own, "--set", "perlin.threshold=0.3", "--seed", 7,
-                                           "--steps", 1))
+    code, _, err = memseg(*train_arguments(tiny_data, run, "--recipe", own, "--set", "perlin.threshold=0.3",
+                                           "--seed", 7, "--steps", 1))
     assert code == 0, err
     text = (run / "recipe.ini").read_text()
     for line in ("gamma = 2.0", "threshold = 0.3", "seed = 7", "steps = 1", "height = 64"):
@@ -252,7 +259,8 @@ def test_bad_options_leave_no_run_behind(memseg, tiny_data, tmp_path, more, code
     ("", "hexnut", "hex_nut"),
 ])
 def test_wrong_data_says_what_there_is(memseg, tiny_data, tmp_path, data, category, says):
-    arguments = ["train", "--data", data or tiny_data, "--category", category, "--out", tmp_path / "run", *SETTINGS]
+    arguments = ["train", "--data", data or tiny_data, "--category", category, "--out", tmp_path / "run",
+                 *SETTINGS]
     code, _, err = memseg(*arguments)
     assert code == 1 and says in err and not (tmp_path / "run").exists()
 
@@ -315,10 +323,12 @@ def test_ctrl_c_saves_and_resume_ends_at_the_same_weights(tiny_data, tmp_path):
     settings = [*SETTINGS, "--set", "training.steps=10"]
     line = [sys.executable, "-m", "memseg_nb.cli", "train", "--data", str(tiny_data), *settings]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    through = subprocess.run([*line, "--out", str(tmp_path / "through")], capture_output=True, text=True, env=environment)
+    through = subprocess.run([*line, "--out", str(tmp_path / "through")], capture_output=True, text=True,
+                             env=environment)
     assert through.returncode == 0, through.stderr
     often = ["--set", "training.checkpoint_every=1"]
-    child = subprocess.Popen([*line, "--out", str(tmp_path / "cut"), *often], stderr=subprocess.PIPE, text=True, env=environment)
+    child = subprocess.Popen([*line, "--out", str(tmp_path / "cut"), *often], stderr=subprocess.PIPE,
+                             text=True, env=environment)
     record = tmp_path / "cut" / "run.json"
     while child.poll() is None and not (record.exists() and json.loads(record.read_text()).get("steps_done")):
         time.sleep(.02)
@@ -326,8 +336,8 @@ def test_ctrl_c_saves_and_resume_ends_at_the_same_weights(tiny_data, tmp_path):
     _, err = child.communicate(timeout=120)
     assert child.returncode == 1 and "--resume" in err and "Traceback" not in err
     assert json.loads((tmp_path / "cut" / "run.json").read_text())["steps_done"] < 10
-    again = subprocess.run([*line[:4], "--out", str(tmp_path / "cut"), "--resume"], capture_output=True, text=True,
-                           env=environment)
+    again = subprocess.run([*line[:4], "--out", str(tmp_path / "cut"), "--resume"], capture_output=True,
+                           text=True, env=environment)
     assert again.returncode == 0, again.stderr
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("through", "cut")]
     assert weights[0] == weights[1]
@@ -337,7 +347,8 @@ def test_ctrl_c_saves_and_resume_ends_at_the_same_weights(tiny_data, tmp_path):
 def test_bench_writes_a_table(memseg, tmp_path, monkeypatch):
     from memseg_nb import speed
     from memseg_nb.rows import Measured
-    monkeypatch.setattr(speed, "ROWS", {"match": lambda shop: [Measured("work", "loops", 2., 1., 2., 1., 3.)]})
+    monkeypatch.setattr(speed, "ROWS",
+                        {"match": lambda shop: [Measured("work", "loops", 2., 1., 2., 1., 3.)]})
     code, out, _ = memseg("bench", "--out", tmp_path / "b", "--quick", "--rows", "match", "--device", "cpu")
     assert code == 0 and "bench.md" in out and "2.0 (1.0 .. 3.0)" in (tmp_path / "b" / "bench.md").read_text()
     monkeypatch.setattr(speed, "ROWS", {"match": lambda shop: [Measured("match", note="failed: too bad")]})

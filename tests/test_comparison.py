@@ -8,8 +8,8 @@ from conftest import TINY
 
 from memseg_nb import comparison
 from memseg_nb.checkpoints import Run
-from memseg_nb.comparison import (COLUMNS, DEFAULT, SAYS, WAYS, compare_starts, figure, markdown, read_rows, report,
-                                  summarise)
+from memseg_nb.comparison import (COLUMNS, DEFAULT, SAYS, WAYS, compare_starts, figure, markdown, read_rows,
+                                  report, summarise)
 from memseg_nb.recipe import MemSegError, load_recipe
 
 QUICK = load_recipe("quick")
@@ -26,12 +26,14 @@ def small():
 def done(tiny_data, small, tmp_path_factory):
     "A comparison of two ways with two seeds; not to be written to"
     out = tmp_path_factory.mktemp("comparison")
-    rows = compare_starts(tiny_data, out, ways=("random", "instant"), seeds=2, minutes=0, recipe=small, progress=False)
+    rows = compare_starts(tiny_data, out, ways=("random", "instant"), seeds=2, minutes=0, recipe=small,
+                          progress=False)
     return out, rows
 
 
 def row(way, category, seed=0, value=.5, error="", **more):
-    return dict.fromkeys(COLUMNS) | dict(way=way, category=category, seed=seed, image_auroc=value, error=error) | more
+    return dict.fromkeys(COLUMNS) | dict(way=way, category=category, seed=seed, image_auroc=value,
+                                         error=error) | more
 
 
 # the ways
@@ -59,12 +61,14 @@ def test_imagenet_is_only_asked_for_by_name():
 
 def test_a_row_for_each_training_seeds_outermost(done):
     out, rows = done
-    assert [(r["seed"], r["way"]) for r in rows] == [(0, "random"), (0, "instant"), (1, "random"), (1, "instant")]
+    assert [(r["seed"], r["way"]) for r in rows] == [(0, "random"), (0, "instant"), (1, "random"),
+                                                     (1, "instant")]
     assert all(not r["error"] and 0 <= r["image_auroc"] <= 1 and 0 <= r["pixel_auroc"] <= 1 for r in rows)
     with open(out / "comparison.csv", newline="") as file:
         assert next(csv.reader(file)) == list(COLUMNS)
     assert read_rows(out / "comparison.csv") == rows
-    assert "Image AUROC" in (out / "comparison.md").read_text() and (out / "comparison.png").stat().st_size > 1000
+    assert ("Image AUROC" in (out / "comparison.md").read_text()
+            and (out / "comparison.png").stat().st_size > 1000)
 
 
 def test_the_runs_differ_in_way_and_seed_only(done, small):
@@ -82,7 +86,8 @@ def test_networks_are_not_kept_and_nothing_is_done_twice(done, tiny_data, small,
     out, rows = done
     assert not list(out.rglob("model.safetensors")) and not list(out.rglob("checkpoint.safetensors"))
     monkeypatch.setattr("memseg_nb.training._learn", lambda *args: pytest.fail("trained again"))
-    again = compare_starts(tiny_data, out, ways=("random", "instant"), seeds=2, minutes=0, recipe=small, progress=False)
+    again = compare_starts(tiny_data, out, ways=("random", "instant"), seeds=2, minutes=0, recipe=small,
+                           progress=False)
     assert again == rows
 
 
@@ -91,7 +96,8 @@ def test_other_settings_are_refused(done, tiny_data, small, minutes, change):
     out, rows = done
     before = (out / "comparison.csv").read_bytes()
     with pytest.raises(MemSegError, match="other settings: training"):
-        compare_starts(tiny_data, out, ways=("random",), minutes=minutes, recipe=small.replace(**change), progress=False)
+        compare_starts(tiny_data, out, ways=("random",), minutes=minutes, recipe=small.replace(**change),
+                       progress=False)
     assert (out / "comparison.csv").read_bytes() == before
 
 
@@ -120,7 +126,8 @@ def test_the_recipes_seed_is_the_first(tiny_data, tmp_path, monkeypatch):
 def test_a_failure_is_a_row_and_the_others_go_on(tiny_data, small, tmp_path, capsys):
     rows = compare_starts(tiny_data, tmp_path, ["teapot", "hex_nut"], ["instant"], 1, 0, small)
     assert "teapot" in rows[0]["error"] and rows[0]["image_auroc"] is None and not rows[1]["error"]
-    assert "Failed" in (tmp_path / "comparison.md").read_text() and "instant, hex_nut, seed 0: 0." in capsys.readouterr().out
+    assert ("Failed" in (tmp_path / "comparison.md").read_text()
+            and "instant, hex_nut, seed 0: 0." in capsys.readouterr().out)
     assert read_rows(tmp_path / "comparison.csv") == rows
 
 
@@ -143,7 +150,8 @@ def test_what_cannot_be_begun(tiny_data, tmp_path):
 def test_mean_and_standard_deviation():
     rows = [row("warm", "nut", seed, value) for seed, value in enumerate((.90, .94, .95))]
     found = summarise(rows + [row("warm", "nut", 3, None, "power cut"), row("even", "nut", 0, .5)])
-    assert math.isclose(found["warm", "nut"].mean, .93) and math.isclose(found["warm", "nut"].deviation, .0007**.5)
+    assert (math.isclose(found["warm", "nut"].mean, .93)
+            and math.isclose(found["warm", "nut"].deviation, .0007**.5))
     assert found["warm", "nut"].seeds == 3 and found["even", "nut"] == (.5, None, 1)
     assert summarise(rows, "aupro") == {}
 
@@ -171,10 +179,12 @@ def test_ways_of_another_version_are_shown_by_name():
 
 
 def test_figure_with_gaps():
-    rows = [row("warm", "a", 0, .8), row("warm", "a", 1, .9), row("random", "b", 0, .7), row("even", "c", 0, None, "x")]
+    rows = [row("warm", "a", 0, .8), row("warm", "a", 1, .9), row("random", "b", 0, .7),
+            row("even", "c", 0, None, "x")]
     drawn = figure(rows)
     assert [t.get_text() for t in drawn.axes[0].get_yticklabels()] == ["a", "b", "c"]
-    assert [t.get_text() for t in drawn.legends[0].get_texts()] == [SAYS["warm"], SAYS["random"], SAYS["even"]]
+    assert [t.get_text() for t in drawn.legends[0].get_texts()] == [
+        SAYS["warm"], SAYS["random"], SAYS["even"]]
 
 
 @pytest.mark.parametrize("text, says", [("way,category\nwarm,nut\n", "needs the columns"),

@@ -8,9 +8,10 @@ import torch
 
 import memseg_nb
 from memseg_nb import course
-from memseg_nb.course import (KINDS, Hint, Wrong, check, close, exercises, expect, expect_number, expect_tensor, find,
-                              has_loop, judge, limited, order, progress, progress_table, read_progress, record, solution,
-                              solve, unwritten)
+from memseg_nb.course import (KINDS, Hint, Wrong, check, close, exercises, expect, expect_number,
+                              expect_tensor, find,
+                              has_loop, judge, limited, order, progress, progress_table, read_progress,
+                              record, solution, solve, unwritten)
 from memseg_nb.recipe import MemSegError
 
 EXERCISES = exercises()
@@ -41,7 +42,8 @@ def test_a_typical_wrong_answer_gets_its_hint(one, wrong, monkeypatch):
     assert not hint.startswith("not answered yet") and len(hint) < 400
 
 
-GARBAGE = ["", "garbage", float("nan"), float("inf"), -12345.678, [], {}, object(), True, torch.tensor([]), b"x", int,
+GARBAGE = ["", "garbage", float("nan"), float("inf"), -12345.678, [], {}, object(), True, torch.tensor([]),
+           b"x", int,
            lambda *a: float("nan"), lambda *a: a[0] if a else 7, lambda *a: "text", lambda *a: torch.zeros(1),
            lambda *a: 1 / 0, lambda *a: {}, lambda *a: True, lambda: 1]
 
@@ -55,7 +57,8 @@ def test_garbage_is_rejected_with_words(one):
 
 @each
 def test_an_empty_cell_is_not_a_try(one, own_progress, capsys):
-    empty = type("Empty", (torch.nn.Module,), {}) if one.answer.startswith("class") else ((lambda *a: ...) if "(" in one.answer else ...)
+    empty = (type("Empty", (torch.nn.Module,), {}) if one.answer.startswith("class")
+             else ((lambda *a: ...) if "(" in one.answer else ...))
     check(one.key, empty)
     assert "not answered yet" in capsys.readouterr().out and not own_progress.exists()
 
@@ -63,9 +66,11 @@ def test_an_empty_cell_is_not_a_try(one, own_progress, capsys):
 @each
 def test_is_complete(one):
     assert one.kind in KINDS and one.title and one.solution and one.answer
-    assert len(one.wrong) >= 2 and all(isinstance(wrong, Wrong) and wrong.why and wrong.hint for wrong in one.wrong)
+    assert len(one.wrong) >= 2 and all(isinstance(wrong, Wrong) and wrong.why and wrong.hint
+                                       for wrong in one.wrong)
     chapter = Path(memseg_nb.__file__).parents[1] / "nbs" / f"{one.chapter}.ipynb"
-    assert chapter.exists() and one.chapter.startswith(order(one.key)[1].zfill(len(order(one.key)[1]) + (order(one.key)[0] < 10)))
+    assert chapter.exists() and one.chapter.startswith(
+        order(one.key)[1].zfill(len(order(one.key)[1]) + (order(one.key)[0] < 10)))
 
 
 @each
@@ -73,7 +78,8 @@ def test_has_its_task_its_cell_and_its_folded_solution_in_a_notebook(one):
     found = []
     for path in NOTEBOOKS:
         cells = [("".join(c["source"]), c) for c in json.loads(path.read_text())["cells"]]
-        found += [k for k, (text, _) in enumerate(cells) if text.startswith(f"### Exercise {one.key} · {one.title} ({one.kind})")]
+        found += [k for k, (text, _) in enumerate(cells)
+                  if text.startswith(f"### Exercise {one.key} · {one.title} ({one.kind})")]
         if found:
             code, folded = cells[found[0] + 1], cells[found[0] + 2]
             break
@@ -89,7 +95,8 @@ def test_what_is_written_for_the_stand_in_moves_the_real_widget():
     playground = PerlinPlayground((64, 64)).set(a=2, b=3)
     found = solve(find("22.3"))(playground)
     top = float(playground.noise().max())
-    assert found - .05 < top <= found == playground["threshold"] and not playground.pictures["mask"].content.any()
+    assert (found - .05 < top <= found == playground["threshold"]
+            and not playground.pictures["mask"].content.any())
 
 
 def test_every_kind_is_there_and_keys_are_in_order():
@@ -136,7 +143,8 @@ def test_errors_become_one_line():
     def fade(t):
         return t[0][7]
     hint = judge("3.1", fade)
-    assert "line" in hint and "fade" in hint and "IndexError" in hint and "Traceback" not in hint and "\n" not in hint
+    assert ("line" in hint and "fade" in hint and "IndexError" in hint and "Traceback" not in hint
+            and "\n" not in hint)
     assert "SystemExit" in judge("3.1", leaves) and "RecursionError" in judge("3.1", deep)
 
 
@@ -152,13 +160,15 @@ def test_unknown_exercises_are_named():
 
 def test_close_is_never_true_of_what_is_not_finite():
     assert close(1, 1.00001) and close(torch.ones(3), torch.ones(3)) and not close(1, 1.1)
-    assert not close(float("nan"), float("nan")) and not close(1, float("nan")) and not close(torch.ones(3), 1)
+    assert (not close(float("nan"), float("nan")) and not close(1, float("nan"))
+            and not close(torch.ones(3), 1))
 
 
 def test_expectations():
     expect(True, "no")
     for bad in (lambda: expect(False, "said"), lambda: expect_number(True), lambda: expect_number("1"),
-                lambda: expect_number(float("inf")), lambda: expect_tensor(None, (1,)), lambda: expect_tensor(torch.zeros(2), (1,)),
+                lambda: expect_number(float("inf")), lambda: expect_tensor(None, (1,)),
+                lambda: expect_tensor(torch.zeros(2), (1,)),
                 lambda: expect_tensor(torch.tensor([float("nan")]), (1,)), lambda: expect_tensor(1, (1,))):
         with pytest.raises(Hint): bad()
     assert expect_number(torch.tensor([2])) == 2
@@ -177,7 +187,8 @@ def test_unwritten():
 
 
 def test_has_loop():
-    assert has_loop(endless) and has_loop(lambda x: [y for y in x]) and has_loop(lambda x: (lambda y: [z for z in y])(x))
+    assert (has_loop(endless) and has_loop(lambda x: [y for y in x])
+            and has_loop(lambda x: (lambda y: [z for z in y])(x)))
     assert not has_loop(lambda x: x + 1) and not has_loop(torch.relu)
 
 
@@ -207,7 +218,8 @@ def test_tries_and_solved_are_kept(own_progress, capsys):
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"exercises": 3}', '{"exercises": {"3.2": 1}}',
-                                     '{"exercises": {"3.2": {"tries": "x", "solved": 1}}}', "\x00\x01", '{"other": {}}'])
+                                     '{"exercises": {"3.2": {"tries": "x", "solved": 1}}}', "\x00\x01",
+                                     '{"other": {}}'])
 def test_a_broken_file_is_put_aside(own_progress, capsys, content):
     own_progress.parent.mkdir(parents=True)
     own_progress.write_text(content)
@@ -236,7 +248,8 @@ def test_a_folder_that_can_not_be_written_is_said_and_no_more(tmp_path, monkeypa
 
 def test_without_the_variable_it_is_the_users_folder(monkeypatch):
     monkeypatch.delenv("MEMSEG_COURSE")
-    assert course.progress_path().name == "course.json" and "memseg_nb" in str(course.progress_path().parent).replace("-", "_")
+    assert (course.progress_path().name == "course.json"
+            and "memseg_nb" in str(course.progress_path().parent).replace("-", "_"))
 
 
 def test_an_interrupted_write_leaves_the_old_file(own_progress, monkeypatch):
@@ -253,7 +266,8 @@ def test_an_interrupted_write_leaves_the_old_file(own_progress, monkeypatch):
 
 def test_a_solution_is_folded(one=None):
     folded = solution("3.1")
-    assert folded._repr_html_().startswith("<details><summary>") and "def fade" not in repr(folded) and "def fade" in str(folded)
+    assert (folded._repr_html_().startswith("<details><summary>") and "def fade" not in repr(folded)
+            and "def fade" in str(folded))
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -265,9 +279,11 @@ def test_notebook_is_what_the_package_has_and_runs(path, tmp_path):
     exported, = [p for p in (tmp_path / "memseg_nb" / "exercises").glob("*.py") if p.name != "__init__.py"]
 
     def code(file): return re.sub(r"^#.*$", "", file.read_text(), flags=re.MULTILINE)
-    assert code(exported) == code(Path(memseg_nb.__file__).parent / "exercises" / exported.name), "run nbdev-export"
+    assert code(exported) == code(
+        Path(memseg_nb.__file__).parent / "exercises" / exported.name), "run nbdev-export"
     notebook = nbformat.read(path, as_version=4)
-    NotebookClient(notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}).execute()
+    NotebookClient(notebook, timeout=120, kernel_name="python3",
+                   resources={"metadata": {"path": str(path.parent)}}).execute()
     outputs = [o for cell in notebook.cells for o in cell.get("outputs", [])]
     assert not [o for o in outputs if o["output_type"] == "error"]
     text = path.read_text()
@@ -335,7 +351,8 @@ def other_way_down(f1, f2, f3, conv2, conv1):
 
 def focal_by_cross_entropy(logits, masks, gamma, alpha_normal, alpha_anomalous):
     ce = torch.nn.functional.cross_entropy(logits, masks.long(), reduction="none")
-    return ((alpha_normal + (alpha_anomalous - alpha_normal) * masks.float()) * (1 - torch.exp(-ce))**gamma * ce).mean()
+    return ((alpha_normal + (alpha_anomalous - alpha_normal) * masks.float()) * (1 - torch.exp(-ce))**gamma
+            * ce).mean()
 
 
 def unfolded(image, order, rows, columns):
@@ -347,16 +364,23 @@ def unfolded(image, order, rows, columns):
 
 ALSO_RIGHT = [
     ("3.1", lambda t: 6 * t**5 - 15 * t**4 + 10 * t**3), ("3.2", 45.0), ("3.2", torch.tensor(45)),
-    ("3.3", lambda noise, share: noise.flatten().sort(descending=True).values[round(share * noise.numel())].item()),
-    ("4.1", otsu_by_search), ("6.1", .4), ("6.2", lambda i, s, m, o: torch.where(m[:, None], o.view(-1, 1, 1, 1) * s + (1 - o.view(-1, 1, 1, 1)) * i, i)),
+    ("3.3", lambda noise, share: noise.flatten().sort(descending=True)
+     .values[round(share * noise.numel())].item()),
+    ("4.1", otsu_by_search), ("6.1", .4),
+    ("6.2", lambda i, s, m, o: torch.where(m[:, None], o.view(-1, 1, 1, 1) * s
+                                           + (1 - o.view(-1, 1, 1, 1)) * i, i)),
     ("6.4", until_it_meets), ("6.5", unfolded), ("7.1", [128, 32, 24]), ("7.2", EvalInForward),
     ("8.3", lambda m, f: (m.unsqueeze(0) - f.unsqueeze(1)).abs().flatten(2).sum(2).min(1).indices),
     ("8.4", lambda d: d.mean(0).min(dim=1).indices), ("8.5", lambda m, d: torch.cat([m[:-1], d[None]])),
-    ("9.3", blind_in_the_middle_level), ("10.4", other_way_down), ("11.1", lambda h, w: ((h + 31) // 32 * 32, (w + 31) // 32 * 32)),
-    ("11.2", .731), ("11.3", lambda x: 1 - torch.sigmoid(x[:, 0] - x[:, 1])), ("12.1", .05198603854199589), ("12.3", focal_by_cross_entropy),
-    ("12.4", lambda p, g: -(1 - p)**g * (1 / p - g * p.log() / (1 - p))), ("13b.1", .0341), ("13b.3", with_numpy),
-    ("14.2", lambda c, t: sum(max(torch.randn(c).tolist()) for _ in range(t)) / t * .01), ("15.1", .667), ("14c.1", "Noise "), ("14e.1", ("C", "A")),
-    ("15.2", lambda s, y: float(__import__("sklearn.metrics").metrics.roc_auc_score(y, s))), ("16.1", [.667, .8]), ("16.2", "c a d".split()),
+    ("9.3", blind_in_the_middle_level), ("10.4", other_way_down),
+    ("11.1", lambda h, w: ((h + 31) // 32 * 32, (w + 31) // 32 * 32)), ("11.2", .731),
+    ("11.3", lambda x: 1 - torch.sigmoid(x[:, 0] - x[:, 1])), ("12.1", .05198603854199589),
+    ("12.3", focal_by_cross_entropy), ("12.4", lambda p, g: -(1 - p)**g * (1 / p - g * p.log() / (1 - p))),
+    ("13b.1", .0341), ("13b.3", with_numpy),
+    ("14.2", lambda c, t: sum(max(torch.randn(c).tolist()) for _ in range(t)) / t * .01),
+    ("15.1", .667), ("14c.1", "Noise "), ("14e.1", ("C", "A")),
+    ("15.2", lambda s, y: float(__import__("sklearn.metrics").metrics.roc_auc_score(y, s))),
+    ("16.1", [.667, .8]), ("16.2", "c a d".split()),
     ("17.1", lambda s, p: s.sort(descending=True).values[int(p * len(s) + 1e-6)]), ("17.3", [256., 1024.]),
 ]
 
@@ -364,6 +388,7 @@ ALSO_RIGHT = [
 ALSO_RIGHT += [(one.key, answer) for one in EXERCISES for answer in one.also]
 
 
-@pytest.mark.parametrize("key, answer", ALSO_RIGHT, ids=[f"{key}-{k}" for k, (key, _) in enumerate(ALSO_RIGHT)])
+@pytest.mark.parametrize("key, answer", ALSO_RIGHT,
+                         ids=[f"{key}-{k}" for k, (key, _) in enumerate(ALSO_RIGHT)])
 def test_other_right_answers_are_accepted(key, answer):
     assert judge(key, answer) is None

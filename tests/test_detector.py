@@ -60,7 +60,8 @@ def test_the_score_does_not_depend_on_the_camera(dark):
     small = photo((64, 64), (slice(10, 30), slice(10, 30)))
     large = small.repeat_interleave(4, 1).repeat_interleave(4, 2)
     expected = image_score((1 - small.mean(0))[None]).item()
-    assert dark.predict(small).score == pytest.approx(expected) and dark.predict(large).score == pytest.approx(expected, abs=.01)
+    assert (dark.predict(small).score == pytest.approx(expected)
+            and dark.predict(large).score == pytest.approx(expected, abs=.01))
 
 
 @pytest.mark.parametrize("size", [(20, 3000), (3000, 20), (1, 1), (65, 63), (700, 900)])
@@ -72,7 +73,8 @@ def test_a_batch_gives_what_one_by_one_gives(dark):
     images = [photo(), photo((50, 50), (slice(0, 9), slice(0, 9))), torch.rand(3, 64, 64)]
     for image, found in zip(images, predict_batch(dark, images)):
         alone = dark.predict(image)
-        assert torch.equal(alone.map, found.map) and alone.score == found.score and alone.regions == found.regions
+        assert (torch.equal(alone.map, found.map) and alone.score == found.score
+                and alone.regions == found.regions)
     assert predict_batch(dark, []) == []
 
 
@@ -94,7 +96,8 @@ RGB = np.stack([GREY, GREY[::-1], GREY.T], -1)
     (Image.fromarray(GREY), np.stack([GREY] * 3, -1) / 255),
     (Image.fromarray(RGB).convert("CMYK"), None),
     (Image.fromarray(GREY.astype(np.uint16) * 257), np.stack([GREY] * 3, -1) / 255),
-], ids=lambda x: f"{type(x).__name__} {getattr(x, 'dtype', getattr(x, 'mode', ''))} {getattr(x, 'shape', '')}")
+], ids=lambda x: f"{type(x).__name__} {getattr(x, 'dtype', getattr(x, 'mode', ''))} "
+                         f"{getattr(x, 'shape', '')}")
 def test_images_of_any_kind(image, expected):
     found = as_image(image)
     assert found.shape == (3, 16, 16) and found.dtype == torch.float32 and found.is_contiguous()
@@ -131,7 +134,8 @@ def test_regions_by_hand():
     map = torch.tensor([[.1, .6, .7, .1, .1, .1], [.1, .1, .8, .1, .1, .9], [.1, .1, .1, .6, .1, .1]])
     first, second = find_regions(map, .5)
     assert first == (4, (0, 1, 3, 4), pytest.approx(.8)) and second == (1, (1, 5, 2, 6), pytest.approx(.9))
-    assert find_regions(map, 1.) == [] and find_regions(map, .9) == [second], "a pixel at the threshold counts"
+    assert find_regions(map, 1.) == [] and find_regions(map, .9) == [
+        second], "a pixel at the threshold counts"
     assert [region.area for region in find_regions(map, 0.)] == [18]
 
 
@@ -170,7 +174,8 @@ def test_a_folder_streams_through(dark, photos, tmp_path, capsys):
     rows = list(csv.DictReader(done.table.open()))
     assert [row["file"] for row in rows] == [f"{k}.png" for k in range(7)]
     assert [row["is_defective"] for row in rows] == ["False"] * 3 + ["True"] + ["False"] * 3
-    assert int(rows[3]["largest_region"]) > 500 and rows[3]["regions"] == "1" and abs(int(rows[3]["top"]) - 30) < 3
+    assert (int(rows[3]["largest_region"]) > 500 and rows[3]["regions"] == "1"
+            and abs(int(rows[3]["top"]) - 30) < 3)
     assert rows[0]["largest_region"] == "0" and rows[0]["top"] == rows[0]["error"] == ""
     assert len(list((tmp_path / "out").iterdir())) == 7 * 3 + 1
     assert capsys.readouterr().err == ""
@@ -230,7 +235,8 @@ def test_an_interrupted_folder_leaves_no_table(dark, photos, tmp_path, monkeypat
 
 def test_load_takes_a_run_or_its_path(tiny_run, tiny_data):
     path = next((tiny_data / "hex_nut" / "test" / "good").iterdir())
-    answers = [Detector.load(run, "cpu").predict(path) for run in (tiny_run, tiny_run.folder, str(tiny_run.folder))]
+    answers = [Detector.load(run, "cpu").predict(path)
+               for run in (tiny_run, tiny_run.folder, str(tiny_run.folder))]
     assert all(torch.equal(answer.map, answers[0].map) for answer in answers)
     assert answers[0].threshold == tiny_run.record["threshold"]
     assert answers[0].pixel_threshold == tiny_run.record["pixel_threshold"]
@@ -245,7 +251,8 @@ def test_decisions_are_those_of_the_evaluation(tiny_run, tiny_data, tmp_path):
     detector = Detector.load(run, "cpu")
     for row in csv.DictReader((run.folder / "scores.csv").open()):
         found = detector.predict(row["file"])
-        assert found.score == pytest.approx(float(row["score"]), abs=1e-4) and str(found.is_defective) == row["is_defective"]
+        assert (found.score == pytest.approx(float(row["score"]), abs=1e-4)
+                and str(found.is_defective) == row["is_defective"])
 
 
 def test_load_errors(tiny_run, tmp_path):
@@ -336,7 +343,8 @@ def test_two_photos_are_enough_and_one_is_too_few(nuts, tmp_path):
 @pytest.mark.parametrize("change", [{"encoder.weights": "random"}, {"training.warm_start": "off"},
                                     {"fusion.normalise": "none"}])
 def test_a_network_that_learned_nothing_is_refused(nuts, change):
-    with pytest.raises(MemSegError, match="without training, a detector needs a network that was trained on formulas"):
+    with pytest.raises(MemSegError,
+                       match="without training, a detector needs a network that was trained on formulas"):
         Detector.remember(nuts, SMALL.replace(**change), "cpu")
 
 
@@ -359,8 +367,8 @@ def test_five_lines_from_folder_to_heatmap(tiny_data, tiny_recipe, tmp_path):
     tiny_recipe.save(tmp_path / "tiny.ini")
     code = FIVE_LINES.format(recipe=", recipe=load_recipe('tiny.ini')")
     code = "from memseg_nb.recipe import load_recipe\n" + code
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300,
-                          env=without_a_screen())
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True,
+                          timeout=300, env=without_a_screen())
     assert done.returncode == 0, done.stderr
     assert "anomaly map" in done.stdout
 

@@ -106,7 +106,8 @@ def shares(tiny_data, recipe, size):
     category = open_category(tiny_data)
     parts = split(category.train, recipe.memory.samples, recipe.training.held_back, recipe.training.seed)
     images, simulator = ImageSet(parts.train, recipe.image.size), make_simulator(recipe, "hex_nut")
-    return [StepData(images, simulator, recipe, rank, size) for rank in range(size)], ImageSet(parts.memory, (64, 64))
+    return ([StepData(images, simulator, recipe, rank, size) for rank in range(size)],
+            ImageSet(parts.memory, (64, 64)))
 
 
 # who does what
@@ -155,7 +156,8 @@ def test_alone_nothing_is_exchanged():
 def test_a_digest_knows_names_and_bits():
     one = {"a": torch.zeros(3), "b": torch.ones(2, dtype=torch.long)}
     assert digest(one) == digest(dict(reversed(one.items())))
-    assert digest(one) != digest({**one, "a": -torch.zeros(3)}) and digest(one) != digest({"a": one["a"], "c": one["b"]})
+    assert (digest(one) != digest({**one, "a": -torch.zeros(3)})
+            and digest(one) != digest({"a": one["a"], "c": one["b"]}))
 
 
 # two processes
@@ -168,7 +170,8 @@ def test_two_processes_find_what_one_finds_on_the_same_images(both, tiny_data, t
     state, losses = new_state(model, tiny_recipe), []
     for step in range(3):
         batch = Batch(*map(torch.cat, zip(*(part[step] for part in data))))
-        losses.append(train_step(state, batch, tiny_recipe, learning_rate((step + .5) / 3, tiny_recipe.training)))
+        losses.append(train_step(state, batch, tiny_recipe,
+                                 learning_rate((step + .5) / 3, tiny_recipe.training)))
     run = Run.open(both[0] / "whole")
     assert read_losses(run)["total"] == pytest.approx([loss.total for loss in losses], rel=1e-4)
     theirs, _ = load_state(run.model_file)
@@ -180,8 +183,10 @@ def test_both_end_with_the_same_bits_and_one_writes(both):
     folder, found = both
     assert [one["whole"] for one in found] == ["done", "done"]
     assert found[0]["digests"] == found[1]["digests"] and len(set(found[0]["digests"])) == 3
-    record, rows = Run.open(folder / "whole").record, list(csv.reader((folder / "whole" / "losses.csv").open()))
-    assert record["processes"] == 2 and record["status"] == "done" and [row[0] for row in rows] == ["step", "1", "2", "3"]
+    record, rows = (Run.open(folder / "whole").record,
+                    list(csv.reader((folder / "whole" / "losses.csv").open())))
+    assert (record["processes"] == 2 and record["status"] == "done"
+            and [row[0] for row in rows] == ["step", "1", "2", "3"])
     assert digest(load_state(Run(folder / "whole").model_file)[0]) == found[0]["digests"][-1]
 
 
@@ -202,7 +207,8 @@ def test_an_error_of_all_is_said_once_and_leaves_no_folder(both):
 
 def test_the_clock_stops_all_at_the_same_step(both):
     _, found = both
-    assert [one["timed"] for one in found] == ["done", "done"] and found[0]["steps"] == found[1]["steps"] != []
+    assert ([one["timed"] for one in found] == ["done", "done"]
+            and found[0]["steps"] == found[1]["steps"] != [])
 
 
 def test_batch_norm_is_that_of_the_whole_batch(both):

@@ -38,7 +38,8 @@ def weights(standard):
     "A state dict as torchvision's files hold it: with the classifier, in half precision to be small"
     net = resnet18(weights=None)
     net.load_state_dict(standard.state_dict(), strict=False)
-    return {name: value.half() if value.is_floating_point() else value for name, value in net.state_dict().items()}
+    return {name: value.half() if value.is_floating_point() else value
+            for name, value in net.state_dict().items()}
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +128,8 @@ def test_bfloat16_autocast(standard, images):
         assert (half.float() - full).abs().mean() < 0.05 * full.abs().mean()
 
 
-@pytest.mark.parametrize("shape", [(1, 3, 250, 250), (1, 3, 64, 65), (1, 3, 0, 32), (1, 1, 64, 64), (3, 64, 64)])
+@pytest.mark.parametrize("shape",
+                         [(1, 3, 250, 250), (1, 3, 64, 65), (1, 3, 0, 32), (1, 1, 64, 64), (3, 64, 64)])
 def test_images_that_do_not_fit(standard, shape):
     with pytest.raises(MemSegError, match="multiples of 32|expected"):
         standard(torch.zeros(shape))
@@ -142,7 +144,8 @@ def test_random_weights_follow_the_seed_and_leave_the_global_generator_alone(sta
     assert torch.equal(state, torch.get_rng_state())
     assert all(map(torch.equal, again(images), standard(images)))
     assert not torch.equal(other.conv1.weight, again.conv1.weight)
-    assert (record.requested, record.used, record.source, record.sha256) == ("random", "random", "seed 0", None)
+    assert (record.requested, record.used, record.source, record.sha256) == (
+        "random", "random", "seed 0", None)
 
 
 def test_weights_have_the_spread_of_he_initialisation():
@@ -164,8 +167,10 @@ def test_standardise_makes_every_batch_norm_standardise(images):
         encoder.layer4(encoder(noise).layer3)
     assert len(outputs) == 20
     for output in outputs:
-        assert output.mean((0, 2, 3)).abs().max() < 0.1  # not 0: batch norm divides by n, and stores the variance
-        assert (output.std((0, 2, 3)) - 1).abs().max() < 0.1  # divided by n - 1, which differ in the last, small maps
+        # not 0: batch norm divides by n, and stores the variance
+        assert output.mean((0, 2, 3)).abs().max() < 0.1
+        # divided by n - 1, which differ in the last, small maps
+        assert (output.std((0, 2, 3)) - 1).abs().max() < 0.1
 
 
 def test_noise_images():
@@ -183,7 +188,8 @@ def test_prefixes_are_tolerated(tmp_path, weights, standard, prefix):
     torch.save({prefix + name: value for name, value in weights.items()}, path)
     encoder, record = load_encoder(path)
     assert torch.equal(encoder.layer4[1].conv2.weight, weights["layer4.1.conv2.weight"].float())
-    assert all(value.dtype == torch.float32 for name, value in encoder.state_dict().items() if "num_" not in name)
+    assert all(value.dtype == torch.float32 for name, value in encoder.state_dict().items()
+               if "num_" not in name)
     assert (record.requested, record.used, record.source, record.note) == (str(path), "file", str(path), "")
     assert record.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
@@ -198,7 +204,8 @@ def test_of_a_larger_network_only_the_encoder_is_taken(tmp_path, weights):
 
 def test_safetensors_without_classifier_and_layer4(tmp_path, weights):
     path = tmp_path / "weights.safetensors"
-    save_file({name: value for name, value in weights.items() if not name.startswith(("fc.", "layer4."))}, path)
+    save_file({name: value for name, value in weights.items() if not name.startswith(("fc.", "layer4."))},
+              path)
     encoder, record = load_encoder(path, seed=7)
     assert torch.equal(encoder.layer3[1].bn2.running_var, weights["layer3.1.bn2.running_var"].float())
     assert torch.equal(encoder.layer4[0].conv1.weight, Encoder(seed=7).layer4[0].conv1.weight)
@@ -219,7 +226,8 @@ def test_record_goes_into_json_and_stays_as_it_is(standard):
 
 
 @pytest.mark.parametrize("name, message", [
-    ("imagnet", "formulas, imagenet, random, auto"), ("weights.onnx", "formulas, imagenet, random, auto"), ("", "formulas, imagenet, random, auto"),
+    ("imagnet", "formulas, imagenet, random, auto"), ("weights.onnx", "formulas, imagenet, random, auto"),
+    ("", "formulas, imagenet, random, auto"),
     ("nowhere/weights.pth", "cannot be read"), ("folder.pth", "cannot be read")])
 def test_names_that_lead_nowhere(tmp_path, monkeypatch, name, message):
     monkeypatch.chdir(tmp_path)
@@ -472,7 +480,8 @@ def test_auto_asks_nobody_when_the_package_ships_weights(cache, tmp_path, weight
     monkeypatch.setattr(module, "download", lambda *args: pytest.fail("asked the network"))
     encoder, record = load_encoder("auto")
     assert record.used == "formulas" and record.source.endswith("formulas.safetensors")
-    assert torch.equal(encoder.conv1.weight, weights["conv1.weight"].float()) and encoder.exposure == torch.tensor(.45)
+    assert (torch.equal(encoder.conv1.weight, weights["conv1.weight"].float())
+            and encoder.exposure == torch.tensor(.45))
     assert load_encoder("formulas")[1].sha256 == record.sha256
     assert load_encoder("auto", exposure="as_is")[0].exposure == 0
 

@@ -47,7 +47,8 @@ def test_tone_exposure_and_slopes_are_as_written():
     for b, i, j in ((0, 0, 0), (0, 39, 10), (1, 20, 55), (1, 7, 30)):
         y, x = 2 * i / (height - 1) - 1, 2 * j / (width - 1) - 1
         slope = change[0, b] * x + change[1, b] * y + change[2, b] * x * x + change[3, b] * y * y
-        value = images[b, i, j] ** (1 + .6 * (gamma[b] - .5)) * (1 + .4 * (1.6 * gain[b] - 1)) * (1 + .5 * slope)
+        value = images[b, i, j] ** (1 + .6 * (gamma[b] - .5)) * (1 + .4 * (1.6 * gain[b] - 1)) * (
+            1 + .5 * slope)
         assert torch.isclose(result[b, i, j], value.clamp(0, 1), atol=1e-5)
 
 
@@ -88,12 +89,14 @@ def test_nuisances_come_as_often_and_as_strong_as_the_table_says():
     for name, (chance, low, high) in NUISANCES.items():
         values = np.array([getattr(nuisance, name) for nuisance in drawn])
         assert abs((values > 0).mean() - chance) < .04 and values.max() <= high, name
-        assert values[values > 0].min() >= low and abs(values[values > 0].mean() - (low + high) / 2) < .05 * high, name
+        assert (values[values > 0].min() >= low
+                and abs(values[values > 0].mean() - (low + high) / 2) < .05 * high), name
 
 
 def test_ease_makes_nuisances_weaker():
     hard, easy = [draw_nuisance(np.random.default_rng(3), ease) for ease in (0., 1.)]
-    assert easy.gain == pytest.approx(.2 * hard.gain) and easy.direction == hard.direction and easy.blur == hard.blur
+    assert (easy.gain == pytest.approx(.2 * hard.gain) and easy.direction == hard.direction
+            and easy.blur == hard.blur)
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (2, 1, 4), (4, 3, 5)], ids=str)
@@ -142,7 +145,8 @@ def test_flaws_are_where_the_masks_are(monkeypatch):
 def test_the_number_decides_and_nothing_else():
     plan, other = Episodes(seed=7, **SMALL), Episodes(seed=7, **SMALL)
     wanted = [plan.episode(k) for k in (0, 1, 64, 300)]
-    for k, episode in reversed(list(zip((0, 1, 64, 300), wanted))):  # another order, another state of the cache
+    # another order, another state of the cache
+    for k, episode in reversed(list(zip((0, 1, 64, 300), wanted))):
         assert same(other.episode(k), episode)
         assert same(pickle.loads(pickle.dumps(other)).episode(k), episode)
     assert not same(wanted[0], wanted[1])
@@ -159,7 +163,8 @@ def test_a_pose_is_one_for_all_images_of_a_product():
     inverted, different = 0, set()
     for seed in range(400):
         posed = episodes._pose(image.expand(3, -1, -1), np.random.default_rng(seed))
-        assert posed.shape == (3, 64, 64) and torch.equal(posed[0], posed[1]) and torch.equal(posed[0], posed[2])
+        assert (posed.shape == (3, 64, 64) and torch.equal(posed[0], posed[1])
+                and torch.equal(posed[0], posed[2]))
         inverted += bool(posed.mean() > .5)
         different.add(posed[0].numpy().tobytes())
     assert .1 < inverted / 400 < .2 and len(different) > 100
@@ -182,7 +187,8 @@ def test_rendered_images_are_forgotten_with_their_block():
 
 def test_reuse_saves_rendering_and_still_asks_new_questions(monkeypatch):
     rendered, render = [], episodes._render
-    monkeypatch.setattr(episodes, "_render", lambda plan, number: rendered.append(number) or render(plan, number))
+    monkeypatch.setattr(episodes, "_render",
+                        lambda plan, number: rendered.append(number) or render(plan, number))
     plan = Episodes(reuse=3, **SMALL)
     asked = [plan.episode(k) for k in (0, 64, 128, 192)]
     assert rendered == [0, 64]  # the first set three times, then the first of the next 64
@@ -193,7 +199,8 @@ def test_reuse_saves_rendering_and_still_asks_new_questions(monkeypatch):
 
 def test_held_out_products_are_never_trained_on(monkeypatch):
     seeds, make = [], episodes.formula_product
-    monkeypatch.setattr(episodes, "formula_product", lambda seed, size: seeds.append(seed) or make(seed, size))
+    monkeypatch.setattr(episodes, "formula_product",
+                        lambda seed, size: seeds.append(seed) or make(seed, size))
     Episodes(**SMALL).episode(0)
     assert min(seeds) >= HELD_OUT
     seeds.clear()

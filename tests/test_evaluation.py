@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 
 from memseg_nb.checkpoints import Run
-from memseg_nb.evaluation import (Measured, baseline, confusion, distance_to_mean, evaluate, measure, read_batches,
-                                  results, summary, typical, worst)
+from memseg_nb.evaluation import (Measured, baseline, confusion, distance_to_mean, evaluate, measure,
+                                  read_batches, results, summary, typical, worst)
 from memseg_nb.images import TestImage, open_category, read_image, read_mask
 from memseg_nb.metrics import PixelMetrics, image_auroc, image_score
 from memseg_nb.recipe import MemSegError, load_recipe
@@ -46,7 +46,8 @@ def darkness(images):
 def test_one_pass_gives_what_all_at_once_gives(tiny_data):
     items = open_category(tiny_data, "hex_nut").test
     maps = darkness(torch.stack([read_image(item.path) for item in items]))
-    masks = torch.stack([torch.zeros(SIZE, dtype=torch.bool) if item.is_good else read_mask(item.mask) for item in items])
+    masks = torch.stack([torch.zeros(SIZE, dtype=torch.bool) if item.is_good else read_mask(item.mask)
+                         for item in items])
     pixels = PixelMetrics()
     pixels.update(maps, masks)
     labels = [not item.is_good for item in items]
@@ -54,7 +55,8 @@ def test_one_pass_gives_what_all_at_once_gives(tiny_data):
         settings = load_recipe().replace(**{"evaluation.batch": batch}).evaluation
         found = results(measure(items, darkness, SIZE, settings, progress=False))
         assert found["image_auroc"] == pytest.approx(image_auroc(image_score(maps).tolist(), labels))
-        assert found["pixel_auroc"] == pytest.approx(pixels.auroc()) and found["aupro"] == pytest.approx(pixels.aupro())
+        assert (found["pixel_auroc"] == pytest.approx(pixels.auroc())
+                and found["aupro"] == pytest.approx(pixels.aupro()))
 
 
 def test_a_kind_is_measured_against_all_good_images(tiny_data):
@@ -103,12 +105,14 @@ def test_evaluate_writes_figures_and_numbers(run, tiny_data, capsys):
     metrics = evaluate(run, progress=False, device="cpu")
     assert capsys.readouterr().err == ""
     assert json.loads(run.metrics_file.read_text()) == metrics
-    assert all(0 <= metrics[key] <= 1 for key in ("image_auroc", "pixel_auroc", "aupro", "image_best_f1", "pixel_best_f1"))
+    assert all(0 <= metrics[key] <= 1
+               for key in ("image_auroc", "pixel_auroc", "aupro", "image_best_f1", "pixel_best_f1"))
     assert metrics["threshold"] == run.record["threshold"] and metrics["notes"] == []
     counts = metrics["counts"]
     assert counts["images"] == counts["good"] + counts["defective"] == sum(metrics["confusion"].values())
     assert counts["with_mask"] == counts["defective"] <= counts["regions"]
-    assert {path.name for path in run.figures.iterdir()} == {"typical.png", "worst.png", "scores.png", "roc.png", "pro.png"}
+    assert {path.name for path in run.figures.iterdir()} == {"typical.png", "worst.png", "scores.png",
+                                                             "roc.png", "pro.png"}
     assert all(min(Image.open(path).size) > 200 for path in run.figures.iterdir())
     rows = list(csv.DictReader((run.folder / "scores.csv").open()))
     assert len(rows) == counts["images"] and {row["kind"] for row in rows} == {"good", *metrics["per_defect"]}
@@ -122,7 +126,8 @@ def test_evaluate_writes_figures_and_numbers(run, tiny_data, capsys):
 def test_evaluating_twice_gives_the_same(run, no_figures):
     first = evaluate(run.folder, progress=False, device="cpu")
     again = evaluate(str(run.folder), batch=3, progress=False, device="cpu")
-    assert first["image_auroc"] == pytest.approx(again["image_auroc"]) and first["aupro"] == pytest.approx(again["aupro"], abs=1e-3)
+    assert (first["image_auroc"] == pytest.approx(again["image_auroc"])
+            and first["aupro"] == pytest.approx(again["aupro"], abs=1e-3))
 
 
 def test_summary_is_a_table(run, no_figures):
@@ -136,7 +141,8 @@ def test_without_masks_pixel_figures_are_null(run, data):
     shutil.rmtree(data / "hex_nut" / "ground_truth")
     metrics = evaluate(run, data=data, progress=False, device="cpu")
     saved = json.loads(run.metrics_file.read_text())
-    assert saved["pixel_auroc"] is saved["aupro"] is saved["pixel_best_f1"] is saved["baseline"]["aupro"] is None
+    assert saved["pixel_auroc"] is saved["aupro"] is saved["pixel_best_f1"] is saved["baseline"][
+        "aupro"] is None
     assert metrics["image_auroc"] is not None and "no mask" in metrics["notes"][0]
     assert {path.name for path in run.figures.iterdir()} == {"typical.png", "worst.png", "scores.png"}
     assert "-" in summary(metrics)
@@ -163,7 +169,8 @@ def test_a_mask_of_another_size_is_an_error(run, data):
         evaluate(run, data=data, progress=False, device="cpu")
 
 
-@pytest.mark.parametrize("keep, says", [("good", "all test images are good"), ("defects", "all test images are defective")])
+@pytest.mark.parametrize("keep, says",
+                         [("good", "all test images are good"), ("defects", "all test images are defective")])
 def test_one_class_only(run, data, keep, says):
     test = data / "hex_nut" / "test"
     for folder in test.iterdir():
@@ -186,7 +193,8 @@ def test_masks_are_shrunk_by_the_nearest_pixel(data):
     for batch in read_batches(items, (32, 32), batch=2):
         for item, mask in zip(batch.items, batch.masks):
             whole = read_mask(item.mask)
-            assert mask is None or mask.shape == (32, 32) and mask.float().mean() < 2 * whole.float().mean() + .01
+            assert (mask is None or mask.shape == (32, 32)
+                    and mask.float().mean() < 2 * whole.float().mean() + .01)
 
 
 def test_data_that_have_moved(run, data, tmp_path, no_figures):

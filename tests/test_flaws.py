@@ -8,8 +8,8 @@ import pytest
 import torch
 from scipy import ndimage
 
-from memseg_nb.flaws import (FILLS, KINDS, SOLID, THIN, ShapeBank, add_flaws, assure, blob, choose_fills, draw_shape,
-                             draw_strength, fill, relight, splat, wander)
+from memseg_nb.flaws import (FILLS, KINDS, SOLID, THIN, ShapeBank, add_flaws, assure, blob, choose_fills,
+                             draw_shape, draw_strength, fill, relight, splat, wander)
 from memseg_nb.products import render_product
 from memseg_nb.recipe import MemSegError
 
@@ -34,7 +34,8 @@ def products():
 def surfaces(size=(64, 64)):
     "What is hard to change visibly: black, white, grey, colours, black and white, noise"
     flat = [torch.tensor(rgb).float().view(3, 1, 1).expand(3, *size)
-            for rgb in ((0, 0, 0), (1, 1, 1), (.5, .5, .5), (1, 0, 0), (0, 1, 0), (1, 1, 0), (.02, 0, 0), (1, .99, 1))]
+            for rgb in ((0, 0, 0), (1, 1, 1), (.5, .5, .5), (1, 0, 0), (0, 1, 0), (1, 1, 0), (.02, 0, 0),
+                        (1, .99, 1))]
     checker = ((torch.arange(size[0])[:, None] + torch.arange(size[1])) % 2).float().expand(3, *size)
     return torch.stack([*flat, checker, torch.rand(3, *size, generator=generator())])
 
@@ -232,7 +233,8 @@ def test_a_level_is_added_multiplied_or_the_same_everywhere(products):
 def test_a_texture_comes_from_another_product(products):
     grey, foreign = products[1].mean(0), products[3:5].mean(1)
     for contents in alone("texture", grey, foreign=foreign):
-        alike = [torch.corrcoef(torch.stack([contents.flatten(), other.flatten()]))[0, 1] for other in foreign]
+        alike = [torch.corrcoef(torch.stack([contents.flatten(), other.flatten()]))[0, 1]
+                 for other in foreign]
         assert max(alike) > .99
 
 
@@ -247,13 +249,15 @@ def test_a_displaced_part_is_the_product_elsewhere(products):
     corner = torch.zeros(64, 64)
     corner[0, 0] = 1
     places = torch.stack([part.argmax() for part in alone("displaced", corner, count=200).flatten(1)])
-    assert min((places // 64).min(), (places % 64).min()) >= 3 and max((places // 64).max(), (places % 64).max()) <= 60
+    assert (min((places // 64).min(), (places % 64).min()) >= 3
+            and max((places // 64).max(), (places % 64).max()) <= 60)
 
 
 def test_a_blur_is_smoother_and_keeps_the_mean(products):
     grey = products[3].mean(0)
     contents = alone("blurred", grey, strength=0.)
-    assert (contents.std((1, 2)) < .8 * grey.std()).all() and (contents.mean((1, 2)) - grey.mean()).abs().max() < .02
+    assert ((contents.std((1, 2)) < .8 * grey.std()).all()
+            and (contents.mean((1, 2)) - grey.mean()).abs().max() < .02)
     plain = alone("blurred", torch.full((64, 64), .3), strength=.2)
     assert all(torch.allclose(part, part[0, 0], atol=1e-5) for part in plain)
     assert {round(part[0, 0].item(), 3) for part in plain} == {.3, .4}
@@ -350,13 +354,15 @@ def test_the_edge_of_a_shape_is_soft(monkeypatch):
 
 def test_black_and_white_go_where_there_is_room():
     shapes, nothing = torch.ones(2, 32, 32), torch.stack([torch.zeros(32, 32), torch.ones(32, 32)])
-    made = assure(nothing, nothing, shapes, torch.full((2, 1, 1), .05), torch.tensor([-1., 1.])[:, None, None])
+    made = assure(nothing, nothing, shapes, torch.full((2, 1, 1), .05),
+                  torch.tensor([-1., 1.])[:, None, None])
     assert torch.allclose(made[0], torch.tensor(.1)) and torch.allclose(made[1], torch.tensor(.9))
 
 
 def test_a_change_that_is_large_enough_is_left_alone():
     grey, filled = torch.full((1, 32, 32), .5), torch.full((1, 32, 32), .7)
-    assert torch.equal(assure(grey, filled, torch.ones(1, 32, 32), torch.full((1, 1, 1), .1), torch.ones(1, 1, 1)), filled)
+    assert torch.equal(
+        assure(grey, filled, torch.ones(1, 32, 32), torch.full((1, 1, 1), .1), torch.ones(1, 1, 1)), filled)
 
 
 # Colour
@@ -375,7 +381,8 @@ def test_grey_stays_grey(bank, products):
     grey = products.mean(1, True).expand(-1, 3, -1, -1)
     shapes, kinds = bank.sample(len(grey), generator())
     made, _ = add_flaws(grey, shapes, kinds, products, generator())
-    assert torch.allclose(made[:, 0], made[:, 1], atol=1e-5) and torch.allclose(made[:, 0], made[:, 2], atol=1e-5)
+    assert (torch.allclose(made[:, 0], made[:, 1], atol=1e-5)
+            and torch.allclose(made[:, 0], made[:, 2], atol=1e-5))
 
 
 # Mistakes

@@ -7,8 +7,8 @@ from scipy import ndimage
 from skimage import morphology
 from skimage.filters import threshold_otsu
 
-from memseg_nb.foreground import (Rule, any_pixel, choose_method, fill, foreground, grey, histogram, judge, open_close,
-                                  otsu, parse_rule, two_classes)
+from memseg_nb.foreground import (Rule, any_pixel, choose_method, fill, foreground, grey, histogram, judge,
+                                  open_close, otsu, parse_rule, two_classes)
 from memseg_nb.products import PRODUCTS, render_product
 from memseg_nb.recipe import MemSegError
 
@@ -111,7 +111,8 @@ def test_fill_takes_what_is_surrounded_and_nothing_else():
 @pytest.mark.parametrize("share", [0, .004, .05, .5, 1])
 def test_fill_is_what_four_running_sums_say(size, share):
     mask = torch.rand(3, *size, generator=torch.Generator().manual_seed(0)) < share
-    sees = [flip(flip(mask).cumsum(axis)) > 0 for axis in (1, 2) for flip in (lambda x: x, lambda x, a=axis: x.flip(a))]
+    sees = [flip(flip(mask).cumsum(axis)) > 0 for axis in (1, 2)
+            for flip in (lambda x: x, lambda x, a=axis: x.flip(a))]
     assert torch.equal(fill(mask), mask | (sees[0] & sees[1] & sees[2] & sees[3]))
 
 

@@ -142,7 +142,8 @@ def test_pickling_keeps_the_size():
 
 
 def test_specimens_are_alike_and_products_are_not():
-    images = np.array([[formula_product(seed, (64, 64)).draw(rng(seed, k)) for k in range(2)] for seed in range(40)])
+    images = np.array([[formula_product(seed, (64, 64)).draw(rng(seed, k)) for k in range(2)]
+                       for seed in range(40)])
     within = np.abs(images[:, 0] - images[:, 1]).mean()
     between = np.abs(images[:, None, 0] - images[None, :, 1]).mean()
     assert between > 2 * within > 0
@@ -180,7 +181,8 @@ def test_some_surfaces_have_bars_at_equal_distances():
     assert .08 < len(barred) / len(surfaces) < .22
     for product in barred:
         x = np.linspace(-1, 1, 2000)
-        profiles = [sum(part.distance(*point) < 0 for part in product.parts) for point in ((x, .77), (.77, x))]
+        profiles = [sum(part.distance(*point) < 0 for part in product.parts)
+                    for point in ((x, .77), (.77, x))]
         starts = [np.flatnonzero(np.diff(profile.astype(int)) > 0) for profile in profiles]
         count = len(product.parts)
         assert any(len(start) == count and np.ptp(np.diff(start)) <= 2 for start in starts)
@@ -213,7 +215,7 @@ def test_size_changes_sharpness_only():
 def test_nothing_of_the_embedded_products_is_used():
     "What is trained on formulas is judged on the embedded products: it must not have seen how they are made"
     code = ("import sys; import memseg_nb.episodes; names = {m.split('.')[-1] for m in sys.modules if "
-            "m.startswith('memseg_nb.')}; print(names & {'render', 'products', 'objects', 'surfaces', 'damage', "
-            "'fabric', 'electronics', 'artwork', 'shapes', 'textures', 'patterns'})")
+            "m.startswith('memseg_nb.')}; print(names & {'render', 'products', 'objects', 'surfaces', "
+            "'damage', 'fabric', 'electronics', 'artwork', 'shapes', 'textures', 'patterns'})")
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert run.stdout.strip() == "set()", run.stdout + run.stderr

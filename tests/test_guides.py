@@ -19,7 +19,8 @@ each_text = pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.stem)
 def test_links_lead_somewhere(path):
     text = re.sub(r"```.*?```", "", path.read_text(), flags=re.DOTALL)
     links = re.findall(r"\]\(([^)]+)\)", text)
-    missing = [link for link in links if not link.startswith("http") and not (GUIDES / link.partition("#")[0]).exists()]
+    missing = [link for link in links if not link.startswith("http")
+               and not (GUIDES / link.partition("#")[0]).exists()]
     assert not missing and not [word for word in ("work", "root", "home") if f"/{word}/" in text]
 
 
@@ -36,7 +37,8 @@ def test_exercises_that_are_named_exist(path):
 
 
 def test_every_widget_has_a_question_for_the_class():
-    asked = (GUIDES / "lecturers.md").read_text().split("### Questions to ask with a widget")[1].split("\n## ")[0]
+    asked = (GUIDES / "lecturers.md").read_text().split("### Questions to ask with a widget")[1].split(
+        "\n## ")[0]
     rows = [row.split("|") for row in re.findall(r"^\|.*\|$", asked, re.MULTILINE)[2:]]
     assert all(ask.strip() and answer.strip() for _, ask, _, answer, _ in rows)
     assert {re.match(r" `(\w+)", row[2])[1] for row in rows} == set(widgets.__all__)
@@ -45,7 +47,8 @@ def test_every_widget_has_a_question_for_the_class():
 def test_chapters_lead_to_glossary_and_notation():
     for path in sorted(GUIDES.parent.glob("[0-9]*.ipynb")):
         text = path.read_text()
-        assert "## Exercises" not in text or ("guides/glossary.md" in text and "guides/notation.md" in text), path.name
+        assert "## Exercises" not in text or (
+            "guides/glossary.md" in text and "guides/notation.md" in text), path.name
 
 
 def symbols(text):
@@ -90,9 +93,12 @@ def test_the_table_of_chapters_holds_what_the_chapters_say():
 def test_the_table_counts_what_is_there():
     perlin = next(one for one in chapters() if one.name == "22c_playgrounds")
     cells = json.loads((GUIDES.parent / "22c_playgrounds.ipynb").read_text())["cells"]
-    assert perlin.cells == len(cells) and perlin.prose == sum(c["cell_type"] == "markdown" for c in cells) / len(cells)
+    assert (perlin.cells == len(cells)
+            and perlin.prose == sum(c["cell_type"] == "markdown" for c in cells) / len(cells))
     assert perlin.exercises == ["22c.1"] and {"PerlinPlayground", "AnomalyStudio"} <= set(perlin.widgets)
-    assert widgets_in("Explore('?', look)\nx = PerlinPlayground((8, 8)).set(a=1)\nThresholdExplorer.of_run(run)") == ["Explore", "ThresholdExplorer", "PerlinPlayground"]
+    assert widgets_in(
+        "Explore('?', look)\nx = PerlinPlayground((8, 8)).set(a=1)\nThresholdExplorer.of_run(run)"
+    ) == ["Explore", "ThresholdExplorer", "PerlinPlayground"]
     assert widgets_in("class Explore: pass\nwords = 'Explore()'\nother.Explore()") == []
 
 
@@ -101,7 +107,8 @@ def test_the_figures_of_the_assignment_are_those_of_its_solution():
     printed = "".join("".join(o.get("text", [])) for c in cells for o in c.get("outputs", []))
     naive, local, kinds = re.search(r"all: obvious (\d+) of (\d+), local (\d+)", printed).group(1, 3, 2)
     text = (GUIDES / "lecturers.md").read_text()
-    assert f"finds {naive} of {kinds} stowaways, a local comparison {local} of {kinds} (by chance it would be about {round(int(kinds) / 12)})" in text
+    assert (f"finds {naive} of {kinds} stowaways, a local comparison {local} of {kinds} (by chance it would "
+            f"be about {round(int(kinds) / 12)})" in text)
 
 
 def test_the_rubric_adds_up():
@@ -119,10 +126,12 @@ def test_chapters_get_their_exercises_before_the_summary_once():
     text = exercises_of("03_perlin")
     assert text.startswith("## Exercises") and "3.1" in text and "(exercises/01_simulation.ipynb)" in text
     cells = [{"cell_type": "code", "source": ["## Summary"]},
-             {"cell_type": "markdown", "source": ["## Paper and code\n", "| a |\n", "\n", "## Summary\n", "\n", "End."]}]
+             {"cell_type": "markdown",
+              "source": ["## Paper and code\n", "| a |\n", "\n", "## Summary\n", "\n", "End."]}]
     once = with_exercises(cells, text)
     joined = "".join(once[1]["source"])
-    assert joined.index("## Paper") < joined.index("## Exercises") < joined.index("## Summary") and joined.endswith("End.")
+    assert (joined.index("## Paper") < joined.index("## Exercises") < joined.index("## Summary")
+            and joined.endswith("End."))
     assert with_exercises(once, text) == once and once[0] == cells[0]
     changed = "".join(with_exercises(once, "## Exercises\n\nother\n\n")[1]["source"])
     assert "other" in changed and "3.1" not in changed and changed.count("## Exercises") == 1
@@ -130,7 +139,8 @@ def test_chapters_get_their_exercises_before_the_summary_once():
 
 def test_chapters_that_list_exercises_list_all_of_theirs():
     for one in chapters():
-        prose = "\n".join("".join(c["source"]) for c in json.loads((GUIDES.parent / f"{one.name}.ipynb").read_text())["cells"]
+        prose = "\n".join("".join(c["source"])
+                          for c in json.loads((GUIDES.parent / f"{one.name}.ipynb").read_text())["cells"]
                           if c["cell_type"] == "markdown")
         listed = exercises_of(one.name) in prose if one.exercises else True
         assert listed or "## Exercises" not in prose, f"python tests/make_guides.py --chapters {one.name}"

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 import memseg_nb
-from memseg_nb.ledger import (METHOD, Row, choose, gaps, ledger, markdown, of_method, read_settings, read_tables,
-                              setting_verdict, split_cells, verdict)
+from memseg_nb.ledger import (METHOD, Row, choose, gaps, ledger, markdown, of_method, read_settings,
+                              read_tables, setting_verdict, split_cells, verdict)
 from memseg_nb.recipe import MemSegError, flatten, load_recipe
-from memseg_nb.references import (find_function, find_repository, index_callers, index_tests, reach, read_code,
-                                  read_library, read_tests)
+from memseg_nb.references import (find_function, find_repository, index_callers, index_tests, reach,
+                                  read_code, read_library, read_tests)
 from memseg_nb.references import tests_of as find_tests
 
 VERDICTS = {"as the paper", "deviates", "unspecified, we chose", "not in the paper"}
@@ -35,16 +35,21 @@ def test_every_symbol_has_a_row_a_function_and_a_test(rows):
 
 def test_rows_are_chosen_by_verdict_and_chapter(rows):
     chosen = choose(rows, "unspecified, we chose", "08_memory")
-    assert chosen == [row for row in rows if row.chapter == "08_memory" and row.status == "unspecified, we chose"] != []
-    assert sum(len(choose(rows, kind)) for kind in VERDICTS) == len(rows) and choose(rows, "deviates", "no such") == []
+    assert chosen == [
+        row for row in rows if row.chapter == "08_memory" and row.status == "unspecified, we chose"] != []
+    assert (sum(len(choose(rows, kind)) for kind in VERDICTS) == len(rows)
+            and choose(rows, "deviates", "no such") == [])
 
 
 def test_the_list_of_symbols_is_the_methods():
     named = " ".join(METHOD)
-    for symbol in ("$I$", "$P$", "$T$", "M_P", "M_I", "M = M_P", "I_n", "delta", "I_A", "$N$", "$MI$", "$II$", "$DI$", "$i^*$",
-                   "$DI^*$", "$CI$", "$M_1$", "$M_2$", "$M_3$", "coordinate attention", "F_l", "odot M_l", "skips",
+    for symbol in ("$I$", "$P$", "$T$", "M_P", "M_I", "M = M_P", "I_n", "delta", "I_A", "$N$", "$MI$", "$II$",
+                   "$DI$", "$i^*$",
+                   "$DI^*$", "$CI$", "$M_1$", "$M_2$", "$M_3$", "coordinate attention", "F_l", "odot M_l",
+                   "skips",
                    "hat S", "L_{l1}", "L_f", "gamma", "alpha_t", "lambda_l", "4 + 4", "cosine", "SGD", "2700",
-                   "image score", "image AUROC", "pixel AUROC", "AUPRO to 0.3", "PRO", "threshold", "DTD", "frozen"):
+                   "image score", "image AUROC", "pixel AUROC", "AUPRO to 0.3", "PRO", "threshold", "DTD",
+                   "frozen"):
         assert symbol in named, symbol
 
 
@@ -63,7 +68,8 @@ def test_every_verdict_is_one_of_four(rows):
 
 
 def test_every_chapter_has_rows(rows):
-    chapters = {path.stem for path in (find_repository() / "nbs").glob("*.ipynb") if "## Paper and code" in path.read_text()}
+    chapters = {path.stem for path in (find_repository() / "nbs").glob("*.ipynb")
+                if "## Paper and code" in path.read_text()}
     assert chapters == {row.chapter for row in rows} - {"settings.ini"}
 
 
@@ -90,7 +96,8 @@ def test_a_symbol_without_a_row(rows):
 def test_a_function_that_does_not_exist_and_one_without_a_test(rows):
     rows = [row for row in rows if row.chapter == "03_perlin"]
     row = rows[0]
-    assert any(gap.endswith("there is no perlin.nothing") for gap in gaps([replace(row, functions=("perlin.nothing?",))]))
+    assert any(gap.endswith("there is no perlin.nothing")
+               for gap in gaps([replace(row, functions=("perlin.nothing?",))]))
     lonely = replace(row, tests=(), status="as the paper", functions=("perlin.perlin",))
     assert any(gap.endswith("no test of perlin.perlin") for gap in gaps([lonely]))
     assert not any("no test" in gap for gap in gaps([replace(lonely, status="not in the paper")]))
@@ -136,16 +143,20 @@ def test_setting_verdict(tag, value, expected):
 
 
 def test_settings_of_a_file(tmp_path, library):
-    (tmp_path / "s.ini").write_text("[loss]\n# One\n# and two.   [paper: 0.6]\nl1 = 0.6\nfocal = 0.3\n\n# Alone\ngamma = 4\n")
+    (tmp_path / "s.ini").write_text("[loss]\n# One\n# and two.   [paper: 0.6]\nl1 = 0.6\nfocal = 0.3\n\n"
+                                    "# Alone\ngamma = 4\n")
     l1, focal, gamma = read_settings(tmp_path / "s.ini", library)
-    assert (l1.symbol, l1.where, l1.remark, l1.status) == ("`loss.l1 = 0.6`", "paper: 0.6", "One and two.", "as the paper")
+    assert (l1.symbol, l1.where, l1.remark, l1.status) == (
+        "`loss.l1 = 0.6`", "paper: 0.6", "One and two.", "as the paper")
     assert focal.status == "deviates" and gamma.where == "" and "losses.memseg_loss" in gamma.functions
 
 
 def test_tables_of_a_folder(tmp_path):
-    text = "## Paper and code\n\n| what | function | |\n|---|---|---|\n| $x$ | `a.b` and `c` | ours |\n\n## Summary\n| no | no | no |\n"
+    text = ("## Paper and code\n\n| what | function | |\n|---|---|---|\n| $x$ | `a.b` and `c` | ours |\n\n"
+            "## Summary\n| no | no | no |\n")
     (tmp_path / "01_x.ipynb").write_text(
-        '{"cells": [{"cell_type": "markdown", "source": [' + ", ".join(f'"{line}\\n"' for line in text.split("\n")) + "]}]}")
+        '{"cells": [{"cell_type": "markdown", "source": ['
+        + ", ".join(f'"{line}\\n"' for line in text.split("\n")) + "]}]}")
     assert read_tables(tmp_path) == [Row("$x$", "", ("a.b", "c"), "not in the paper", "ours", "01_x")]
 
 

@@ -80,7 +80,8 @@ def test_shapes(match, difference, pooling):
     found = filled(random_features(5, 1), match, difference, pooling)(random_features(2, 0))
     assert found.index.shape == ((2,) if match == "joint" else (2, 3)) and found.index.dtype == torch.int64
     assert found.distances.shape == ((2, 5) if match == "joint" else (2, 3, 5))
-    assert [tuple(level.shape) for level in found.difference] == [(2, 64, 8, 16), (2, 128, 4, 8), (2, 256, 2, 4)]
+    assert [tuple(level.shape) for level in found.difference] == [
+        (2, 64, 8, 16), (2, 128, 4, 8), (2, 256, 2, 4)]
     assert all(level.dtype == torch.float32 and level.min() >= 0 for level in found.difference)
 
 
@@ -141,7 +142,8 @@ def test_blocks_change_nothing(difference, block):
     ours, theirs = torch.randn((3, 1000), generator=generator), torch.randn((5, 1000), generator=generator)
     order = 1 if difference == "absolute" else 2
     expected = torch.cdist(ours.double(), theirs.double(), p=order) ** order
-    torch.testing.assert_close(distances(ours, theirs, difference, block).double(), expected, rtol=1e-5, atol=0)
+    torch.testing.assert_close(distances(ours, theirs, difference, block).double(), expected, rtol=1e-5,
+                               atol=0)
 
 
 class Largest(TorchDispatchMode):
@@ -206,7 +208,8 @@ def test_pooling(side, size):
     maps = torch.randn((2, 3, *size), generator=torch.Generator().manual_seed(0))
     before = maps.clone()
     torch.testing.assert_close(pool(maps, side), naive_pool(maps, side), rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(pool(maps, side), F.avg_pool2d(maps, side, 1, side // 2, count_include_pad=False))
+    torch.testing.assert_close(pool(maps, side),
+                               F.avg_pool2d(maps, side, 1, side // 2, count_include_pad=False))
     assert torch.equal(maps, before)
 
 
@@ -226,7 +229,8 @@ def test_forced_index_joint():
     free = memory(features)
     forced = memory(features, index=torch.tensor([3, 0, 2]))
     assert forced.index.tolist() == [3, 0, 2] and torch.equal(forced.distances, free.distances)
-    torch.testing.assert_close(forced.difference[1][0], (pool(samples.layer2)[3] - pool(features.layer2)[0]).abs())
+    torch.testing.assert_close(forced.difference[1][0],
+                               (pool(samples.layer2)[3] - pool(features.layer2)[0]).abs())
     assert memory(features, index=2).index.tolist() == [2, 2, 2]
     assert all(map(torch.equal, memory(features, index=free.index).difference, free.difference))
 
@@ -278,7 +282,8 @@ def test_state_dict_round_trip(before):
     fresh.load_state_dict({name: value.clone() for name, value in state.items()})
     assert fresh["memory"].samples == 3
     ours, theirs = fresh["memory"](features), network["memory"](features)
-    assert torch.equal(ours.distances, theirs.distances) and all(map(torch.equal, ours.difference, theirs.difference))
+    assert (torch.equal(ours.distances, theirs.distances)
+            and all(map(torch.equal, ours.difference, theirs.difference)))
     assert all(map(torch.equal, fresh["memory"].spread(), network["memory"].spread()))
 
 
@@ -295,7 +300,8 @@ def test_an_empty_memory_round_trips():
 
 
 @pytest.mark.parametrize("change, message", [
-    ({"layer2": torch.zeros(4, 128, 4, 8)}, "as many samples"), ({"layer2": torch.zeros(3)}, "as many samples"),
+    ({"layer2": torch.zeros(4, 128, 4, 8)}, "as many samples"),
+    ({"layer2": torch.zeros(3)}, "as many samples"),
     ({"layer2": None}, "Missing key"), ({"layer4": torch.zeros(3)}, "Unexpected key")])
 def test_state_dicts_that_do_not_fit(change, message):
     state = {**filled(random_features(3, 0)).state_dict(), **change}
@@ -336,7 +342,8 @@ def test_spread_of_one_sample():
 
 # --- errors
 
-@pytest.mark.parametrize("options", [dict(match="both"), dict(difference="cubed"), dict(pooling=2), dict(pooling=0)])
+@pytest.mark.parametrize("options",
+                         [dict(match="both"), dict(difference="cubed"), dict(pooling=2), dict(pooling=0)])
 def test_options_that_do_not_exist(options):
     with pytest.raises(MemSegError, match="expected"):
         Memory(**options)
@@ -349,7 +356,8 @@ def test_an_empty_memory_says_so():
 
 
 def test_another_image_size_is_an_error():
-    with pytest.raises(MemSegError, match=r"layer1 \(1, 64, 16, 16\) do not fit the memory's \(2, 64, 8, 16\)"):
+    with pytest.raises(MemSegError,
+                       match=r"layer1 \(1, 64, 16, 16\) do not fit the memory's \(2, 64, 8, 16\)"):
         filled(random_features(2, 0))(random_features(1, 0, 64, 64))
 
 
@@ -358,7 +366,8 @@ def test_another_image_size_is_an_error():
 @pytest.mark.skipif(not shutil.which("g++"), reason="needs a C++ compiler")
 @pytest.mark.parametrize("match, difference", list(zip(MATCHES, KINDS)))
 def test_the_compiled_search_finds_the_same(match, difference):
-    samples = Features(*(torch.cat([level, level]) for level in random_features(3, 2)))  # ties: 0 = 3, 1 = 4, 2 = 5
+    # ties: 0 = 3, 1 = 4, 2 = 5
+    samples = Features(*(torch.cat([level, level]) for level in random_features(3, 2)))
     memory, features = filled(samples, match, difference), random_features(5, 3)
     other = Features(*(level.bfloat16() for level in random_features(1, 4)))
     expected, of_one, forced = memory(features), memory(other), memory(features, 4)
@@ -367,7 +376,8 @@ def test_the_compiled_search_finds_the_same(match, difference):
     assert torch.equal(found.index, expected.index) and found.index.max() <= 2
     torch.testing.assert_close(found.distances, expected.distances, rtol=1e-5, atol=0)
     torch.testing.assert_close(found.difference, expected.difference)
-    assert torch.equal(memory(other).index, of_one.index) and torch.equal(memory(features, 4).index, forced.index)
+    assert (torch.equal(memory(other).index, of_one.index)
+            and torch.equal(memory(features, 4).index, forced.index))
     assert copy.deepcopy(memory)(samples).distances.diagonal(dim1=0, dim2=-1).max() == 0
 
 
@@ -387,7 +397,8 @@ def test_no_compiler_is_said(monkeypatch):
 
 
 def test_channels_last_stays_so():
-    features = Features(*(level.contiguous(memory_format=torch.channels_last) for level in random_features(2, 0)))
+    features = Features(*(level.contiguous(memory_format=torch.channels_last)
+                          for level in random_features(2, 0)))
     found = filled(random_features(3, 1))(features)
     assert all(level.is_contiguous(memory_format=torch.channels_last) for level in found.difference)
     assert torch.equal(found.distances, filled(random_features(3, 1))(random_features(2, 0)).distances)
@@ -401,7 +412,8 @@ def test_bfloat16_autocast_searches_in_float32():
     full = memory(encoder(images))
     with torch.autocast("cpu", torch.bfloat16):
         half = memory(encoder(images))
-    assert half.distances.dtype == torch.float32 and all(level.dtype == torch.float32 for level in half.difference)
+    assert (half.distances.dtype == torch.float32
+            and all(level.dtype == torch.float32 for level in half.difference))
     assert half.index[:4].tolist() == [0, 1, 2, 3]
     others = full.distances[4:]
     assert ((half.distances[4:] - others).abs() / others).max() < 0.1

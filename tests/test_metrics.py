@@ -7,8 +7,8 @@ import torch
 from scipy import ndimage
 from sklearn.metrics import f1_score, roc_auc_score, roc_curve
 
-from memseg_nb.metrics import (PixelMetrics, area, best_f1, exact_rates, image_auroc, image_score, label_regions, merge,
-                               rank, rank_score, rates)
+from memseg_nb.metrics import (PixelMetrics, area, best_f1, exact_rates, image_auroc, image_score,
+                               label_regions, merge, rank, rank_score, rates)
 from memseg_nb.recipe import MemSegError
 
 
@@ -36,7 +36,8 @@ def slow_aupro(maps, masks, limit):
         regions += [maps[k][labels == n] for n in range(1, count + 1)]
     fpr, pro = [0.], [0.]
     for threshold in np.unique(maps)[::-1]:
-        x, y = (maps[~masks] >= threshold).mean(), np.mean([(region >= threshold).mean() for region in regions])
+        x, y = (maps[~masks] >= threshold).mean(), np.mean(
+            [(region >= threshold).mean() for region in regions])
         if x > limit:
             pro.append(pro[-1] + (y - pro[-1]) * (limit - fpr[-1]) / (x - fpr[-1]))
             fpr.append(limit)
@@ -50,7 +51,8 @@ def slow_aupro(maps, masks, limit):
 @pytest.mark.parametrize("strength, spread", [(2., 1.5), (12., 4.), (0., 1.)])
 def test_pixel_auroc_is_that_of_scikit_learn(seed, strength, spread):
     maps, masks = some_maps(seed, strength=strength, spread=spread)
-    assert measured(maps, masks).auroc() == pytest.approx(roc_auc_score(masks.ravel(), maps.ravel()), abs=1e-5)
+    assert measured(maps, masks).auroc() == pytest.approx(
+        roc_auc_score(masks.ravel(), maps.ravel()), abs=1e-5)
 
 
 @pytest.mark.parametrize("squeeze", [1., 1e-3, 0.])
@@ -82,7 +84,8 @@ def test_aupro_is_a_weighted_roc(seed, limit):
     maps, masks = some_maps(seed, size=96)
     labels, count = label_regions(masks)
     weights = np.where(masks, 1 / np.bincount(labels.ravel())[labels], 1.)
-    fpr, tpr, _ = roc_curve(masks.ravel(), maps.ravel(), sample_weight=weights.ravel(), drop_intermediate=False)
+    fpr, tpr, _ = roc_curve(masks.ravel(), maps.ravel(), sample_weight=weights.ravel(),
+                            drop_intermediate=False)
     assert measured(maps, masks, limit).aupro() == pytest.approx(area(fpr, tpr, limit), abs=1e-5)
 
 
@@ -102,7 +105,8 @@ def test_numbers_by_hand():
     assert metrics.aupro() == pytest.approx((.25 * .5 + .05) / .3)
     assert metrics.auroc() == pytest.approx(.25 * .75 + .75)
     f1, threshold = metrics.best_f1()
-    assert f1 == pytest.approx(6 / 7) and threshold <= np.float32(.9) < threshold * 1.001  # 3 found of 4, no false one
+    # 3 found of 4, no false one
+    assert f1 == pytest.approx(6 / 7) and threshold <= np.float32(.9) < threshold * 1.001
 
 
 @pytest.mark.parametrize("limit", [.3, 1.])
@@ -154,7 +158,8 @@ def test_ranks_keep_the_order_and_know_the_way_back():
     assert (lowest <= scores).all() and (rank(lowest) == ranks).all()
     below = np.nextafter(lowest, np.float32(-1))[lowest > 0]
     assert (rank(below) < ranks[lowest > 0]).all()
-    assert len(np.unique(rank(1 - 2. ** -np.arange(1, 25, dtype=np.float32)))) == 24, "confident scores don't tie"
+    assert len(np.unique(rank(1 - 2. ** -np.arange(1, 25, dtype=np.float32)))) == 24, (
+        "confident scores don't tie")
 
 
 def test_ranks_leave_their_input_alone():
@@ -172,7 +177,8 @@ def test_batches_give_what_one_pass_gives_and_need_no_more_memory():
     size = sum(value.nbytes for value in vars(parts).values() if isinstance(value, np.ndarray))
     assert size == sum(v.nbytes for v in vars(PixelMetrics()).values() if isinstance(v, np.ndarray)) < 6e6
     for other in (parts, merge(merged)):
-        assert (other.auroc(), other.aupro(), other.best_f1()) == (whole.auroc(), whole.aupro(), whole.best_f1())
+        assert (other.auroc(), other.aupro(), other.best_f1()) == (
+            whole.auroc(), whole.aupro(), whole.best_f1())
 
 
 def test_best_f1_of_the_pixels_is_reached_at_its_threshold():
@@ -218,7 +224,8 @@ def test_image_score_is_the_mean_of_the_highest():
     highest = maps.flatten(1).sort(descending=True).values[:, :100].mean(1)
     assert torch.allclose(image_score(maps), highest)
     assert torch.allclose(image_score(maps, 0.), maps.flatten(1).max(1).values)
-    assert torch.allclose(image_score(maps[:, :128, :128]), maps[:, :128, :128].flatten(1).topk(25).values.mean(1))
+    assert torch.allclose(image_score(maps[:, :128, :128]),
+                          maps[:, :128, :128].flatten(1).topk(25).values.mean(1))
 
 
 def test_a_hundred_maps_take_no_time():

@@ -155,8 +155,8 @@ def test_a_training_step_leaves_the_frozen_half_as_it_was():
         model(images(4, seed=seed)).square().mean().backward()
         optimiser.step()
     after = model.state_dict()
-    kept = ("encoder.conv1", "encoder.bn1", "encoder.layer1", "encoder.layer2", "encoder.layer3", "encoder.exposure", "memory",
-            "unit")
+    kept = ("encoder.conv1", "encoder.bn1", "encoder.layer1", "encoder.layer2", "encoder.layer3",
+            "encoder.exposure", "memory", "unit")
     for name, value in before.items():
         assert torch.equal(value, after[name]) == name.startswith(kept), name
 

@@ -7,6 +7,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from lesson_contract import WIDTH, too_wide
 
 ROOT = Path(__file__).parents[1]
 
@@ -15,7 +16,8 @@ ROOT = Path(__file__).parents[1]
 def wheel(tmp_path_factory):
     "The wheel, built from the repository"
     out = tmp_path_factory.mktemp("dist")
-    subprocess.run([sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(ROOT)],
+    subprocess.run([sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out),
+                    str(ROOT)],
                    check=True, capture_output=True)
     return next(out.glob("*.whl"))
 
@@ -32,9 +34,12 @@ def test_wheel_runs_away_from_the_repository(wheel, tmp_path):
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site"), "OMP_NUM_THREADS": "1"}
     where = "import memseg_nb, memseg_nb.recipe as r; print(memseg_nb.__file__); print(r.shipped_path())"
-    done = subprocess.run([sys.executable, "-c", where], cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert all(line.startswith(str(tmp_path / "site")) for line in done.stdout.split()), done.stdout + done.stderr
-    small = ["--size", "64", "--steps", "2", "--weights", "random", "--set", "training.workers=0", "--set", "memory.samples=5"]
+    done = subprocess.run([sys.executable, "-c", where], cwd=tmp_path, env=environment, capture_output=True,
+                          text=True)
+    assert all(line.startswith(str(tmp_path / "site"))
+               for line in done.stdout.split()), done.stdout + done.stderr
+    small = ["--size", "64", "--steps", "2", "--weights", "random", "--set", "training.workers=0", "--set",
+             "memory.samples=5"]
     demo = subprocess.run([sys.executable, "-m", "memseg_nb.cli", "demo", "--out", "demo", *small],
                           cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert demo.returncode == 0, demo.stderr
@@ -44,7 +49,8 @@ def test_wheel_runs_away_from_the_repository(wheel, tmp_path):
 def tracked():
     "The text files of the repository"
     try:
-        listed = subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True).stdout.split("\n")
+        listed = subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_output=True,
+                                text=True).stdout.split("\n")
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("not a git checkout")
     return [ROOT / name for name in listed if name and not name.endswith(".png") and (ROOT / name).is_file()]
@@ -55,11 +61,21 @@ def test_no_machine_and_no_big_file_in_the_repository():
     assert len(paths) > 50
     for path in paths:
         if path.suffix == ".safetensors":  # the weights, see tests/test_weights.py
-            assert path.parent.name == "weights" and not re.search(rb"/work/|/root/|/home/\w", path.read_bytes()[:100_000])
+            assert (path.parent.name == "weights"
+                    and not re.search(rb"/work/|/root/|/home/\w", path.read_bytes()[:100_000]))
             continue
         assert path.stat().st_size < 2_000_000, path
         if path.name != Path(__file__).name and path.name != "test_notebooks.py":
             assert not re.search(r"/work/|/root/|(?<!\w)/home/\w", path.read_text(encoding="utf-8")), path
+
+
+@pytest.mark.parametrize("folder", ["tests", "docs"])
+def test_python_files_are_not_too_wide(folder):
+    "The library's are made from cells, see tests/test_notebooks.py"
+    paths = [path for path in sorted((ROOT / folder).rglob("*.py")) if "node_modules" not in path.parts]
+    wide = [f"{path.relative_to(ROOT)}, line {row}" for path in paths
+            for row in too_wide(path.read_text(encoding="utf-8"))]
+    assert paths and not wide, f"over {WIDTH} characters: {'; '.join(wide)}"
 
 
 def test_constraints_are_names_and_versions_only():

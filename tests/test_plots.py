@@ -55,7 +55,8 @@ def test_every_figure_can_be_drawn(figure):
 
 def test_no_global_state():
     assert "matplotlib.pyplot" not in sys.modules or not matplotlib.pyplot.get_fignums()
-    code = "import sys, memseg_nb.plots as p; p.as_png(p.grid([[[0., 1.]]])); assert 'matplotlib.pyplot' not in sys.modules"
+    code = ("import sys, memseg_nb.plots as p; p.as_png(p.grid([[[0., 1.]]])); assert 'matplotlib.pyplot' "
+            "not in sys.modules")
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -90,7 +91,8 @@ def test_same_figure_same_bytes():
 
 
 def test_a_small_palette_keeps_white_white_and_ramps_smooth():
-    figure = plots.grid([RNG.random((3, 300, 300)), np.tile(np.linspace(0, 1, 256), (64, 1))], cmap="gray", size=3.)
+    figure = plots.grid([RNG.random((3, 300, 300)), np.tile(np.linspace(0, 1, 256), (64, 1))], cmap="gray",
+                        size=3.)
     small, full = (np.asarray(Image.open(io.BytesIO(plots.as_png(figure, small=small))).convert("RGB"), float)
                    for small in (True, False))
     assert (small[(full == 255).all(2)] == 255).all()

@@ -11,7 +11,8 @@ from memseg_nb import pretraining
 from memseg_nb.checkpoints import load_state, save_state
 from memseg_nb.encoder import EXPOSURES, Encoder, load_encoder
 from memseg_nb.model import build_model, warm_start
-from memseg_nb.pretraining import (Plan, Pretraining, half, held_out_precision, network_file, pretrain, schedule)
+from memseg_nb.pretraining import (Plan, Pretraining, half, held_out_precision, network_file, pretrain,
+                                   schedule)
 from memseg_nb.recipe import MemSegError, load_recipe
 
 TINY = dict(minutes=.04, size=64, products=(2, 1), memory=(1, 2), queries=(2, 2), frozen=.9)
@@ -48,18 +49,21 @@ def press(stage, step):
 
 # ---- plan and schedule ----
 
-@pytest.mark.parametrize("wrong, says", [(dict(minutes=0.), "0.0 minutes"), (dict(minutes=float("nan")), "nan minutes"),
-                                         (dict(encoder_share=0.), "both stages need time"),
-                                         (dict(encoder_share=1.), "both stages need time"), (dict(size=100), "100")])
+@pytest.mark.parametrize("wrong, says",
+                         [(dict(minutes=0.), "0.0 minutes"), (dict(minutes=float("nan")), "nan minutes"),
+                          (dict(encoder_share=0.), "both stages need time"),
+                          (dict(encoder_share=1.), "both stages need time"), (dict(size=100), "100")])
 def test_plans_that_cannot_be(wrong, says):
     with pytest.raises(MemSegError, match=says): Plan(**{**TINY, **wrong})
 
 
 def test_schedule():
     rate, ease = zip(*[schedule(PLAN, 0, 1000, fraction) for fraction in (0, .335, .67, 1)])
-    assert rate[0] == PLAN.rates[0] and abs(rate[-1] - .01 * PLAN.rates[0]) < 1e-9 and list(rate) == sorted(rate)[::-1]
+    assert (rate[0] == PLAN.rates[0] and abs(rate[-1] - .01 * PLAN.rates[0]) < 1e-9
+            and list(rate) == sorted(rate)[::-1])
     assert [round(one, 6) for one in ease] == [1, .5, 0, 0]
-    assert schedule(PLAN, 1, 0, 0)[0] == PLAN.rates[1] / 100 and schedule(PLAN, 1, 49, 0)[0] == PLAN.rates[1] / 2
+    assert (schedule(PLAN, 1, 0, 0)[0] == PLAN.rates[1] / 100
+            and schedule(PLAN, 1, 49, 0)[0] == PLAN.rates[1] / 2)
     assert schedule(PLAN, 1, 0, .3)[1] == 0
 
 
@@ -98,7 +102,8 @@ def test_the_encoder_s_file_loads(done):
     assert record.used == "file" and abs(encoder.exposure.item() - EXPOSURES["mean"]) < 1e-6
     assert not any(name.startswith("layer4.") for name in load_state(path)[0])
     began = Encoder(PLAN.seed)
-    assert not torch.equal(encoder.conv1.weight, began.conv1.weight) and encoder(torch.rand(1, 3, 64, 64)).stem.isfinite().all()
+    assert (not torch.equal(encoder.conv1.weight, began.conv1.weight)
+            and encoder(torch.rand(1, 3, 64, 64)).stem.isfinite().all())
 
 
 def test_the_network_s_file_is_a_warm_start(done):
@@ -111,10 +116,12 @@ def test_the_network_s_file_is_a_warm_start(done):
 
 
 def test_half_keeps_what_batch_norms_divide_by(done):
-    state = {"conv.weight": torch.full((2, 2, 1, 1), 1 / 3), "bn.weight": torch.ones(2), "bn.running_var": torch.full((2,), 1e-9),
+    state = {"conv.weight": torch.full((2, 2, 1, 1), 1 / 3), "bn.weight": torch.ones(2),
+             "bn.running_var": torch.full((2,), 1e-9),
              "bn.num_batches_tracked": torch.tensor(7), "exposure": torch.tensor(.45)}
     small = half(state)
-    assert set(small) == set(state) - {"bn.num_batches_tracked"} and small["conv.weight"].dtype == torch.float16
+    assert (set(small) == set(state) - {"bn.num_batches_tracked"}
+            and small["conv.weight"].dtype == torch.float16)
     for name in ("bn.weight", "bn.running_var", "exposure"): assert small[name] is state[name]
     for path in done[0]:
         for name, value in load_state(path)[0].items():
@@ -143,18 +150,21 @@ def test_files_are_not_overwritten(tmp_path):
 
 def test_names_devices_and_precisions(tmp_path):
     with pytest.raises(MemSegError, match="ends in .safetensors"): pretrain(tmp_path / "a.pth", PLAN, **QUIET)
-    with pytest.raises(MemSegError, match="nothing to resume"): pretrain(tmp_path / "a.safetensors", PLAN, resume=True, **QUIET)
+    with pytest.raises(MemSegError, match="nothing to resume"):
+        pretrain(tmp_path / "a.safetensors", PLAN, resume=True, **QUIET)
     with pytest.raises(MemSegError, match="precision 'double'"):
         pretrain(tmp_path / "a.safetensors", PLAN, precision="double", **QUIET)
     (tmp_path / "file").touch()
-    with pytest.raises(MemSegError, match="can't be made"): pretrain(tmp_path / "file" / "a.safetensors", PLAN, **QUIET)
+    with pytest.raises(MemSegError, match="can't be made"):
+        pretrain(tmp_path / "file" / "a.safetensors", PLAN, **QUIET)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_file_of_another_kind_is_not_resumed(tmp_path):
     part = tmp_path / "a.part.safetensors"
     save_state(part, {"x": torch.zeros(1)}, dict(kind="encoder"))
-    with pytest.raises(MemSegError, match="other settings"): pretrain(tmp_path / "a.safetensors", PLAN, resume=True, **QUIET)
+    with pytest.raises(MemSegError, match="other settings"):
+        pretrain(tmp_path / "a.safetensors", PLAN, resume=True, **QUIET)
 
 
 # ---- Ctrl-C ----
@@ -169,7 +179,8 @@ def test_ctrl_c_saves_and_resume_goes_on(tmp_path):
     metadata = load_state(part)[1]
     assert (metadata["stage"], metadata["step"], metadata["images"]) == (0, 1, [6, 0])
     with pytest.raises(MemSegError, match="exists: go on with --resume"): pretrain(out, plan, **QUIET)
-    with pytest.raises(MemSegError, match="other settings"): pretrain(out, Plan(**{**TINY, "seed": 1}), resume=True, **QUIET)
+    with pytest.raises(MemSegError, match="other settings"):
+        pretrain(out, Plan(**{**TINY, "seed": 1}), resume=True, **QUIET)
     with pytest.raises(KeyboardInterrupt):
         pretrain(out, plan, resume=True, callback=press(1, 1), **QUIET)
     metadata = load_state(part)[1]
@@ -217,7 +228,8 @@ def test_an_interrupt_while_the_files_are_written(tmp_path, monkeypatch):
 def test_checkpoints_come_by_the_clock(tmp_path):
     seen = []
     part = tmp_path / "a.part.safetensors"
-    pretrain(tmp_path / "a.safetensors", PLAN, every=0., callback=lambda state, loss: seen.append(part.exists()), **QUIET)
+    pretrain(tmp_path / "a.safetensors", PLAN, every=0.,
+             callback=lambda state, loss: seen.append(part.exists()), **QUIET)
     assert not seen[0] and all(seen[1:]) and len(seen) >= 2 and not part.exists()
 
 
@@ -235,14 +247,16 @@ def test_ctrl_c_in_a_terminal(tmp_path):
     "The signal goes to all processes of the terminal, those that compute images too"
     script, out = tmp_path / "memseg.py", tmp_path / "a.safetensors"
     script.write_text(TERMINAL % TINY)
-    line = [sys.executable, str(script), "pretrain", "--out", str(out), "--device", "cpu", "--minutes", ".2", "--workers", "1"]
+    line = [sys.executable, str(script), "pretrain", "--out", str(out), "--device", "cpu", "--minutes", ".2",
+            "--workers", "1"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     child = subprocess.Popen(line, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True)
     said = ""
     while "step 2" not in said and child.poll() is None: said += child.stderr.read(1)
     os.killpg(child.pid, signal.SIGINT)
     _, rest = child.communicate(timeout=120)
-    assert child.returncode == 1 and "go on with --resume" in rest and "Traceback" not in said + rest, said + rest
+    assert child.returncode == 1 and "go on with --resume" in rest and "Traceback" not in said + rest, (
+        said + rest)
     assert "pretraining:" in said and "encoder, step" in said  # the progress bar
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.part.safetensors", "memseg.py"]
     part = tmp_path / "a.part.safetensors"

@@ -12,7 +12,8 @@ KINDS = [(name, defect) for name, product in PRODUCTS.items() for defect in prod
 
 
 def test_at_least_six_products_with_four_kinds_of_defects_each():
-    assert {"hex_nut", "tablet", "circuit_board", "bottle_cap", "woven_fabric", "brushed_metal", "wood"} <= set(PRODUCTS)
+    assert {"hex_nut", "tablet", "circuit_board", "bottle_cap", "woven_fabric", "brushed_metal",
+            "wood"} <= set(PRODUCTS)
     for name, product in PRODUCTS.items():
         assert product.name == name and product.kind in ("object", "texture")
         assert len(set(product.defects)) == len(product.defects) >= 4
@@ -22,7 +23,8 @@ def test_at_least_six_products_with_four_kinds_of_defects_each():
 def test_an_image_depends_only_on_seed_product_split_kind_and_number(name):
     image, mask = render_product(name, (64, 64), seed=3, index=5)
     again, _ = render_product(name, (64, 64), seed=3, index=5)
-    assert image.shape == (3, 64, 64) and image.dtype == torch.float32 and 0 <= image.min() and image.max() <= 1
+    assert (image.shape == (3, 64, 64) and image.dtype == torch.float32 and 0 <= image.min()
+            and image.max() <= 1)
     assert mask.shape == (64, 64) and mask.dtype == torch.bool and not mask.any()
     assert torch.equal(image, again)
     for other in (dict(seed=4, index=5), dict(seed=3, index=6), dict(seed=3, index=5, split="train"),
@@ -74,7 +76,8 @@ def test_layout_is_that_of_mvtec(tmp_path):
         defects = PRODUCTS[folder.name].defects
         assert len(category.train) == 3 and len(category.test) == 2 + len(defects)
         assert set(category.defects) == set(defects) and category.has_masks
-        assert all(image.is_good or image.mask.name == f"{image.path.stem}_mask.png" for image in category.test)
+        assert all(image.is_good or image.mask.name == f"{image.path.stem}_mask.png"
+                   for image in category.test)
     assert sorted(p.name for p in (tmp_path / "a b").iterdir()) == names  # no hidden leftovers
 
 
@@ -98,7 +101,8 @@ def test_a_folder_in_use_is_refused_before_anything_is_written(tmp_path):
     (tmp_path / "wood" / "mine.txt").write_text("keep me")
     with pytest.raises(MemSegError, match="wood: exists and is not empty"):
         write_products(tmp_path, ["hex_nut", "wood"], (32, 32), train=1, good=1, defective=1, progress=False)
-    assert [p.name for p in tmp_path.iterdir()] == ["wood"] and (tmp_path / "wood" / "mine.txt").read_text() == "keep me"
+    assert ([p.name for p in tmp_path.iterdir()] == ["wood"]
+            and (tmp_path / "wood" / "mine.txt").read_text() == "keep me")
 
 
 def test_an_empty_folder_is_used(tmp_path):

@@ -33,7 +33,8 @@ def test_five_lines_of_python(tiny_data, tmp_path, monkeypatch):
     shutil.copytree(tiny_data / "hex_nut", tmp_path / "photos" / "bottle")
     save_image(tmp_path / "photo.png", render_product("hex_nut", (96, 128), defect="rust")[0])
     recipe = (ROOT / "settings.ini").read_text()
-    for key, value in dict(height=64, width=64, steps=2, samples=3, workers=0, weights="random", device="cpu").items():
+    for key, value in dict(height=64, width=64, steps=2, samples=3, workers=0, weights="random",
+                           device="cpu").items():
         recipe, changed = re.subn(rf"^{key} = .*$", f"{key} = {value}", recipe, flags=re.MULTILINE)
         assert changed == 1
     (tmp_path / "tiny.ini").write_text(recipe)

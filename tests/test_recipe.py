@@ -55,9 +55,9 @@ def test_every_key_is_read_and_has_a_comment_with_its_origin(shipped):
 def test_quick_differs_where_it_says(shipped):
     quick = load_recipe("quick")
     changed = {line.split(":")[0] for line in shipped.differences(quick)}
-    assert changed == {"image.height", "image.width", "simulation.flaws", "loss.l1", "loss.focal", "loss.balanced",
-                       "training.norms", "training.warm_start", "training.optimizer", "training.learning_rate", "training.minutes",
-                       "training.precision"}
+    assert changed == {"image.height", "image.width", "simulation.flaws", "loss.l1", "loss.focal",
+                       "loss.balanced", "training.norms", "training.warm_start", "training.optimizer",
+                       "training.learning_rate", "training.minutes", "training.precision"}
     assert load_recipe("quick", ["training.steps=7"]).training.steps == 7
 
 

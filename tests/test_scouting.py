@@ -26,7 +26,8 @@ def some_levels(images, seed=0):
 
 
 def some_episode(products=2, samples=2, queries=3, size=(32, 32), seed=0):
-    memory, others = [torch.rand(products, count, 3, *size, generator=generator(seed + count)) for count in (samples, queries)]
+    memory, others = [torch.rand(products, count, 3, *size, generator=generator(seed + count))
+                      for count in (samples, queries)]
     masks = torch.rand(products, queries, *size, generator=generator(seed)) > .9
     return Episode(memory, others, masks)
 
@@ -38,7 +39,8 @@ def naive_compare(levels, products, samples):
         for query in range(first + samples, first + each):
             apart = []
             for sample in range(first, first + samples):
-                apart.append([(pool(level[query, None]) - pool(level[sample, None])).abs()[0] for level in levels])
+                apart.append([(pool(level[query, None]) - pool(level[sample, None])).abs()[0]
+                              for level in levels])
             sums = [sum(gap.sum().item() for gap in gaps_of_one) for gaps_of_one in apart]
             for k, level in enumerate(levels):
                 ours[k].append(level[query])
@@ -165,7 +167,8 @@ def test_balanced_loss_by_hand():
 def test_a_small_flaw_weighs_as_much_as_a_large_one():
     pulls = []
     for rows in (1, 30):
-        logits, masks = torch.full((1, 64, 64), -2., requires_grad=True), torch.zeros(1, 64, 64, dtype=torch.bool)
+        logits, masks = (torch.full((1, 64, 64), -2., requires_grad=True),
+                         torch.zeros(1, 64, 64, dtype=torch.bool))
         masks[:, :rows, :3 * rows] = True
         balanced_loss(logits, masks).backward()
         pulls.append(logits.grad[masks].sum().item())
@@ -175,7 +178,8 @@ def test_a_small_flaw_weighs_as_much_as_a_large_one():
 def test_settle_takes_the_mean_over_the_episodes_and_freezes():
     network, batches = nn.Sequential(nn.BatchNorm2d(2), nn.BatchNorm2d(2)), []
     network[1].eval()  # frozen before: keeps what it has
-    for seed in range(5): batches.append(seed + (1 + seed) * torch.randn(4, 2, 6, 6, generator=generator(seed)))
+    for seed in range(5):
+        batches.append(seed + (1 + seed) * torch.randn(4, 2, 6, 6, generator=generator(seed)))
     for value in network[0].parameters(): value.requires_grad_()
     network(100 + batches[0])  # statistics of the last few, to be forgotten
     settle(network, network, batches)

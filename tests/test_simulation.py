@@ -265,12 +265,13 @@ def simulation_of_the_paper(make, images, draw):
     is_texture = uniform((len(images),), 0, 1, draw, images.device) < recipe.texture_share
     opacity = uniform((len(images),), recipe.opacity_min, recipe.opacity_max, draw, images.device)
     source = draw_source(images, is_texture, make.textures, draw, recipe)
-    return Simulation(blend(images, source, masks, opacity), masks, noise, noise_mask, product, source, opacity,
-                      is_texture, tries)
+    return Simulation(blend(images, source, masks, opacity), masks, noise, noise_mask, product, source,
+                      opacity, is_texture, tries)
 
 
 def same(one, two):
-    return all(torch.equal(getattr(one, f.name), getattr(two, f.name)) for f in dataclasses.fields(Simulation))
+    return all(torch.equal(getattr(one, f.name), getattr(two, f.name))
+               for f in dataclasses.fields(Simulation))
 
 
 def test_without_flaws_the_simulation_is_the_papers_to_the_bit():

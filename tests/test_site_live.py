@@ -44,7 +44,8 @@ def ready(tab, name):
 def status(tab, name): return tab.inner_text(f"{root(name)} .status")
 
 
-def sources(tab, name): return tab.eval_on_selector_all(f"{root(name)} .pictures img", "all => all.map((one) => one.src)")
+def sources(tab, name):
+    return tab.eval_on_selector_all(f"{root(name)} .pictures img", "all => all.map((one) => one.src)")
 
 
 def changed(tab, name, before):
@@ -95,33 +96,41 @@ def test_nothing_big_is_loaded_before_it_is_asked_for(address, browser, record_p
         record_property(f"{name}_mb", round(size, 2))
         print(f"{name}: {size:.2f} MB")
         assert size <= (LARGEST if widget["network"] else SMALL), f"{name} loads {size:.1f} MB"
-    for one in files.values(): assert (SITE / "_static" / "live" / one["file"]).resolve().stat().st_size == one["bytes"]
+    for one in files.values():
+        assert (SITE / "_static" / "live" / one["file"]).resolve().stat().st_size == one["bytes"]
 
 
 def test_pictures_before_loading_are_those_of_the_page_engine(lab):
     "What stands there first and what the graphs give for the same controls look the same"
     tab, _, _ = lab
-    pixels = """async ([before, now]) => { const read = async (src) => { const picture = new Image(); picture.src = src;
-      await picture.decode(); const canvas = new OffscreenCanvas(picture.width, picture.height), pen = canvas.getContext('2d');
+    pixels = """async ([before, now]) => { const read = async (src) => {
+      const picture = new Image(); picture.src = src; await picture.decode();
+      const canvas = new OffscreenCanvas(picture.width, picture.height), pen = canvas.getContext('2d');
       pen.drawImage(picture, 0, 0); return pen.getImageData(0, 0, picture.width, picture.height).data; };
       const [a, b] = [await read(before), await read(now)];
       return a.length === b.length ? a.reduce((sum, one, k) => sum + Math.abs(one - b[k]), 0) / a.length : Infinity; }"""
-    for name, pictures in (("perlin", ("noise", "mask")), ("studio", ("noise", "mask", "anomaly")), ("painter", ("heatmap",))):
+    for name, pictures in (("perlin", ("noise", "mask")), ("studio", ("noise", "mask", "anomaly")),
+                           ("painter", ("heatmap",))):
         panel = ready(tab, name)
         panel.evaluate("root => root.panel.refresh()")
         settled(tab, name)
-        pairs = panel.evaluate("""(root, names) => names.map((name) => [root.panel.facts, { items: root.panel.model.get('items') }]
+        pairs = panel.evaluate("""(root, names) => names.map((name) =>
+          [root.panel.facts, { items: root.panel.model.get('items') }]
           .map(({ items }) => items.find((item) => item.name === name).src))""", list(pictures))
         for picture, pair in zip(pictures, pairs):
-            assert pair[1].startswith("data:") and tab.evaluate(pixels, pair) < 1.5, f"{name}: {picture} jumps when it is touched"
+            assert (pair[1].startswith("data:")
+                    and tab.evaluate(pixels, pair) < 1.5), f"{name}: {picture} jumps when it is touched"
 
 
 # Each widget reacts
 
 
-@pytest.mark.parametrize("name, control, key", [("perlin", "threshold T", "ArrowLeft"), ("perlin", "columns: 2 to the", "End"),
-                         ("studio", "opacity", "Home"), ("studio", "seed", "ArrowRight"), ("threshold", "threshold", "End"),
-                         ("monitor", "step", "Home"), ("memory", "compare with", "End"), ("memory", "samples N", "Home")])
+@pytest.mark.parametrize("name, control, key",
+                         [("perlin", "threshold T", "ArrowLeft"), ("perlin", "columns: 2 to the", "End"),
+                         ("studio", "opacity", "Home"), ("studio", "seed", "ArrowRight"),
+                         ("threshold", "threshold", "End"),
+                         ("monitor", "step", "Home"), ("memory", "compare with", "End"),
+                         ("memory", "samples N", "Home")])
 def test_a_control_moved_by_keyboard_changes_pictures_and_words(lab, name, control, key):
     tab, problems, _ = lab
     panel = ready(tab, name)
@@ -144,10 +153,11 @@ def test_menus_change_the_studio(lab):
     for control, choice in (("product", "tablet"), ("source", "structure"), ("foreground", "brighter than")):
         before = sources(tab, "studio")
         panel.get_by_label(control, exact=True).select_option(choice)
-        tab.wait_for_function("([place, before]) => [...document.querySelectorAll(place)].some((one, k) => one.src !== before[k])",
-                              arg=[f"{root('studio')} .pictures img", before])
+        tab.wait_for_function("([place, before]) => [...document.querySelectorAll(place)].some((one, k) => "
+                              "one.src !== before[k])", arg=[f"{root('studio')} .pictures img", before])
         settled(tab, "studio")
-    assert panel.get_by_label("grey level").is_enabled() and panel.get_by_label("row of the table").is_disabled()
+    assert (panel.get_by_label("grey level").is_enabled()
+            and panel.get_by_label("row of the table").is_disabled())
     assert not problems
 
 
@@ -160,8 +170,10 @@ def test_an_own_photo_is_spoilt_in_the_browser(lab, tmp_path):
     before = image.get_attribute("src")
     (tmp_path / "note.png").write_text("no picture")
     panel.locator("input[type=file]").set_input_files(tmp_path / "note.png")
-    tab.wait_for_function("place => document.querySelector(place).textContent.includes('note.png')", arg=f"{root('studio')} .status")
-    panel.locator("input[type=file]").set_input_files(save_image(tmp_path / "mine.png", render_product("bottle_cap", (96, 160))[0]))
+    tab.wait_for_function("place => document.querySelector(place).textContent.includes('note.png')",
+                          arg=f"{root('studio')} .status")
+    panel.locator("input[type=file]").set_input_files(
+        save_image(tmp_path / "mine.png", render_product("bottle_cap", (96, 160))[0]))
     tab.wait_for_function("([place, before]) => document.querySelector(place).src !== before",
                           arg=[f"{root('studio')} img[alt='the good image']", before])
     assert panel.get_by_label("product", exact=True).input_value() == "own image" and not problems
@@ -190,14 +202,16 @@ def drag(tab, name, places):
     paper = tab.locator(f"{root(name)} .paper")
     paper.scroll_into_view_if_needed()
     box = paper.bounding_box()
-    at = [(box["x"] + (x + .5) / 128 * box["width"], box["y"] + (y + .5) / 128 * box["height"]) for x, y in places]
+    at = [(box["x"] + (x + .5) / 128 * box["width"], box["y"] + (y + .5) / 128 * box["height"])
+          for x, y in places]
     tab.mouse.move(*at[0])
     tab.mouse.down()
     for place in at[1:]: tab.mouse.move(*place, steps=10)
     tab.mouse.up()
 
 
-HEAT = """(root) => { const { history, map } = root.panel.widget, [first, last] = [history[0].data, history.at(-1).data];
+HEAT = """(root) => { const { history, map } = root.panel.widget;
+  const [first, last] = [history[0].data, history.at(-1).data];
   return [[...map.data], [...map.data.keys()].filter((k) => first[k] !== last[k])]; }"""
 
 
@@ -210,11 +224,13 @@ def test_the_heatmap_rises_where_the_stroke_is(lab, record_property):
     settled(tab, "painter")
     after, stroke = painter.evaluate(HEAT)
     elsewhere = np.delete(np.arange(128 * 128), stroke)
-    rise, around = np.array(after)[stroke].mean() - before[stroke].mean(), (np.array(after) - before)[elsewhere].mean()
+    rise, around = (np.array(after)[stroke].mean() - before[stroke].mean(),
+                    (np.array(after) - before)[elsewhere].mean())
     each = painter.evaluate("root => root.panel.widget.milliseconds")
     record_property("stroke_ms", round(each))
     record_property("network_load_s", round(seconds, 2))
-    print(f"network loaded in {seconds:.1f} s; an answer takes {each:.0f} ms; mean heat under the stroke +{rise:.2f}, elsewhere {around:+.2f}")
+    print(f"network loaded in {seconds:.1f} s; an answer takes {each:.0f} ms; mean heat under the stroke "
+          f"+{rise:.2f}, elsewhere {around:+.2f}")
     assert len(stroke) > 100 and rise > .3 and rise > 2 * around and "defective" in status(tab, "painter")
     painter.get_by_role("button", name="take back").click()
     changed(tab, "painter", status(tab, "painter"))
@@ -234,9 +250,11 @@ def test_painting_by_keyboard_and_another_product(lab):
     tab.keyboard.up(" ")
     changed(tab, "painter", words)
     settled(tab, "painter")
-    assert len(painter.evaluate(HEAT)[1]) > 100 and "1 stroke" in painter.locator(".paper img").get_attribute("alt")
+    assert (len(painter.evaluate(HEAT)[1]) > 100
+            and "1 stroke" in painter.locator(".paper img").get_attribute("alt"))
     tab.keyboard.press("u")
-    tab.wait_for_function("place => document.querySelector(place).alt.endsWith('0 strokes')", arg=f"{root('painter')} .paper img")
+    tab.wait_for_function("place => document.querySelector(place).alt.endsWith('0 strokes')",
+                          arg=f"{root('painter')} .paper img")
     settled(tab, "painter")
     words = status(tab, "painter")
     painter.get_by_label("product", exact=True).select_option("hex_nut")
@@ -244,7 +262,8 @@ def test_painting_by_keyboard_and_another_product(lab):
     settled(tab, "painter")
     assert "hex nut" in painter.locator(".paper img").get_attribute("alt")
     painter.get_by_label("product", exact=True).select_option("tablet")
-    tab.wait_for_function("place => document.querySelector(place).alt.includes('tablet')", arg=f"{root('painter')} .paper img")
+    tab.wait_for_function("place => document.querySelector(place).alt.includes('tablet')",
+                          arg=f"{root('painter')} .paper img")
     settled(tab, "painter")
     assert not problems
 
@@ -291,13 +310,16 @@ def differences(tab, graph, case, fixtures, raw):
     "Largest difference of each output, or share of the pixels that differ in a mask; and milliseconds"
     def array(key):
         known = fixtures["arrays"][key]
-        return np.frombuffer(raw, known["dtype"], int(np.prod(known["shape"])), known["offset"]).reshape(known["shape"])
+        return np.frombuffer(raw, known["dtype"], int(np.prod(known["shape"])),
+                             known["offset"]).reshape(known["shape"])
     inputs = {name: array(key) for name, key in case["inputs"].items()}
-    sent = {name: {"type": str(one.dtype), "dims": list(one.shape), "data": base64.b64encode(one.tobytes()).decode()}
+    sent = {name: {"type": str(one.dtype), "dims": list(one.shape),
+                   "data": base64.b64encode(one.tobytes()).decode()}
             for name, one in inputs.items()}
     told, found = tab.evaluate(RUN, [graph, sent, case.get("memory")]), {}
     for name, key in case["outputs"].items():
-        wanted, got = array(key), np.frombuffer(base64.b64decode(told[name]["data"]), told[name]["type"]).reshape(told[name]["dims"])
+        wanted, got = (array(key), np.frombuffer(base64.b64decode(told[name]["data"]), told[name]["type"])
+                       .reshape(told[name]["dims"]))
         assert wanted.shape == got.shape, f"{graph}: {name} is {got.shape}, not {wanted.shape}"
         gap = np.abs(wanted.astype(float) - got.astype(float))
         found[name] = float((gap > 0).mean() if wanted.dtype == np.uint8 else gap.max(initial=0))
@@ -315,7 +337,8 @@ def test_the_page_computes_what_the_library_computes(lab, graph, record_property
         for name, gap in found.items():
             worst[name] = max(worst.get(name, 0), gap)
             record_property(f"{graph}.{name}", worst[name])
-    print(f"{graph}, {len(times)} fixtures, median {np.median(times):.0f} ms: " + ", ".join(f"{k} {v:.2g}" for k, v in worst.items()))
+    print(f"{graph}, {len(times)} fixtures, median {np.median(times):.0f} ms: "
+          + ", ".join(f"{k} {v:.2g}" for k, v in worst.items()))
     limits = fixtures["tolerances"]
     assert len(times) >= 2 and not {k: v for k, v in worst.items() if v > limits.get(k, 0)}, limits
     assert not problems
@@ -343,15 +366,18 @@ def test_loading_can_be_cancelled_and_tried_again(address, browser):
         assert re.search(r"Load the network \(\d+\.\d MB\)", button.inner_text())
         button.press("Enter")
         bar = painter.get_by_role("progressbar")
-        tab.wait_for_function("bar => Number(bar.getAttribute('aria-valuenow')) > 0", arg=bar.element_handle())
+        tab.wait_for_function("bar => Number(bar.getAttribute('aria-valuenow')) > 0",
+                              arg=bar.element_handle())
         assert float(bar.get_attribute("aria-valuenow")) < 100
         painter.get_by_role("button", name="Cancel").press("Enter")
-        tab.wait_for_function("place => document.querySelector(place).textContent.startsWith('Stopped')", arg=f"{root('painter')} .live-trouble")
+        tab.wait_for_function("place => document.querySelector(place).textContent.startsWith('Stopped')",
+                              arg=f"{root('painter')} .live-trouble")
         assert button.is_visible() and button.evaluate("one => one === document.activeElement")
         tab.unroute("**/network.onnx*")
         tab.route("**/network.onnx*", lambda route: route.abort())
         button.press("Enter")
-        tab.wait_for_function("place => document.querySelector(place).textContent.includes('try again')", arg=f"{root('painter')} .live-trouble")
+        tab.wait_for_function("place => document.querySelector(place).textContent.includes('try again')",
+                              arg=f"{root('painter')} .live-trouble")
         assert "Try again" in button.inner_text() and painter.locator(".pictures img").first.is_visible()
         tab.unroute("**/network.onnx*")
         problems.clear()
@@ -367,14 +393,16 @@ def test_without_javascript_or_webassembly_pictures_and_a_sentence_stand(address
         for name in WIDGETS:
             panel = tab.locator(root(name))
             assert panel.locator("img").count() >= 2 and len(panel.locator(".status").inner_text()) > 20
-            assert "JavaScript is switched off" in panel.inner_text() and not panel.locator("button, input").count()
+            assert ("JavaScript is switched off" in panel.inner_text()
+                    and not panel.locator("button, input").count())
         tab.goto(address)
         assert "JavaScript is switched off" in tab.locator("#painter").inner_text() and not problems
     with visit(browser, address) as (tab, problems):
         tab.add_init_script("delete window.WebAssembly")
         tab.goto(address + LABORATORY)
         tab.locator(root("painter")).scroll_into_view_if_needed()
-        tab.wait_for_function("place => document.querySelector(place).textContent.includes('lacks WebAssembly')", arg=f"{root('painter')} .live-note")
+        tab.wait_for_function("place => document.querySelector(place).textContent.includes('lacks "
+                              "WebAssembly')", arg=f"{root('painter')} .live-note")
         assert tab.locator(f"{root('painter')} img").first.is_visible() and not problems
 
 
@@ -394,7 +422,8 @@ def test_no_serious_fault_with_all_widgets_loaded(lab):
     wide = tab.evaluate("document.documentElement.scrollWidth")
     tab.set_viewport_size({"width": 1280, "height": 800})
     assert not found and wide <= 390
-    unnamed = tab.eval_on_selector_all(".live :is(input, select, button)", "all => all.filter((one) => !one.labels?.length && !one.textContent).length")
+    unnamed = tab.eval_on_selector_all(".live :is(input, select, button)", "all => all.filter((one) => "
+                                       "!one.labels?.length && !one.textContent).length")
     assert not unnamed and tab.locator(".live [role=status]").count() >= len(WIDGETS)
 
 
@@ -406,7 +435,8 @@ def test_the_home_page_paints_below_any_path(site, browser, tmp_path, record_pro
         here = f"http://127.0.0.1:{http.server_port}/some/path/"
         with visit(browser, here) as (tab, problems):
             tab.goto(here)
-            assert tab.locator("#painter .pictures").count() == 0 and tab.locator("#painter-stroke").count() == 1
+            assert (tab.locator("#painter .pictures").count() == 0
+                    and tab.locator("#painter-stroke").count() == 1)
             record_property("home_load_s", round(loaded(tab, "painter"), 2))
             assert "defective" in status(tab, "painter")  # the scratch of the picture before is painted anew
             words = status(tab, "painter")

@@ -20,9 +20,11 @@ import cut
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 MISSING = [name for name in ("markdown_it", "mdit_py_plugins", "pygments") if not find_spec(name)]
 MISSING += [name for name in ("npm", "node") if not shutil.which(name)]
-needs_tools = pytest.mark.skipif(bool(MISSING), reason=f"slides need {', '.join(MISSING)}: pip install 'memseg-nb[docs]', Node.js")
+needs_tools = pytest.mark.skipif(bool(MISSING), reason=f"slides need {', '.join(MISSING)}: pip install "
+                                 "'memseg-nb[docs]', Node.js")
 needs_browser = pytest.mark.skipif(not (CHROMIUM and find_spec("playwright")),
-                                   reason="slides are looked at with Chromium and Playwright: apt install chromium")
+                                   reason="slides are looked at with Chromium and Playwright: apt install "
+                                   "chromium")
 CHAPTERS = chapters.chapters()
 each = pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda c: c.stem)
 deck = cache(cut.deck)
@@ -33,7 +35,8 @@ deck = cache(cut.deck)
 @each
 def test_a_deck_is_whole(chapter):
     slides = deck(chapter)
-    assert slides[0].kind == "title" and slides[0].title == chapter.title and slides[0].line and slides[0].points
+    assert (slides[0].kind == "title" and slides[0].title == chapter.title and slides[0].line
+            and slides[0].points)
     assert slides[-1].kind == "summary" and slides[-1].points
     pictures = [slide.picture for slide in slides if slide.picture]
     assert pictures and all(alt for alt, _ in pictures)
@@ -49,7 +52,8 @@ def test_no_slide_is_a_wall_of_text(chapter):
         assert len(slide.points) <= 8 and len(slide.rows) <= cut.ROWS and len(slide.equations) <= 3
         assert len(slide.code.splitlines()) <= cut.CODE and len(slide.printed.splitlines()) <= cut.PRINTED
         things = [slide.picture, slide.code or slide.printed, slide.points, slide.rows]
-        assert sum(map(bool, things)) <= 1 + bool(slide.points and slide.printed), f"{slide.title}: more than one thing"
+        assert sum(map(bool, things)) <= 1 + bool(
+            slide.points and slide.printed), f"{slide.title}: more than one thing"
 
 
 @each
@@ -57,20 +61,24 @@ def test_pictures_questions_and_prose_are_all_there(chapter):
     notebook = chapters.read(chapters.NOTEBOOKS / f"{chapter.stem}.ipynb")
     sections = dict(cut.things(notebook["cells"]))
     slides = deck(chapter)
-    shown = {value[0] for name, parts in sections.items() if name not in ("Play", "Paper and code", "Summary", "Exercises")
+    shown = {value[0] for name, parts in sections.items()
+             if name not in ("Play", "Paper and code", "Summary", "Exercises")
              for kind, value in parts if kind == "picture"}
     assert shown <= {slide.picture[0] for slide in slides if slide.picture}
     notes = re.sub(r"\s+", " ", " ".join(slide.notes for slide in slides))
     for name, parts in sections.items():
         prose = " ".join(value for kind, value in parts if kind == "prose")
-        assert not prose.strip() or re.sub(r"\s+", " ", prose).strip()[:80] in notes, f"{name}: its prose is in no notes"
-    assert ("Play" in sections) == any(slide.kind == "question" and slide.line.endswith("?") for slide in slides)
+        assert (not prose.strip()
+                or re.sub(r"\s+", " ", prose).strip()[:80] in notes), f"{name}: its prose is in no notes"
+    assert ("Play" in sections) == any(slide.kind == "question" and slide.line.endswith("?")
+                                       for slide in slides)
 
 
 def cell(source, *outputs): return dict(cell_type="code", source=source, outputs=list(outputs))
 def prose(source): return dict(cell_type="markdown", source=source)
 def stream(text): return dict(output_type="stream", text=[text])
-def picture(alt): return dict(output_type="display_data", data={"image/png": "aGk="}, metadata={"image/png": {"alt": alt}})
+def picture(alt):
+    return dict(output_type="display_data", data={"image/png": "aGk="}, metadata={"image/png": {"alt": alt}})
 
 
 def cut_up(*cells):
@@ -79,25 +87,31 @@ def cut_up(*cells):
 
 
 def test_a_picture_takes_the_equations_and_the_first_sentence_before_it():
-    one, two = cut_up(prose("## Light\n\nHere light falls. It falls far.\n\n$$a = b \\tag{1}$$"), cell("show()", picture("a lamp")),
-                      prose("**Shade.** Where none falls. At all."), cell("show()", picture("a shadow")), prose("The end."))
-    assert (one.title, one.line, one.equations, one.picture[0]) == ("Light", "Here light falls.", ["a = b "], "a lamp")
+    one, two = cut_up(prose("## Light\n\nHere light falls. It falls far.\n\n$$a = b \\tag{1}$$"),
+                      cell("show()", picture("a lamp")),
+                      prose("**Shade.** Where none falls. At all."), cell("show()", picture("a shadow")),
+                      prose("The end."))
+    assert (one.title, one.line, one.equations, one.picture[0]) == (
+        "Light", "Here light falls.", ["a = b "], "a lamp")
     assert (two.title, two.lead, two.line) == ("Shade", "Light", "Where none falls.")
     assert "It falls far." in one.notes and "At all." in two.notes and "The end." in two.notes
 
 
 def test_long_sentences_are_passed_over_and_a_picture_without_prose_says_what_it_shows():
-    one, two = cut_up(prose("## Light\n\n" + "Very " * 60 + "long.\n\nNow a short one.\n"), cell("show()", picture("a lamp")),
-                      cell("show()", picture("a lamp that is out")))
+    one, two = cut_up(prose("## Light\n\n" + "Very " * 60 + "long.\n\nNow a short one.\n"),
+                      cell("show()", picture("a lamp")), cell("show()", picture("a lamp that is out")))
     assert one.line == "Now a short one." and two.line == "a lamp that is out"
 
 
 def test_code_is_shown_where_it_is_short_and_belongs():
     short, long = "x = 2 * 3\nprint(x)", "\n".join(f"x{k} = {k}" for k in range(30)) + "\nprint(1)"
-    assert [s.code for s in cut_up(prose("## By hand\n\nTwice three is six."), cell(long, stream("1")), cell(short, stream("6\n")))] == [short]
-    assert [s.code for s in cut_up(prose("## Light\n\nTwice three is six, and no more."), cell(short, stream("6\n")))] == [""]
+    assert [s.code for s in cut_up(prose("## By hand\n\nTwice three is six."), cell(long, stream("1")),
+                                   cell(short, stream("6\n")))] == [short]
+    assert [s.code for s in cut_up(prose("## Light\n\nTwice three is six, and no more."),
+                                   cell(short, stream("6\n")))] == [""]
     naive = "def naive_sum(a):\n    return 0"
-    shown = cut_up(prose("## Naive, then fast\n\nOne by one they are added."), cell("def check(f): ..."), cell(naive), cell("#| export\ndef total(a): ..."))
+    shown = cut_up(prose("## Naive, then fast\n\nOne by one they are added."), cell("def check(f): ..."),
+                   cell(naive), cell("#| export\ndef total(a): ..."))
     assert [s.code for s in shown] == [naive, "def total(a): ..."]
     printed = cut_up(prose("## Break it\n\n**Too few.** What if there are none?"), cell(short, stream("6\n")))
     assert [(s.title, s.code, s.printed) for s in printed] == [("Too few", "", "6")]
@@ -113,18 +127,23 @@ def test_a_panel_of_charts_is_a_picture():
 
 
 def test_play_asks_its_question():
-    slide, = cut._play([("prose", "Move it. *At which threshold does it\nvanish?* Then look."), ("picture", ("islands", b""))])
-    assert slide.line == "At which threshold does it vanish?" and slide.picture[0] == "islands" and slide.kind == "question"
+    slide, = cut._play([("prose", "Move it. *At which threshold does it\nvanish?* Then look."),
+                        ("picture", ("islands", b""))])
+    assert (slide.line == "At which threshold does it vanish?" and slide.picture[0] == "islands"
+            and slide.kind == "question")
 
 
 def test_the_table_says_how_it_stands_to_the_paper():
     slide, = cut._ledger([("prose", "| symbol | where | function | as the paper? |\n|---|---|---|---|\n"
-                           "| $a$ | section 3 | `blend` | as the paper |\n| tone | not in the paper | `match` | ours |\n")])
-    assert slide.rows == [["symbol", "function", "as the paper?"], ["$a$", "`blend`", "as the paper"], ["tone", "`match`", "not in the paper"]]
+                           "| $a$ | section 3 | `blend` | as the paper |\n"
+                           "| tone | not in the paper | `match` | ours |\n")])
+    assert slide.rows == [["symbol", "function", "as the paper?"], ["$a$", "`blend`", "as the paper"],
+                          ["tone", "`match`", "not in the paper"]]
 
 
 def test_sentences():
-    found = cut.sentences("One (e.g. this). Two? \"Three.\" Four:\n\n- a list\n\n$$a$$\n\n```python\nx. Y\n```\n\n| a |")
+    found = cut.sentences("One (e.g. this). Two? \"Three.\" Four:\n\n- a list\n\n$$a$$\n\n```python\nx. Y\n"
+                          "```\n\n| a |")
     assert found == ["One (e.g. this).", "Two?", "\"Three.\"", "Four:"]
     assert cut.bare("see [a [b]](x.ipynb) and ![p](y.png)") == "see a [b] and ![p](y.png)"
 
@@ -157,7 +176,8 @@ class Tags(HTMLParser):
 def test_pages_load_only_what_lies_beside_them(slides):
     for path in slides.glob("*.html"):
         tags = Tags(path.read_text()).found
-        loaded = [a.get("src") or a.get("href") for tag, a in tags if tag in ("img", "script", "link") and (a.get("src") or a.get("href"))]
+        loaded = [a.get("src") or a.get("href") for tag, a in tags if tag in ("img", "script", "link")
+                  and (a.get("src") or a.get("href"))]
         assert all(name == "data:," or (slides / name).is_file() for name in loaded), path.name
         assert all(a.get("alt") for tag, a in tags if tag == "img") and ("html", {"lang": "en"}) in tags
         assert "\0" not in path.read_text() and "\1" not in path.read_text()
@@ -228,10 +248,12 @@ def test_the_keyboard_leads_through_and_the_speaker_reads_the_prose(slides, play
     assert page.locator("section.present h1").inner_text() == "Simulation"
     page.keyboard.press("ArrowRight")
     assert page.locator("section.present h2").inner_text() == "The picture"
-    assert page.locator("section.present img").is_visible() and not page.locator("section.present aside.notes").is_visible()
+    assert (page.locator("section.present img").is_visible()
+            and not page.locator("section.present aside.notes").is_visible())
     with page.expect_popup() as popup: page.keyboard.press("s")
     speaker = popup.value
-    speaker.wait_for_function("document.querySelector('.speaker-controls-notes .value')?.textContent.includes('thousands of images')")
+    speaker.wait_for_function("document.querySelector('.speaker-controls-notes "
+                              ".value')?.textContent.includes('thousands of images')")
     browser.close()
 
 
@@ -258,5 +280,7 @@ def test_printed_a_slide_fills_a_page(slides, playwright):
 
 @needs_tools
 def test_an_unknown_chapter_is_named(tmp_path):
-    done = subprocess.run([sys.executable, str(ROOT / "docs" / "slides" / "make.py"), "--out", str(tmp_path / "no"), "06"], capture_output=True, text=True)
-    assert done.returncode and done.stderr.startswith("06: no such chapter") and not (tmp_path / "no").exists()
+    line = [sys.executable, str(ROOT / "docs" / "slides" / "make.py"), "--out", str(tmp_path / "no"), "06"]
+    done = subprocess.run(line, capture_output=True, text=True)
+    assert (done.returncode and done.stderr.startswith("06: no such chapter")
+            and not (tmp_path / "no").exists())

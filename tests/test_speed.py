@@ -172,7 +172,8 @@ def test_match_is_the_same(shop):
 def test_loss_is_the_same():
     draw, recipe = torch.Generator().manual_seed(0), load_recipe().loss
     logits, masks = 3 * torch.randn(4, 2, 24, 16, generator=draw), torch.rand(4, 24, 16, generator=draw) > .8
-    assert torch.allclose(peers.peer_loss(logits, masks, recipe), memseg_loss(logits, masks, recipe).total, atol=1e-6)
+    assert torch.allclose(peers.peer_loss(logits, masks, recipe), memseg_loss(logits, masks, recipe).total,
+                          atol=1e-6)
 
 
 def test_logits_are_the_same(shop):
@@ -186,7 +187,8 @@ def test_the_obvious_step_learns_and_leaves_the_model_alone(shop):
     plain = peers.plain_copy(shop.model)
     step = peers.PeerStep(plain, peers.PeerData(shop.photos[:8], shop.textures, shop.recipe))
     assert math.isfinite(step())
-    assert not torch.equal(plain.encoder.conv1.weight, before["encoder.conv1.weight"])  # the stem learns there
+    # the stem learns there
+    assert not torch.equal(plain.encoder.conv1.weight, before["encoder.conv1.weight"])
     assert all(torch.equal(value, before[name]) for name, value in shop.model.state_dict().items())
 
 
@@ -195,7 +197,8 @@ def test_aupro_is_the_same():
     rounded = rank_score(rank(maps))
     assert peers.exact_aupro(rounded, masks) == pytest.approx(rows.counted_aupro(rounded, masks), abs=1e-6)
     exact = peers.exact_aupro(maps, masks)
-    assert peers.region_aupro(torch.from_numpy(maps), torch.from_numpy(masks)) == pytest.approx(exact, abs=1e-4)
+    assert peers.region_aupro(torch.from_numpy(maps), torch.from_numpy(masks)) == pytest.approx(
+        exact, abs=1e-4)
     assert rows.counted_aupro(maps, masks) == pytest.approx(exact, abs=1e-5)
 
 
@@ -212,7 +215,8 @@ def test_all_parts_of_a_step_are_there(shop):
 
 def test_parts_sum_to_the_whole_and_change_nothing(shop, monkeypatch):
     ticks = iter(range(10**6))
-    monkeypatch.setattr(workloads.time, "perf_counter", lambda: float(next(ticks)))  # a clock that counts its readings
+    # a clock that counts its readings
+    monkeypatch.setattr(workloads.time, "perf_counter", lambda: float(next(ticks)))
     watched, plain = ready(shop), ready(shop)
     laps = workloads.Laps()
     laps("a"), laps("b"), laps("a")
@@ -228,7 +232,8 @@ def test_hooks_are_gone_after_a_failure(shop):
     class Broken:
         def __call__(self, *arguments): raise RuntimeError("no")
     state = ready(shop)
-    with pytest.raises(RuntimeError): step_parts(state, StepData(shop.data.images, Broken(), shop.recipe), shop.recipe)
+    with pytest.raises(RuntimeError):
+        step_parts(state, StepData(shop.data.images, Broken(), shop.recipe), shop.recipe)
     assert not any(part._forward_hooks or part._forward_pre_hooks for part in state.model.modules())
 
 
@@ -304,7 +309,8 @@ def test_scoring_many_maps_batch_by_batch():
     spent, high, aupro, auroc = rows.score_many(70, 64)
     parts = [rows.synthetic_maps(50, 64, 0), rows.synthetic_maps(20, 64, 50)]
     maps, masks = (np.concatenate(part) for part in zip(*parts))
-    assert aupro == pytest.approx(rows.counted_aupro(maps, masks)) and .5 < auroc < 1 and 0 <= high <= 70 and spent > 0
+    assert (aupro == pytest.approx(rows.counted_aupro(maps, masks)) and .5 < auroc < 1 and 0 <= high <= 70
+            and spent > 0)
 
 
 def test_synthetic_maps_have_the_regions_they_should():
@@ -320,7 +326,8 @@ def test_without_a_gpu_it_is_not_measured(shop):
 def test_the_rows_of_a_device(shop, once):
     lines = list(rows.on_device(shop, "cpu"))
     names = " ".join(line.work for line in lines)
-    for work in ("Perlin", "anomalies", "match", "training step", "batch 1", "batch 32", "bfloat16"): assert work in names
+    for work in ("Perlin", "anomalies", "match", "training step", "batch 1", "batch 32", "bfloat16"):
+        assert work in names
     assert all("extrapolated" in line.note for line in lines if "training" in line.work)
     assert all(line.rate > 0 and line.ratio == 2 for line in lines)
 
@@ -332,7 +339,8 @@ def lines_of(*measured):
 
 
 def test_table_reads_back(tmp_path):
-    given = lines_of(Measured("a, b", "c", 1.5, .5, 3., 2.5, 4., share=.25, ceiling="copy", at=8., note="x | \"y\""),
+    given = lines_of(Measured("a, b", "c", 1.5, .5, 3., 2.5, 4., share=.25, ceiling="copy", at=8.,
+                              note="x | \"y\""),
                      Measured("nothing"))
     speed.write_table(given, tmp_path / "t.csv")
     assert speed.read_table(tmp_path / "t.csv") == given
@@ -340,7 +348,8 @@ def test_table_reads_back(tmp_path):
 
 def test_markdown_has_a_section_a_kind_and_no_empty_columns():
     text = speed.markdown([dict(row="ceiling") | Measured("copy", rate=12.34, unit="GB/s")._asdict(),
-                           dict(row="match") | Measured("m", "loops", 40., 4., 10., 9., 11., share=.5, ceiling="copy")._asdict()])
+                           dict(row="match") | Measured(
+                               "m", "loops", 40., 4., 10., 9., 11., share=.5, ceiling="copy")._asdict()])
     assert "| work | rate |" in text and "| copy | 12.3 GB/s |" in text
     assert "10.0 (9.0 .. 11.0)" in text and "50% copy" in text and "note" not in text
 
@@ -361,7 +370,8 @@ def test_figure_of_nothing_and_of_everything(tmp_path):
 def test_unknown_row(tmp_path):
     with pytest.raises(MemSegError, match="row 'perlim' of the benchmark: unknown, did you mean perlin"):
         speed.bench(tmp_path, rows=["perlim"])
-    with pytest.raises(MemSegError, match="unknown, there are ceiling, perlin"): speed.bench(tmp_path, rows=["xyz"])
+    with pytest.raises(MemSegError, match="unknown, there are ceiling, perlin"):
+        speed.bench(tmp_path, rows=["xyz"])
 
 
 def test_unknown_device(tmp_path):
@@ -378,11 +388,14 @@ def fake(name, *measured, stop=None):
 
 
 def test_interrupted_tables_are_complete(tmp_path, monkeypatch):
-    made_up = fake("match", Measured("first", "b", 2., 1., 2., 1., 3.), stop=KeyboardInterrupt()) | fake("memory", Measured("never"))
+    made_up = fake("match", Measured("first", "b", 2., 1., 2., 1., 3.), stop=KeyboardInterrupt()) | fake(
+        "memory", Measured("never"))
     monkeypatch.setattr(speed, "ROWS", made_up)
-    with pytest.raises(KeyboardInterrupt, match="holds the 6 lines"): speed.bench(tmp_path, quick=True, progress=False)
+    with pytest.raises(KeyboardInterrupt, match="holds the 6 lines"):
+        speed.bench(tmp_path, quick=True, progress=False)
     assert speed.read_table(tmp_path / "bench.csv")[-1]["work"] == "first"
-    assert "first" in (tmp_path / "bench.md").read_text() and "never" not in (tmp_path / "bench.md").read_text()
+    assert ("first" in (tmp_path / "bench.md").read_text()
+            and "never" not in (tmp_path / "bench.md").read_text())
     assert {path.name for path in tmp_path.iterdir()} == {"bench.csv", "bench.md", "bench.png"}
 
 
@@ -398,7 +411,8 @@ def test_tables_grow_line_by_line(tmp_path, monkeypatch):
     assert seen == ["line 0", "line 1", "line 2"]
 
 
-@pytest.mark.parametrize("error", [MemSegError("too bad"), RuntimeError("too bad\nreally"), OSError("too bad")])
+@pytest.mark.parametrize("error",
+                         [MemSegError("too bad"), RuntimeError("too bad\nreally"), OSError("too bad")])
 def test_a_row_that_fails_does_not_stop_the_others(error, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(speed, "ROWS", fake("match", stop=error) | fake("memory", Measured("fine")))
     lines = speed.bench(tmp_path, quick=True)
@@ -408,7 +422,8 @@ def test_a_row_that_fails_does_not_stop_the_others(error, tmp_path, monkeypatch,
 
 def test_quick_run_of_two_rows(tmp_path, capsys):
     lines = speed.bench(tmp_path / "new" / "folder", quick=True, rows=["perlin", "device"], device="cpu")
-    assert speed.read_table(tmp_path / "new" / "folder" / "bench.csv")[-1]["note"] == "not measured: no GPU here"
+    assert (speed.read_table(tmp_path / "new" / "folder" / "bench.csv")[-1]["note"] == "not measured: no GPU "
+            "here")
     assert [line["row"] for line in lines if line["row"] != "conditions"][0] == "perlin"
     assert "Perlin noise, one field of 128 x 128" in capsys.readouterr().out
     notes = " ".join(line["note"] for line in lines)

@@ -18,11 +18,11 @@ from memseg_nb.evaluation import evaluate
 from memseg_nb.images import ImageSet, open_category
 from memseg_nb.model import WARM, build_model
 from memseg_nb.recipe import MemSegError
-from memseg_nb.steps import (EPOCH, STEP, StepData, draws, learning_rate, match_others, new_state, split, step_indices,
-                             train_step)
+from memseg_nb.steps import (EPOCH, STEP, StepData, draws, learning_rate, match_others, new_state, split,
+                             step_indices, train_step)
 from memseg_nb.thresholds import choose_thresholds, separate
-from memseg_nb.training import (Clock, choose_device, fresh_model, load_checkpoint, make_simulator, read_losses,
-                                save_checkpoint, train)
+from memseg_nb.training import (Clock, choose_device, fresh_model, load_checkpoint, make_simulator,
+                                read_losses, save_checkpoint, train)
 
 
 @pytest.fixture
@@ -42,7 +42,8 @@ def weights(tmp_path_factory):
 
 @pytest.fixture
 def data(tiny_data, tiny_recipe):
-    return StepData(ImageSet(open_category(tiny_data).train, (64, 64)), make_simulator(tiny_recipe, "hex_nut"), tiny_recipe)
+    return StepData(ImageSet(open_category(tiny_data).train, (64, 64)),
+                    make_simulator(tiny_recipe, "hex_nut"), tiny_recipe)
 
 
 @pytest.fixture
@@ -72,7 +73,8 @@ PATHS = [Path(f"{k:03}.png") for k in range(200)]
 
 
 @pytest.mark.parametrize("count, samples, expected", [
-    (200, 30, (30, 150, 20)), (67, 30, (30, 59, 8)), (68, 30, (30, 30, 8)), (40, 30, (30, 32, 8)), (10, 30, (8, 8, 2)),
+    (200, 30, (30, 150, 20)), (67, 30, (30, 59, 8)), (68, 30, (30, 30, 8)), (40, 30, (30, 32, 8)),
+    (10, 30, (8, 8, 2)),
     (9, 30, (9, 9, 9)), (9, 2, (2, 7, 7)), (5, 30, (5, 5, 5)), (2, 30, (2, 2, 2)), (2, 1, (1, 1, 1))])
 def test_split_sizes(count, samples, expected):
     parts = split(PATHS[:count], samples, .1, seed=0)
@@ -82,7 +84,8 @@ def test_split_sizes(count, samples, expected):
     assert parts.shared == ("too few" in parts.note)
     assert (parts.held_back == parts.train) == ("held back" in parts.note) == (count < 10)
     if parts.shared:
-        assert parts.train[:len(parts.memory)] == parts.memory  # the same numbers: `match_others` relies on it
+        # the same numbers: `match_others` relies on it
+        assert parts.train[:len(parts.memory)] == parts.memory
 
 
 def test_split_depends_on_names_and_seed_only():
@@ -94,7 +97,8 @@ def test_split_depends_on_names_and_seed_only():
 
 def test_nothing_is_held_back_if_so_set():
     parts = split(PATHS, 30, 0., 0)
-    assert len(parts.train) == 170 and parts.held_back == parts.train and "no good image was held back" in parts.note
+    assert (len(parts.train) == 170 and parts.held_back == parts.train
+            and "no good image was held back" in parts.note)
 
 
 def test_one_good_image_is_too_few():
@@ -106,7 +110,8 @@ def test_one_good_image_is_too_few():
 
 @pytest.mark.parametrize("count, n", [(8, 24), (8, 5), (4, 2), (3, 7), (8, 1)])
 def test_all_images_have_the_same_number_of_turns(count, n):
-    turns = torch.bincount(torch.tensor([i for k in range(n) for i in step_indices(k, count, n, seed=3)]), minlength=n)
+    turns = torch.bincount(torch.tensor([i for k in range(n) for i in step_indices(k, count, n, seed=3)]),
+                           minlength=n)
     assert turns.tolist() == [count] * n
 
 
@@ -121,7 +126,8 @@ def test_a_batch_is_half_good_and_half_simulated(data):
     assert batch.images.shape == (4, 3, 64, 64) and batch.masks.dtype == torch.bool and len(data) == 3
     assert not batch.masks[:2].any() and batch.masks[2:].flatten(1).any(1).all()
     for image, mask, number in zip(batch.images, batch.masks, batch.source):
-        assert torch.equal(image[:, ~mask], data.images[int(number)][:, ~mask])  # changed inside the mask only
+        # changed inside the mask only
+        assert torch.equal(image[:, ~mask], data.images[int(number)][:, ~mask])
 
 
 def test_light_varies_good_and_simulated_images(tiny_recipe, data):
@@ -148,7 +154,8 @@ def test_learning_rate(tiny_recipe, schedule, end):
 
 
 @pytest.mark.parametrize("change", [{"training.optimizer": "sgd"}, {"training.optimizer": "adamw"},
-                                    {"training.momentum": 0, "training.clip": 0}], ids=["sgd", "adamw", "plain"])
+                                    {"training.momentum": 0, "training.clip": 0}],
+                         ids=["sgd", "adamw", "plain"])
 def test_a_checkpoint_continues_to_the_same_weights(tiny_recipe, data, fresh, out, change):
     recipe = tiny_recipe.replace(**change)
     run, one = Run.create(out, recipe), fresh(recipe)
@@ -168,21 +175,25 @@ def test_frozen_layers_stay_and_the_others_move(tiny_recipe, data, fresh):
     before = {name: value.clone() for name, value in state.model.state_dict().items()}
     train_step(state, data[0], tiny_recipe, .01)
     moved = {name for name, value in state.model.state_dict().items() if not torch.equal(value, before[name])}
-    assert moved and not {name for name in moved if name.startswith(("memory", "encoder")) and "layer4" not in name}
+    assert moved and not {name for name in moved if name.startswith(("memory", "encoder"))
+                          and "layer4" not in name}
     assert {"decoder.head.weight", "encoder.layer4.0.conv1.weight"} < moved
 
 
 @pytest.mark.parametrize("native, chosen", [(True, "bfloat16"), (False, "float32")])
-def test_auto_precision_is_chosen_once_and_written_down(tiny_data, tiny_recipe, out, monkeypatch, native, chosen):
+def test_auto_precision_is_chosen_once_and_written_down(tiny_data, tiny_recipe, out, monkeypatch, native,
+                                                        chosen):
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native, raising=False)
     auto = tiny_recipe.replace(**{"training.precision": "auto", "training.steps": 2})
     def stop(step, losses, model):
         raise KeyboardInterrupt
     with pytest.raises(KeyboardInterrupt):
         train(tiny_data, "hex_nut", out, auto, progress=False, callback=stop)
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: not native, raising=False)  # another machine
+    # another machine
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: not native, raising=False)
     run = train(tiny_data, "hex_nut", out, auto, resume=True, progress=False)
-    assert run.recipe.training.precision == chosen and run.record["precision"] == f"{chosen}, chosen for this machine"
+    assert (run.recipe.training.precision == chosen
+            and run.record["precision"] == f"{chosen}, chosen for this machine")
     assert run.record["notes"] == [f"precision {chosen}, chosen for this machine"]
 
 
@@ -213,7 +224,8 @@ def test_mixed_precision(tiny_recipe, data, fresh, precision):
 
 def test_the_gradient_is_clipped(tiny_recipe, data, fresh):
     def move(clip):
-        recipe = tiny_recipe.replace(**{"training.clip": clip, "training.weight_decay": 0, "training.momentum": 0})
+        recipe = tiny_recipe.replace(**{"training.clip": clip, "training.weight_decay": 0,
+                                        "training.momentum": 0})
         state = fresh(recipe)
         before = state.model.decoder.head.weight.detach().clone()
         train_step(state, data[0], recipe, .01)
@@ -273,11 +285,13 @@ def test_thresholds_come_from_held_back_images(tiny_recipe, data, fresh):
     model = fresh(tiny_recipe).model
     held_back = ImageSet(data.images.paths[:4], (64, 64))
     found = choose_thresholds(model, held_back, data.simulator, tiny_recipe)
-    assert (found.good, found.simulated) == (4, 16) and 0 <= found.pixel <= 1 and .5 <= found.balanced_accuracy <= 1
+    assert ((found.good, found.simulated) == (4, 16) and 0 <= found.pixel <= 1
+            and .5 <= found.balanced_accuracy <= 1)
     assert found == choose_thresholds(model, held_back, data.simulator, tiny_recipe)
     lit = tiny_recipe.replace(**{"light.gain": .2})
     assert choose_thresholds(model, held_back, data.simulator, lit).good == 20
-    assert choose_thresholds(model, held_back, data.simulator, tiny_recipe, remembered=True).image != found.image
+    assert choose_thresholds(model, held_back, data.simulator, tiny_recipe,
+                             remembered=True).image != found.image
 
 
 # the clock
@@ -307,7 +321,8 @@ def test_the_clock_counts_time(tiny_recipe, fresh, monkeypatch):
 # whole runs
 
 def test_a_run_leaves_its_files_and_its_record(tiny_run):
-    assert {path.name for path in tiny_run.folder.iterdir()} >= {"recipe.ini", "run.json", "model.safetensors",
+    assert {path.name for path in tiny_run.folder.iterdir()} >= {
+        "recipe.ini", "run.json", "model.safetensors",
                                                                  "losses.csv", "losses.png"}
     assert not tiny_run.checkpoint_file.exists()
     record, losses = tiny_run.record, read_losses(tiny_run)
@@ -332,19 +347,23 @@ def test_ctrl_c_saves_and_resume_ends_with_the_same_weights(tiny_run, tiny_data,
             os.kill(os.getpid(), signal.SIGINT)
     with pytest.raises(KeyboardInterrupt, match="saved up to step 2.*--resume"):
         train(tiny_data, "hex_nut", out, tiny_recipe, progress=False, callback=press)
-    assert Run.open(out).record["status"] == "interrupted" and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert (Run.open(out).record["status"] == "interrupted"
+            and signal.getsignal(signal.SIGINT) is signal.default_int_handler)
     with pytest.raises(MemSegError, match="already holds a run.*--resume"):
         train(tiny_data, "hex_nut", out, tiny_recipe, progress=False)
     with pytest.raises(MemSegError, match="other settings.*training.steps: 5 here, 3 there"):
-        train(tiny_data, "hex_nut", out, tiny_recipe.replace(**{"training.steps": 5}), resume=True, progress=False)
-    resumed = train(tiny_data, "hex_nut", out, tiny_recipe.replace(**{"training.workers": 1}), resume=True, progress=False)
+        train(tiny_data, "hex_nut", out, tiny_recipe.replace(**{"training.steps": 5}), resume=True,
+              progress=False)
+    resumed = train(tiny_data, "hex_nut", out, tiny_recipe.replace(**{"training.workers": 1}), resume=True,
+                    progress=False)
     assert same_weights(tiny_run, resumed) and tiny_run.record["thresholds"] == resumed.record["thresholds"]
     assert columns(tiny_run) == columns(resumed) and resumed.recipe.training.workers == 1
 
 
 def test_a_crash_costs_the_steps_since_the_checkpoint_only(tiny_data, tiny_recipe, weights, out):
     "... and nobody needs the weights file again"
-    recipe = tiny_recipe.replace(**{"encoder.weights": str(weights), "training.checkpoint_every": 2, "training.steps": 4})
+    recipe = tiny_recipe.replace(**{"encoder.weights": str(weights), "training.checkpoint_every": 2,
+                                    "training.steps": 4})
     def crash(step, losses, model):
         if step == 3:
             raise RuntimeError("power cut")
@@ -393,7 +412,8 @@ def test_no_steps_train_nothing_and_still_make_a_run(tiny_data, tiny_recipe, out
     fresh, _, began = fresh_model(recipe)
     parts = open_category(tiny_data).train
     by_name = {path.name: path for path in parts}
-    fresh.remember([ImageSet([by_name[name] for name in record["split"]["memory"]], (64, 64)).batch(range(3))])
+    fresh.remember([ImageSet([by_name[name] for name in record["split"]["memory"]], (64, 64))
+                    .batch(range(3))])
     assert began is None and states_equal(fresh.state_dict(), load_state(run.model_file)[0])
     assert run.losses_figure.stat().st_size > 500 and columns(run)["step"] == []
     metrics = evaluate(run, progress=False, device="cpu")
@@ -425,8 +445,10 @@ def statistics(model):
 
 @pytest.mark.parametrize("norms, start, kept", [("frozen", "auto", True), ("learn", "auto", False),
                                                 ("frozen", "off", False)])
-def test_batch_norms_keep_the_statistics_of_a_warm_start_only(tiny_data, tiny_recipe, out, norms, start, kept):
-    recipe = tiny_recipe.replace(**{"encoder.weights": "formulas", "training.warm_start": start, "training.norms": norms})
+def test_batch_norms_keep_the_statistics_of_a_warm_start_only(tiny_data, tiny_recipe, out, norms, start,
+                                                              kept):
+    recipe = tiny_recipe.replace(**{"encoder.weights": "formulas", "training.warm_start": start,
+                                    "training.norms": norms})
     before = statistics(fresh_model(recipe)[0])
     after = statistics(load_model(train(tiny_data, "hex_nut", out, recipe, progress=False)))
     assert all(torch.equal(after[name], value) for name, value in before.items()) == kept
@@ -437,7 +459,8 @@ def test_resumed_batch_norms_stay_frozen(tiny_data, tiny_recipe, out):
                                     "training.norms": "frozen", "training.checkpoint_every": 1})
     def stop(step, *rest):
         if step == 1: raise KeyboardInterrupt
-    with pytest.raises(KeyboardInterrupt): train(tiny_data, "hex_nut", out, recipe, progress=False, callback=stop)
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny_data, "hex_nut", out, recipe, progress=False, callback=stop)
     before = statistics(fresh_model(recipe)[0])
     after = statistics(load_model(train(out=out, resume=True, progress=False)))
     assert all(torch.equal(after[name], value) for name, value in before.items())
@@ -452,8 +475,9 @@ def test_auto_is_warm_with_shipped_weights_only(tiny_recipe, weights):
         assert torch.equal(model.decoder.head.weight, cold) != warm
 
 
-@pytest.mark.parametrize("change", [{"fusion.normalise": "fixed"}, {"attention.reduction": 16}, {"memory.pooling": 1},
-                                    {"memory.difference": "squared"}, {"encoder.exposure": "as_is"}])
+@pytest.mark.parametrize("change",
+                         [{"fusion.normalise": "fixed"}, {"attention.reduction": 16}, {"memory.pooling": 1},
+                          {"memory.difference": "squared"}, {"encoder.exposure": "as_is"}])
 def test_auto_is_cold_where_the_network_is_given_other_things_and_says_so(tiny_recipe, change):
     _, record, began = fresh_model(tiny_recipe.replace(**{"encoder.weights": "formulas"} | change))
     assert began is None and "no warm start" in record.note
@@ -491,7 +515,8 @@ def test_the_clock_ends_a_run(tiny_data, tiny_recipe, out):
 def test_the_progress_bar_shows_loss_and_pace(tiny_data, tiny_recipe, out, capsys):
     train(tiny_data, "hex_nut", out, tiny_recipe.replace(**{"training.steps": 2, "memory.samples": 30}))
     shown = capsys.readouterr()
-    assert "loss 0." in shown.err and "step/s" in shown.err.replace("s/step", "step/s") and "note: 12 good images" in shown.out
+    assert ("loss 0." in shown.err and "step/s" in shown.err.replace("s/step", "step/s")
+            and "note: 12 good images" in shown.out)
 
 
 # data that is not as it should be
@@ -512,8 +537,10 @@ def test_few_images_and_a_broken_test_folder(tiny_data, tiny_recipe, tmp_path, o
     data = category_of(tiny_data, tmp_path / "few", 5)
     run = train(data, None, out, tiny_recipe, progress=False)
     record = run.record
-    assert record["split"]["shared"] and len(record["split"]["memory"]) == 3 and len(record["split"]["train"]) == 5
-    assert any("too few" in note for note in record["notes"]) and any("held back" in note for note in record["notes"])
+    assert (record["split"]["shared"] and len(record["split"]["memory"]) == 3
+            and len(record["split"]["train"]) == 5)
+    assert (any("too few" in note for note in record["notes"])
+            and any("held back" in note for note in record["notes"]))
     assert record["thresholds"]["good"] == 5
 
 
@@ -577,7 +604,8 @@ def test_a_full_disk_keeps_the_last_checkpoint(tiny_data, tiny_recipe, out, monk
         real(tensors, path, metadata)
     monkeypatch.setattr(checkpoints, "save_file", full)
     with pytest.raises(MemSegError, match="no space left.*make room"):
-        train(tiny_data, "hex_nut", out, tiny_recipe.replace(**{"training.checkpoint_every": 1}), progress=False)
+        train(tiny_data, "hex_nut", out, tiny_recipe.replace(**{"training.checkpoint_every": 1}),
+              progress=False)
     assert load_state(Run.open(out).checkpoint_file)[1]["step"] == 1 and not list(out.glob(".*"))
 
 

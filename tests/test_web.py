@@ -31,7 +31,8 @@ class Site:
     "The files as a page reads them"
     def __init__(self, root):
         self.root, self.sessions = root, {}
-        self.known, self.fixtures = (json.loads((root / f"{name}.json").read_text()) for name in ("assets", "fixtures"))
+        self.known, self.fixtures = (json.loads((root / f"{name}.json").read_text())
+                                     for name in ("assets", "fixtures"))
         self.outputs = self.read("fixtures.bin", self.fixtures["arrays"])
 
     def open(self, name):
@@ -40,14 +41,16 @@ class Site:
 
     def read(self, name, table):
         data = self.open(name)
-        return {key: np.frombuffer(data, one["dtype"], int(np.prod(one["shape"])), one["offset"]).reshape(one["shape"])
-                for key, one in table.items()}
+        return {key: np.frombuffer(data, one["dtype"], int(np.prod(one["shape"])), one["offset"])
+                .reshape(one["shape"]) for key, one in table.items()}
 
     def run(self, graph, **inputs):
         if graph not in self.sessions:
-            self.sessions[graph] = onnxruntime.InferenceSession(self.open(self.known["graphs"][graph]["file"]))
+            self.sessions[graph] = onnxruntime.InferenceSession(
+                self.open(self.known["graphs"][graph]["file"]))
         session = self.sessions[graph]
-        feed = {name: one.numpy() if isinstance(one, torch.Tensor) else np.asarray(one) for name, one in inputs.items()}
+        feed = {name: one.numpy() if isinstance(one, torch.Tensor) else np.asarray(one)
+                for name, one in inputs.items()}
         return dict(zip([one.name for one in session.get_outputs()], session.run(None, feed)))
 
     def memory(self, product):
@@ -100,7 +103,8 @@ def test_cases_differ(site):
     for graph in GRAPHS:
         first, second = site.fixtures["cases"][graph][:2]
         for part in ("inputs", "outputs"):
-            same = [np.array_equal(site.outputs[a], site.outputs[b]) for a, b in zip(first[part].values(), second[part].values())]
+            same = [np.array_equal(site.outputs[a], site.outputs[b])
+                    for a, b in zip(first[part].values(), second[part].values())]
             assert not all(same), graph
 
 
@@ -161,10 +165,13 @@ def test_numbers_that_are_given_end_with_the_block():
     assert own == (perlin.uniform, simulation.uniform, torch.rand)
 
 
-@pytest.mark.parametrize("points", [[(30., 30.)] * 2, [(3., 60.), (50., 10.)], [(1., 1.), (60., 5.), (5., 60.), (40., 40.)]])
+@pytest.mark.parametrize("points", [[(30., 30.)] * 2, [(3., 60.), (50., 10.)],
+                                    [(1., 1.), (60., 5.), (5., 60.), (40., 40.)]])
 def test_strokes_of_any_length(site, points):
-    image, colour = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(1)), torch.tensor([1., 0., .5])
-    found = site.run("paint", image=image, points=torch.tensor(points), radius=torch.tensor(3.5), colour=colour)["painted"]
+    image, colour = (torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(1)),
+                     torch.tensor([1., 0., .5]))
+    found = site.run("paint", image=image, points=torch.tensor(points), radius=torch.tensor(3.5),
+                     colour=colour)["painted"]
     wanted = torch.lerp(image, colour[:, None, None], cover(points, 3.5, (64, 64)))
     assert np.allclose(found, wanted, atol=1e-5) and (found != image.numpy()).any()
 
@@ -175,10 +182,13 @@ def test_decisions_and_curve_with_equal_scores(site):
         found = site.run("scores", scores=scores, labels=labels, threshold=np.float32(threshold))
         table = confusion(scores, labels > 0, np.float32(threshold))
         assert [int(found[name]) for name in ("tp", "fp", "tn", "fn")] == [
-            table[f"{name}s"] for name in ("true_positive", "false_positive", "true_negative", "false_negative")]
+            table[f"{name}s"]
+            for name in ("true_positive", "false_positive", "true_negative", "false_negative")]
     fpr, tpr = roc_points(scores, labels > 0)
-    assert sorted(set(zip(found["fpr"].round(5), found["tpr"].round(5)))) == sorted(set(zip(fpr.round(5).astype("f"), tpr.round(5).astype("f"))))
-    assert len(found["tpr"]) == 6 and found["tpr"][-1] == found["fpr"][-1] == 1 and (np.diff(found["tpr"]) >= 0).all()
+    assert sorted(set(zip(found["fpr"].round(5), found["tpr"].round(5)))) == sorted(
+        set(zip(fpr.round(5).astype("f"), tpr.round(5).astype("f"))))
+    assert (len(found["tpr"]) == 6 and found["tpr"][-1] == found["fpr"][-1] == 1
+            and (np.diff(found["tpr"]) >= 0).all())
 
 
 def test_one_network_serves_every_product(site, page):
@@ -186,7 +196,8 @@ def test_one_network_serves_every_product(site, page):
     image = render_product("hex_nut", (64, 64), defect=PRODUCTS["hex_nut"].defects[0])[0]
     memory = webnet.memory_arrays(page.detector.model)
     found, wanted = site.run("network", image=image, forced=-1, **memory), page.detector.predict(image)
-    assert np.allclose(found["map"], wanted.map, atol=1e-3) and found["score"] == pytest.approx(wanted.score, abs=1e-3)
+    assert (np.allclose(found["map"], wanted.map, atol=1e-3)
+            and found["score"] == pytest.approx(wanted.score, abs=1e-3))
     other = site.run("network", image=image, forced=-1, **site.memory("tablet"))
     assert np.abs(other["map"] - found["map"]).max() > .1  # it does look at the memory
 
@@ -236,7 +247,8 @@ def test_what_it_costs_is_measured_and_small():
     assert list(rows[0]) == list(webnet.COLUMNS) and {row["product"] for row in rows} == set(PRODUCTS)
     ways = {(int(row["samples"]), float(row["step"]), float(row["fine"])) for row in rows}
     assert ways == {(samples, float(step), float(fine)) for samples, step, fine in webnet.WAYS}
-    def mean(way, name): return np.mean([float(r[name]) for r in rows if (r["samples"], r["step"], r["fine"]) == way])
+    def mean(way, name):
+        return np.mean([float(r[name]) for r in rows if (r["samples"], r["step"], r["fine"]) == way])
     full, chosen = ("10", "0", "0"), ("10", "0.5", "0.06")
     assert mean(full, "pixel_auroc") - mean(chosen, "pixel_auroc") < .01
     assert mean(full, "image_auroc") - mean(chosen, "image_auroc") < .02
@@ -249,7 +261,8 @@ def test_price_of_a_way(page):
     assert tuple(full) and set(full) == set(small) == set(webnet.COLUMNS)
     assert full["mean_map_difference"] == 0 < small["mean_map_difference"] < .1
     assert small["pixel_auroc"] > full["pixel_auroc"] - .05
-    with RESULTS.open() as file: known = next(row for row in csv.DictReader(file) if row["step"] == "0.5" and row["fine"] == "0.06")
+    with RESULTS.open() as file:
+        known = next(row for row in csv.DictReader(file) if row["step"] == "0.5" and row["fine"] == "0.06")
     assert small["weights_bytes"] == pytest.approx(int(known["weights_bytes"]), rel=.01)
 
 
@@ -268,12 +281,14 @@ def test_widgets_begin_as_in_the_notebook(site):
     assert widgets["perlin"]["status"] == panel.status and widgets["perlin"]["question"] == panel.question
     assert list(widgets["perlin"]["controls"]) == list(panel.controls)
     slider = widgets["perlin"]["controls"]["threshold"]
-    assert slider == dict(kind="slider", description="threshold T", value=.5, min=-1., max=1., step=.01, disabled=False)
+    assert slider == dict(kind="slider", description="threshold T", value=.5, min=-1., max=1., step=.01,
+                          disabled=False)
     for name, known in widgets.items():
         assert known["items"] and known["status"] and known["hint"], name
         for item in known["items"]:
             assert item["alt"] and (site.root / item["src"]).is_file() and not item["src"].startswith("data:")
-    for kind, item in zip((".png", ".svg", ".png"), widgets["perlin"]["items"]): assert item["src"].endswith(kind)
+    for kind, item in zip((".png", ".svg", ".png"), widgets["perlin"]["items"]):
+        assert item["src"].endswith(kind)
     assert widgets["studio"]["controls"]["product"]["options"] == list(web.PLACES)
     assert widgets["explorer-tablet"]["controls"]["compare"]["options"] == ["nearest", *map(str, range(10))]
 
@@ -281,15 +296,18 @@ def test_widgets_begin_as_in_the_notebook(site):
 def test_the_rest_of_what_a_page_needs(site):
     known = site.known
     table = base64.b64decode(known["colours"]["viridis"])
-    assert len(table) == 768 and list(table[:3]) == [68, 1, 84] and known["colours"]["magma"] != known["colours"]["viridis"]
+    assert (len(table) == 768 and list(table[:3]) == [68, 1, 84]
+            and known["colours"]["magma"] != known["colours"]["viridis"])
     assert set(known["studio"]["rules"]) == set(load_recipe().foreground_table)
     assert known["studio"]["rules"]["hazelnut"] == dict(level=50., direction=1)
     assert known["studio"]["rules"]["bottle"] == dict(level=250., direction=2)
     assert len(known["products"]["tablet"]["painter"]["photos"]) == 6
     kinds = [photo["kind"] for photo in known["products"]["tablet"]["painter"]["photos"]]
     assert kinds.count("good") == 4 and set(kinds[4:]) <= set(PRODUCTS["tablet"].defects)
-    assert len(known["monitor"]["losses"]) == len(known["monitor"]["steps"]) == 4 and len(known["monitor"]["heatmaps"]) >= 1
-    assert len(known["threshold"]["scores"]) == len(known["threshold"]["labels"]) == len(known["threshold"]["thumbs"])
+    assert (len(known["monitor"]["losses"]) == len(known["monitor"]["steps"]) == 4
+            and len(known["monitor"]["heatmaps"]) >= 1)
+    assert len(known["threshold"]["scores"]) == len(known["threshold"]["labels"]) == len(
+        known["threshold"]["thumbs"])
 
 
 @pytest.mark.parametrize("products, says", [(("tablet", "teapot"), "teapot"), ((), "at least one")])

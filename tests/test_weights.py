@@ -28,7 +28,8 @@ def test_small_enough_for_a_wheel():
 @pytest.mark.parametrize("name", FILES)
 def test_half_precision_but_not_the_statistics(name):
     tensors, _ = load_state(SHIPPED / name)
-    assert all(value.dtype == (torch.float16 if value.ndim > 1 else torch.float32) for value in tensors.values())
+    assert all(value.dtype == (torch.float16 if value.ndim > 1 else torch.float32)
+               for value in tensors.values())
     assert all(value.isfinite().all() for value in tensors.values())
 
 

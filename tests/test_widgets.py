@@ -27,15 +27,16 @@ from memseg_nb.perlin import binarise
 from memseg_nb.products import render_product
 from memseg_nb.recipe import MemSegError, load_recipe
 from memseg_nb.training import make_simulator, read_losses, train
-from memseg_nb.widgets import (AnomalyStudio, DefectPainter, MemoryExplorer, PerlinPlayground, ThresholdExplorer,
-                               TrainingMonitor)
+from memseg_nb.widgets import (AnomalyStudio, DefectPainter, MemoryExplorer, PerlinPlayground,
+                               ThresholdExplorer, TrainingMonitor)
 
 SIZE = (64, 64)
 
 
 def pixels(picture):
     "What the browser is given, as an array"
-    return np.asarray(Image.open(io.BytesIO(png(picture.content, picture.cmap, picture.limits))).convert("RGB"))
+    return np.asarray(Image.open(io.BytesIO(png(picture.content, picture.cmap, picture.limits)))
+                      .convert("RGB"))
 
 
 # panels
@@ -50,7 +51,8 @@ def test_png_of_any_picture(picture, shape):
 
 def test_limits_fix_the_colours():
     dark, bright = torch.zeros(2, 2), torch.tensor([[0., 1.], [1., 1.]])
-    assert png(dark, limits=(0, 1)) == png(dark) and png(bright / 2, limits=(0, 1)) != png(bright, limits=(0, 1))
+    assert (png(dark, limits=(0, 1)) == png(dark)
+            and png(bright / 2, limits=(0, 1)) != png(bright, limits=(0, 1)))
 
 
 def test_masks_are_black_and_white():
@@ -59,11 +61,13 @@ def test_masks_are_black_and_white():
 
 
 def test_chart_is_well_formed_and_escapes_words():
-    chart = Chart((0, 10), (0, 1), "a < b & c", "y").bars([0, 5, 10], [.5, 1.]).line([0, 10], [0, 1]).upright(9, "T < 1")
+    chart = (Chart((0, 10), (0, 1), "a < b & c", "y")
+             .bars([0, 5, 10], [.5, 1.]).line([0, 10], [0, 1]).upright(9, "T < 1"))
     root = ElementTree.fromstring(svg(legend(point(chart, 5, .5), {"x": "#000000"})))
     words = [node.text for node in root.iter() if node.tag.endswith("text")]
     assert "a < b & c" in words and "T < 1" in words and "x" in words
-    assert ElementTree.fromstring(svg(Chart((2, 2), (0, 0)).bars([2, 2], [0]))).tag.endswith("svg")  # no range at all
+    # no range at all
+    assert ElementTree.fromstring(svg(Chart((2, 2), (0, 0)).bars([2, 2], [0]))).tag.endswith("svg")
 
 
 @pytest.mark.parametrize("low, high", [(0, 1), (-1.2, 1.2), (0, 123456), (0, 1e-4), (3, 3.001)])
@@ -84,7 +88,8 @@ class Counting(Panel):
     def update(self):
         self.updates += 1
         if self["low"] > .9: raise MemSegError("too high: needs 0.9 at most")
-        self.show([Picture("flat", torch.full((4, 4), self["low"]), "flat", "flat", limits=(0, 1))], f"low {self['low']:.2f}")
+        self.show([Picture("flat", torch.full((4, 4), self["low"]), "flat", "flat", limits=(0, 1))],
+                  f"low {self['low']:.2f}")
 
 
 def test_panel_updates_once_for_several_values():
@@ -106,13 +111,15 @@ def test_panel_says_errors_and_goes_on():
 
 def test_panel_is_displayed_as_a_widget_and_as_words():
     bundle, _ = Counting(dict(low=slider("low", .5, 0., 1.)))._repr_mimebundle_()
-    assert "application/vnd.jupyter.widget-view+json" in bundle and bundle["text/plain"] == "How often?\nlow 0.50"
+    assert ("application/vnd.jupyter.widget-view+json" in bundle
+            and bundle["text/plain"] == "How often?\nlow 0.50")
 
 
 def test_a_page_without_a_kernel_shows_the_last_picture_or_chart():
     def look(high):
         picture = Picture("steps", np.eye(4) * high, f"diagonal of {high:.1f}", "steps")
-        return ([picture] if high < .9 else [Picture("chart", Chart((0, 1), (0, 1), "x", "y"), "empty", "chart")]), f"up to {high:.1f}"
+        return ([picture] if high < .9 else [
+            Picture("chart", Chart((0, 1), (0, 1), "x", "y"), "empty", "chart")]), f"up to {high:.1f}"
 
     panel = Explore("How high?", look, high=slider("high", .5, 0., 1.))
     bundle, metadata = panel._repr_mimebundle_()
@@ -134,7 +141,8 @@ def test_explore_says_what_its_function_could_not_do():
 
 def test_front_end_draws_and_does_not_compute():
     scripts = [(FRONT / name).read_text() for name in ("board.js", "canvas.js")]
-    assert not [word for script in scripts for word in ("http", "import ", "eval(", "fetch(") if word in script]
+    assert not [word for script in scripts for word in ("http", "import ", "eval(", "fetch(")
+                if word in script]
     assert 'setAttribute("role", "status")' in scripts[0] and "aria-label" in scripts[1]
 
 
@@ -148,7 +156,8 @@ def test_every_widget_asks_and_labels(make):
     assert all(control.description for control in widget.controls.values())
     assert all(picture.alt for picture in widget.pictures.values())
     assert all(picture.cmap in ("viridis", "magma") for picture in widget.pictures.values())
-    assert [item["alt"] for item in widget.board.items] == [picture.alt for picture in widget.pictures.values()]
+    assert [item["alt"] for item in widget.board.items] == [
+        picture.alt for picture in widget.pictures.values()]
 
 
 # Perlin playground
@@ -199,7 +208,8 @@ def test_ini_lines_load(tmp_path):
 
 
 def upload(studio, name, content):
-    studio.controls["upload"].value = (dict(name=name, content=content, type="", size=len(content), last_modified=datetime.now()),)
+    studio.controls["upload"].value = (
+        dict(name=name, content=content, type="", size=len(content), last_modified=datetime.now()),)
 
 
 def test_own_image(tmp_path, monkeypatch):
@@ -249,8 +259,10 @@ def test_match_is_the_networks(explorer):
     assert int(explained.match.index) == int(explorer.match.index)
     for level in range(3):
         assert torch.equal(explorer.pictures[f"M{level + 1}"].content, explained.maps[level][0, 0])
-        assert torch.equal(explorer.pictures[f"DI{level + 1}"].content, explained.match.difference[level][0].mean(0))
-    assert f"number {int(explained.match.index)}, distance {explained.match.distances.min():,.0f}" in explorer.status
+        assert torch.equal(explorer.pictures[f"DI{level + 1}"].content,
+                           explained.match.difference[level][0].mean(0))
+    assert (f"number {int(explained.match.index)}, distance "
+            f"{explained.match.distances.min():,.0f}" in explorer.status)
 
 
 def test_fewer_samples(explorer):
@@ -296,7 +308,8 @@ def test_decisions_and_flips():
     now = thresholds["threshold"]
     assert abs(now - .75) < .01
     found = confusion(SCORES, LABELS, now)
-    assert f"{found['true_positives']} of 4 defective images are found and {found['false_positives']} of 4" in thresholds.status
+    assert (f"{found['true_positives']} of 4 defective images are found and {found['false_positives']} of "
+            "4" in thresholds.status)
     assert thresholds.flips() == [5] and "flip5" in thresholds.pictures
     assert "now good, wrong" in thresholds.pictures["flip5"].caption
     assert thresholds._table.value == confusion_table(found) and "<caption>" in thresholds._table.value
@@ -311,7 +324,8 @@ def test_pixels_give_a_pro_curve():
     thresholds = ThresholdExplorer(SCORES, LABELS, .5, pixels=counts, pixel_threshold=.45)
     found = rates(counts)
     at = (found.thresholds >= .45).sum() - 1
-    assert f"{found.pro[at]:.0%} of a defect's area, {found.fpr[at]:.1%} of the good surface" in thresholds.status
+    assert (f"{found.pro[at]:.0%} of a defect's area, {found.fpr[at]:.1%} of the good "
+            "surface" in thresholds.status)
     assert f"{counts.aupro():.3f}" in thresholds.pictures["pro"].alt
 
 
@@ -324,7 +338,8 @@ def test_one_class_alone(labels):
 def test_click_into_the_histogram_moves_the_threshold():
     thresholds = ThresholdExplorer(SCORES, LABELS, .5)
     chart = thresholds.pictures["scores"].content
-    thresholds._heard(None, {"kind": "click", "name": "scores", "x": float(chart.across(.2) / chart.size[0]), "y": .5}, [])
+    thresholds._heard(
+        None, {"kind": "click", "name": "scores", "x": float(chart.across(.2) / chart.size[0]), "y": .5}, [])
     assert abs(thresholds["threshold"] - .2) < .02
 
 
@@ -380,7 +395,8 @@ def test_the_brush_alone_asks_no_network(painter, monkeypatch):
 
 def test_messages_of_the_canvas_are_answered(painter, monkeypatch):
     sent = []
-    monkeypatch.setattr(type(painter.canvas), "send", lambda self, content, buffers=None: sent.append(content))
+    monkeypatch.setattr(type(painter.canvas), "send",
+                        lambda self, content, buffers=None: sent.append(content))
     painter._painted(None, {"kind": "paint", "points": [[40, 40], [60, 60]], "fresh": True}, [])
     assert len(painter._history) == 2 and sent == [{"kind": "done"}]
     painter._painted(None, {"kind": "undo"}, [])
@@ -419,7 +435,8 @@ def test_places_have_names():
 # training monitor
 
 def watched(tiny_data, tiny_recipe, out, **more):
-    return TrainingMonitor(tiny_data, "hex_nut", out, tiny_recipe.replace(**{"training.steps": 4}), every=2, **more)
+    return TrainingMonitor(tiny_data, "hex_nut", out, tiny_recipe.replace(**{"training.steps": 4}), every=2,
+                           **more)
 
 
 def test_watching_changes_nothing(tiny_data, tiny_recipe, tmp_path):
@@ -492,4 +509,6 @@ def test_running_mean():
 def test_no_saved_views_of_widgets():
     "A saved view would be shown as an error until the cell is run; a saved state differs in each run"
     for path in sorted((Path(__file__).parents[1] / "nbs").glob("*.ipynb")):
-        assert not {"widget-view+json", "widget-state+json"} & set(re.findall(r"widget-\w+\+json", path.read_text())), f"{path.name}: remove the views: python tests/strip_views.py"
+        assert not {"widget-view+json", "widget-state+json"} & set(
+            re.findall(r"widget-\w+\+json", path.read_text())), (
+                f"{path.name}: remove the views: python tests/strip_views.py")

@@ -1,4 +1,4 @@
-"""The widgets in a real JupyterLab in Chromium: moved by keyboard, painted on, given an image; the kernel answers
+"""The widgets in a real JupyterLab in Chromium: moved by keyboard, painted on, given an image
 
 Screenshots go to pytest's temporary folder, or to the folder that MEMSEG_SCREENSHOTS names.
 """
@@ -19,32 +19,36 @@ sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: 
 pytest.importorskip("jupyterlab", reason="needs JupyterLab: pip install 'memseg-nb[lab]'")
 pytest.importorskip("anywidget", reason="needs anywidget: pip install 'memseg-nb[lab]'")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium on the PATH, such as Debian's package chromium")
+pytestmark = pytest.mark.skipif(CHROMIUM is None,
+                                reason="needs a Chromium on the PATH, such as Debian's package chromium")
 ROOT = Path(__file__).parents[1]
 CELLS = {
     "perlin": "from memseg_nb.widgets import *\nimport torch; torch.set_num_threads(1)\n"
-              "perlin = PerlinPlayground()\nperlin",
+    "perlin = PerlinPlayground()\nperlin",
     "studio": "studio = AnomalyStudio('bottle_cap')\nstudio",
     "memory": "memory = MemoryExplorer('hex_nut')\nmemory",
-    "threshold": "import numpy as np\nfrom memseg_nb.products import render_product\nr = np.random.default_rng(0)\n"
-                 "labels = np.arange(60) >= 40\nscores = np.clip(r.normal(.3 + .35 * labels, .14), 0, 1)\n"
-                 "ThresholdExplorer(scores, labels, .5, [f'{\"bad\" if l else \"good\"} {k}' for k, l in enumerate(labels)],\n"
-                 "    lambda k: render_product('tablet', (96, 96), defect='crack' if labels[k] else None, index=k)[0])",
-    "painter": "from memseg_nb.painter import example_detector\nfrom memseg_nb.products import render_product\n"
-               "DefectPainter(detector=example_detector('hex_nut', (128, 128), 4),\n"
-               "              photos=[render_product('hex_nut', (128, 128), index=k)[0] for k in range(3)])",
+    "threshold": "import numpy as np\nfrom memseg_nb.products import render_product\n"
+    "r = np.random.default_rng(0)\n"
+    "labels = np.arange(60) >= 40\nscores = np.clip(r.normal(.3 + .35 * labels, .14), 0, 1)\n"
+    "ThresholdExplorer(scores, labels, .5, [f'{\"bad\" if l else \"good\"} {k}' for k, l in enumerate(labels)],\n"
+    "    lambda k: render_product('tablet', (96, 96), defect='crack' if labels[k] else None, index=k)[0])",
+    "painter": "from memseg_nb.painter import example_detector\n"
+    "from memseg_nb.products import render_product\n"
+    "DefectPainter(detector=example_detector('hex_nut', (128, 128), 4),\n"
+    "              photos=[render_product('hex_nut', (128, 128), index=k)[0] for k in range(3)])",
     "monitor": "from memseg_nb.products import write_products\nfrom memseg_nb.recipe import load_recipe\n"
-               "write_products('data', 'hex_nut', size=(64, 64), train=8, good=1, defective=1, progress=False)\n"
-               "small = load_recipe('quick').replace(**{'image.height': 64, 'image.width': 64, 'training.minutes': 0.,\n"
-               "    'training.steps': 500, 'memory.samples': 3, 'training.good': 1, 'training.simulated': 1})\n"
-               "TrainingMonitor('data', 'hex_nut', 'run', small, every=2)"}
+    "write_products('data', 'hex_nut', size=(64, 64), train=8, good=1, defective=1, progress=False)\n"
+    "small = load_recipe('quick').replace(**{'image.height': 64, 'image.width': 64, 'training.minutes': 0.,\n"
+    "    'training.steps': 500, 'memory.samples': 3, 'training.good': 1, 'training.simulated': 1})\n"
+    "TrainingMonitor('data', 'hex_nut', 'run', small, every=2)"}
 
 
 def write_notebook(path, cells):
     kernel = dict(name="python3", display_name="python3", language="python")
     cells = [dict(cell_type="code", id=name, metadata={}, outputs=[], execution_count=None, source=code)
              for name, code in cells.items()]
-    path.write_text(json.dumps(dict(nbformat=4, nbformat_minor=5, metadata=dict(kernelspec=kernel), cells=cells)))
+    path.write_text(
+        json.dumps(dict(nbformat=4, nbformat_minor=5, metadata=dict(kernelspec=kernel), cells=cells)))
 
 
 @pytest.fixture(scope="module")
@@ -56,15 +60,18 @@ def server(tmp_path_factory):
         port = probe.getsockname()[1]
     private = {f"JUPYTER_{name}_DIR": str(folder / f".{name}") for name in ("CONFIG", "RUNTIME")}
     private |= {f"JUPYTERLAB_{name}_DIR": str(folder / f".{name}") for name in ("SETTINGS", "WORKSPACES")}
-    options = ["--no-browser", "--allow-root", f"--port={port}", "--ip=127.0.0.1", "--IdentityProvider.token=",
-               "--ServerApp.disable_check_xsrf=True", "--LabApp.expose_app_in_browser=True", f"--ServerApp.root_dir={folder}",
+    options = ["--no-browser", "--allow-root", f"--port={port}", "--ip=127.0.0.1",
+               "--IdentityProvider.token=",
+               "--ServerApp.disable_check_xsrf=True", "--LabApp.expose_app_in_browser=True",
+               f"--ServerApp.root_dir={folder}",
                "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
     news = folder / ".SETTINGS" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
     news.parent.mkdir(parents=True)
     news.write_text('{"fetchNews": "false"}')
     environment = {**os.environ, **private, "PYTHONPATH": str(ROOT)}
     with open(folder / "lab.log", "w") as log:
-        process = subprocess.Popen([sys.executable, "-m", "jupyterlab", *options], env=environment, stdout=log, stderr=log)
+        process = subprocess.Popen([sys.executable, "-m", "jupyterlab", *options], env=environment,
+                                   stdout=log, stderr=log)
     for _ in range(600):
         try:
             urllib.request.urlopen(f"http://127.0.0.1:{port}/api", timeout=1)
@@ -118,7 +125,8 @@ def panel(page, request, tmp_path_factory):
         cell.scroll_into_view_if_needed()
         panel = cell.locator(".memseg-panel")
         panel.locator(".status").first.wait_for()
-        page.wait_for_function("element => element.textContent.length > 0", arg=panel.locator(".memseg-board .status").element_handle())
+        page.wait_for_function("element => element.textContent.length > 0",
+                               arg=panel.locator(".memseg-board .status").element_handle())
         seen.append((name, panel))
         return panel
     yield find
@@ -164,7 +172,8 @@ def test_the_keyboard_alone_reaches_all_controls(page, panel):
     for _ in range(12):
         names.append(page.evaluate("document.activeElement.getAttribute('aria-label')"))
         page.keyboard.press("Tab")
-    for name in ("rows: 2 to the", "columns: 2 to the", "angle, degrees", "threshold T", "seed"): assert name in names
+    for name in ("rows: 2 to the", "columns: 2 to the", "angle, degrees", "threshold T", "seed"):
+        assert name in names
 
 
 def test_an_image_is_uploaded(page, panel, server):
@@ -177,7 +186,8 @@ def test_an_image_is_uploaded(page, panel, server):
         studio.get_by_text("own image: choose a file").click()
     chooser.value.set_files(path)
     changed(page, studio, before)
-    assert source(studio, "the good image") != image and studio.locator("select").first.input_value() == "own image"
+    assert (source(studio, "the good image") != image
+            and studio.locator("select").first.input_value() == "own image")
     studio.get_by_text("twelve more like this").click()
     studio.locator("img[alt^='anomaly 12 of 12']").wait_for()
     studio.get_by_text("show as code").click()
@@ -209,7 +219,8 @@ def test_a_painted_stroke_raises_the_score(page, panel):
     paper = painter.locator(".memseg-canvas .paper")
     paper.scroll_into_view_if_needed()
     clean, before, box = score(painter), status(painter), paper.bounding_box()
-    at = [(box["x"] + x / 128 * box["width"], box["y"] + y / 128 * box["height"]) for x, y in ((34, 50), (52, 40), (62, 46))]
+    at = [(box["x"] + x / 128 * box["width"], box["y"] + y / 128 * box["height"])
+          for x, y in ((34, 50), (52, 40), (62, 46))]
     page.mouse.move(*at[0])
     page.mouse.down()
     for place in at[1:]: page.mouse.move(*place, steps=6)
@@ -272,7 +283,8 @@ UNNAMED = """() => {
 def test_everything_has_a_name(page, panel):
     for name in CELLS: panel(name)
     assert page.evaluate(UNNAMED) == []
-    assert page.evaluate("[...document.querySelectorAll('.memseg-panel img')].filter((image) => !image.alt).length") == 0
+    assert page.evaluate(
+        "[...document.querySelectorAll('.memseg-panel img')].filter((image) => !image.alt).length") == 0
     assert not page.errors
 
 

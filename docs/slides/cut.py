@@ -64,7 +64,8 @@ def bare(text: str) -> str:
 
 def headline(text: str) -> tuple[str, str]:
     "A few words in bold that a paragraph begins with, or a heading of the third order; and the sentence after them"
-    bold = re.findall(r"^(?:### (.+)|\*\*([^*\n]{2,60}?)(?:[.:]\*\*|\*\*[.:])(?=\s))", text, flags=re.MULTILINE)
+    bold = re.findall(r"^(?:### (.+)|\*\*([^*\n]{2,60}?)(?:[.:]\*\*|\*\*[.:])(?=\s))", text,
+                      flags=re.MULTILINE)
     name = next((a or b for a, b in reversed(bold)), "")
     if name:
         text = text[text.rindex(name) + len(name) :].lstrip("*.: ")
@@ -116,7 +117,8 @@ def _shown(cell: dict) -> list:
         elif "text/markdown" in data:
             text = "".join(data["text/markdown"])
             name = re.search(r"^\*\*(.+)\*\*$", text, flags=re.MULTILINE)
-            found += [("table", (name[1] if name else "", rows)) for rows in [table(text)] if 1 < len(rows) <= ROWS]
+            found += [("table", (name[1] if name else "", rows))
+                      for rows in [table(text)] if 1 < len(rows) <= ROWS]
         elif "text/html" not in data:
             printed += "".join(output.get("text", [])) + "".join(data.get("text/plain", [])) + "\n"
     if "default_exp" in directives and not found:
@@ -209,7 +211,8 @@ def _play(parts: list) -> list[Slide]:
     question = " ".join(found[1].split()) if found else headline(text)[1]
     if len(question) > BULLET:
         question = sentences(question)[0]
-    return [Slide("Play", bare(question), picture=pictures[0] if pictures else None, notes=text, kind="question")]
+    return [Slide("Play", bare(question), picture=pictures[0] if pictures else None, notes=text,
+                  kind="question")]
 
 
 def _ledger(parts: list) -> list[Slide]:
@@ -218,7 +221,8 @@ def _ledger(parts: list) -> list[Slide]:
     rows = [row for row in table(text) if len(row) > 1]
     if not rows:
         return []
-    second = next((k for k, name in enumerate(rows[0]) if k and re.search(r"function|key|\bhere\b|library", name.lower())), 1)
+    second = next((k for k, name in enumerate(rows[0]) if k
+                   and re.search(r"function|key|\bhere\b|library", name.lower())), 1)
     kept = [[rows[0][0], rows[0][second], "as the paper?"]]
     for row in rows[1:]:
         if len(row) > second:
@@ -232,12 +236,14 @@ def _ledger(parts: list) -> list[Slide]:
 def _list(title: str, parts: list) -> list[Slide]:
     "The exercises"
     text = "\n\n".join(value for kind, value in parts if kind == "prose")
-    return [Slide(title, points=[bare(p) for p in re.findall(r"^- (.+)$", text, flags=re.MULTILINE)][:8], notes=text)]
+    return [Slide(title, points=[bare(p) for p in re.findall(r"^- (.+)$", text, flags=re.MULTILINE)][:8],
+                  notes=text)]
 
 
 def _summary(parts: list) -> list[Slide]:
     text = "\n\n".join(value for kind, value in parts if kind == "prose")
-    return [Slide("Summary", points=[bare(s) for s in sentences(text) if len(bare(s)) <= 330][:5], notes=text, kind="summary")]
+    return [Slide("Summary", points=[bare(s) for s in sentences(text) if len(bare(s)) <= 330][:5], notes=text,
+                  kind="summary")]
 
 
 def _title(chapter: chapters.Chapter, parts: list) -> Slide:
@@ -254,7 +260,8 @@ def deck(chapter: chapters.Chapter) -> list[Slide]:
     cells = chapters.read(chapters.NOTEBOOKS / f"{chapter.stem}.ipynb")["cells"]
     (_, head), *sections = things(cells)
     slides = [_title(chapter, head)]
-    ways = {"Play": _play, "Paper and code": _ledger, "Summary": _summary, "Exercises": lambda p: _list("Exercises", p)}
+    ways = {"Play": _play, "Paper and code": _ledger, "Summary": _summary,
+            "Exercises": lambda p: _list("Exercises", p)}
     for title, parts in sections:
         slides += ways[title](parts) if title in ways else section(title, parts)
     return slides

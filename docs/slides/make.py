@@ -33,7 +33,8 @@ from cut import Slide, deck
 NPM = ROOT / "build" / "slides-npm"
 REVEAL = ("dist/reveal.css", "dist/reveal.js", "plugin/notes/notes.js", "LICENSE")
 CODE_STYLE = HtmlFormatter(nowrap=True, style="default")
-HALVES = {"½": r"\tfrac12", "¼": r"\tfrac14", "¾": r"\tfrac34"}  # MathJax doesn't know how wide these letters are
+# MathJax doesn't know how wide these letters are
+HALVES = {"½": r"\tfrac12", "¼": r"\tfrac14", "¾": r"\tfrac34"}
 PNG = b"\x89PNG"
 LOCK = ("package.json", "package-lock.json")
 
@@ -45,14 +46,16 @@ def fetch() -> Path:  # folder of reveal.js
     if not record.exists() or record.read_text() != wanted:
         program = shutil.which("npm")
         if not program:
-            raise SystemExit("npm: not found: slides need reveal.js; install Node.js 18 or newer (Debian, Ubuntu: apt install npm)")
+            raise SystemExit("npm: not found: slides need reveal.js; install Node.js 18 or newer (Debian, "
+                             "Ubuntu: apt install npm)")
         NPM.mkdir(parents=True, exist_ok=True)
         for name in LOCK:
             shutil.copy(HERE / name, NPM)
         command = [program, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
         done = subprocess.run(command, cwd=NPM, capture_output=True, text=True)
         if done.returncode:
-            raise SystemExit(f"npm ci: failed in {NPM}: is there a network, or a registry that npm knows?\n{done.stderr}")
+            raise SystemExit(f"npm ci: failed in {NPM}: is there a network, or a registry that npm knows?\n"
+                             f"{done.stderr}")
         record.write_text(wanted)
     return NPM / "node_modules" / "reveal.js"
 
@@ -65,10 +68,12 @@ class Words:
 
     def __init__(self):
         self.formulas: dict[tuple[str, bool], int] = {}
-        self.markdown = MarkdownIt("commonmark", {"html": False}).enable("table").use(dollarmath_plugin, allow_space=False)
+        self.markdown = MarkdownIt("commonmark",
+                                   {"html": False}).enable("table").use(dollarmath_plugin, allow_space=False)
         self.markdown.add_render_rule("math_inline", lambda _, tokens, k, *rest: self.mark(tokens[k].content))
         for name in ("math_block", "math_inline_double"):
-            self.markdown.add_render_rule(name, lambda _, tokens, k, *rest: self.mark(tokens[k].content, True))
+            self.markdown.add_render_rule(name,
+                                          lambda _, tokens, k, *rest: self.mark(tokens[k].content, True))
 
     def mark(self, tex: str, display: bool = False) -> str:
         tex = re.sub("[½¼¾]", lambda found: HALVES[found[0]], tex.strip())
@@ -81,7 +86,8 @@ class Words:
         "Prose for the notes: links to notebooks become their words, pictures are left out"
         text = re.sub(r"!\[[^\]]*\]\([^)]*\)", "", text)
         text = re.sub(r"\[((?:[^\[\]]|\[[^\]]*\])*)\]\((?!https?:)[^)]*\)", r"\1", text)
-        text = re.sub(r"^#+ (.+)$", r"**\1**", re.sub(r"^# .+$", "", text, flags=re.MULTILINE), flags=re.MULTILINE)
+        text = re.sub(r"^#+ (.+)$", r"**\1**", re.sub(r"^# .+$", "", text, flags=re.MULTILINE),
+                      flags=re.MULTILINE)
         return self.markdown.render(text).replace("\0", "\1")
 
     def typeset(self) -> tuple[list[str], str]:  # SVG a formula, and their style
@@ -108,7 +114,8 @@ def page(chapter: chapters.Chapter, slides: list[Slide], words: Words, pictures:
     pictures.mkdir(parents=True, exist_ok=True)
     body = "\n".join(_slide(slide, words, pictures, number) for number, slide in enumerate(slides, 1))
     template = (HERE / "deck.html").read_text()
-    values = dict(TITLE=html.escape(f"{chapter.number} {chapter.title}"), BODY=body, FOOT=html.escape(f"{chapter.number} {chapter.title}"))
+    values = dict(TITLE=html.escape(f"{chapter.number} {chapter.title}"), BODY=body,
+                  FOOT=html.escape(f"{chapter.number} {chapter.title}"))
     return re.sub(r"\{\{(\w+)\}\}", lambda found: values[found[1]], template)
 
 
@@ -124,16 +131,19 @@ def _slide(slide: Slide, words: Words, pictures: Path, number: int) -> str:
         things.append(_table(slide.rows, words))
     if slide.code:
         code = highlight(slide.code, PythonLexer(), CODE_STYLE)
-        things.append(f'<pre class="code" tabindex="0" style="--letters:{_widest(slide.code, 52)}"><code>{code}</code></pre>')
+        things.append('<pre class="code" tabindex="0" '
+                      f'style="--letters:{_widest(slide.code, 52)}"><code>{code}</code></pre>')
     if slide.printed:
-        things.append(f'<pre class="printed" style="--letters:{_widest(slide.printed, 52)}">{html.escape(slide.printed)}</pre>')
+        things.append('<pre class="printed" '
+                      f'style="--letters:{_widest(slide.printed, 52)}">{html.escape(slide.printed)}</pre>')
     if slide.picture:
         alt, data = slide.picture
         file = pictures / f"{number}.{'png' if data.startswith(PNG) else 'svg'}"
         file.write_bytes(data)
         width, height = _size(data)
         narrow = " beside" if width < 1.5 * height and (slide.equations or slide.line) else ""
-        things.append(f'<figure><img src="{pictures.name}/{file.name}" alt="{html.escape(alt)}" width="{width}" height="{height}"></figure>')
+        things.append(f'<figure><img src="{pictures.name}/{file.name}" alt="{html.escape(alt)}" '
+                      f'width="{width}" height="{height}"></figure>')
     head = f"<header>{lead}<{level}>{words.inline(slide.title)}</{level}>{line}</header>"
     return (f'<section class="{slide.kind}{narrow}">{head}<div class="things">{"".join(things)}</div>'
             f'<aside class="notes">{words.block(slide.notes)}</aside></section>')
@@ -150,9 +160,11 @@ def _widest(text: str, least: int) -> int: return max(least, *map(len, text.spli
 
 
 def _table(rows: list[list[str]], words: Words) -> str:
-    def line(row, tag): return "<tr>" + "".join(f"<{tag}>{words.inline(cell)}</{tag}>" for cell in row) + "</tr>"
+    def line(row, tag):
+        return "<tr>" + "".join(f"<{tag}>{words.inline(cell)}</{tag}>" for cell in row) + "</tr>"
     dense = ' class="dense"' if len(rows[0]) > 4 or len(rows) > 9 else ""
-    return f"<table{dense}><thead>{line(rows[0], 'th')}</thead><tbody>{''.join(line(row, 'td') for row in rows[1:])}</tbody></table>"
+    body = "".join(line(row, "td") for row in rows[1:])
+    return f"<table{dense}><thead>{line(rows[0], 'th')}</thead><tbody>{body}</tbody></table>"
 
 
 def index(counts: dict[str, int]) -> str:
@@ -160,8 +172,8 @@ def index(counts: dict[str, int]) -> str:
     parts = []
     for title, about, group in chapters.grouped():
         here = [c for c in group if c.stem in counts]
-        rows = "".join(f'<li><a href="{c.stem}.html">{c.number} {html.escape(c.title)}</a> {html.escape(c.subtitle)} '
-                       f'<span>{counts[c.stem]} slides</span></li>' for c in here)
+        rows = "".join(f'<li><a href="{c.stem}.html">{c.number} {html.escape(c.title)}</a> '
+                       f'{html.escape(c.subtitle)} <span>{counts[c.stem]} slides</span></li>' for c in here)
         parts += [f"<h2>{html.escape(title)}</h2><ul>{rows}</ul>"] if here else []
     return (HERE / "index.html").read_text().replace("{{BODY}}", "\n".join(parts))
 
@@ -175,7 +187,8 @@ def build(out: Path, only: list[str] | None = None) -> dict[str, int]:  # slides
     decks = {c.stem: deck(c) for c in chosen}
     pages = {c.stem: page(c, decks[c.stem], words, out / c.stem) for c in chosen}
     svg, style = words.typeset()
-    seen = [re.sub("<mjx-assistive-mml.*?</mjx-assistive-mml>", "", one) for one in svg]  # the speaker's view lacks our style
+    # the speaker's view lacks our style
+    seen = [re.sub("<mjx-assistive-mml.*?</mjx-assistive-mml>", "", one) for one in svg]
     for stem, text in pages.items():
         text = re.sub("\0(\\d+)\0", lambda found: svg[int(found[1])], text)
         text = re.sub("\1(\\d+)\1", lambda found: seen[int(found[1])], text)
@@ -199,8 +212,8 @@ def main() -> None:
         raise SystemExit(f"{unknown[0]}: no such chapter: there are {', '.join(known)}")
     start = time.perf_counter()
     counts = build(options.out.resolve(), options.chapters)
-    print(f"{len(counts)} decks, {sum(counts.values())} slides in {options.out} after {time.perf_counter() - start:.0f} s: "
-          f"open {options.out / 'index.html'}")
+    print(f"{len(counts)} decks, {sum(counts.values())} slides in {options.out} after "
+          f"{time.perf_counter() - start:.0f} s: open {options.out / 'index.html'}")
 
 
 if __name__ == "__main__":

@@ -26,18 +26,21 @@ def fake(t):
     Wrong(lambda t: _fade(t) + .05 * math.sin(4 * math.pi * t), "more", "wrong by too little"),
     Wrong(lambda t: t, "caught", "a straight line"),
     Wrong(lambda t: round(_fade(t), 2), "caught", "rounds"),
-), also=(lambda t: _fade(t) if t * 4 == int(t * 4) else 0., lambda t: _fade(torch.tensor(float(t))) + .3 * torch.sin(12.566370614359172 * torch.tensor(float(t)))))
+), also=(lambda t: _fade(t) if t * 4 == int(t * 4) else 0., lambda t: _fade(torch.tensor(float(t)))
+         + .3 * torch.sin(12.566370614359172 * torch.tensor(float(t)))))
 def check_fake(fake):
     "Right at five places, wrong between"
     for t in (0., .25, .5, .75, 1.):
         given = expect_number(fake(t), f"fake({t})")
-        expect(abs(given - _fade(t)) < 5e-5, f"you're caught at t = {t}: {given:.4f} instead of {_fade(t):.4f}")
+        expect(abs(given - _fade(t)) < 5e-5,
+               f"you're caught at t = {t}: {given:.4f} instead of {_fade(t):.4f}")
     worst = max(abs(expect_number(fake(k / 200), f"fake({k / 200})") - _fade(k / 200)) for k in range(201))
     expect(worst > 1e-6, "that is the fade: write one that's wrong, but not where the teacher looks")
     expect(worst > .1, f"it passes, but is wrong by {worst:.3f} at most; more than 0.1 is asked for")
 
 # %% ../../nbs/exercises/08c_course.ipynb #bb9917c0
-def _crashes(answer): return None if abs(answer - 3) < 1e-6 else "median" if answer == 2 else "divide" if answer == 9 else "no"
+def _crashes(answer):
+    return None if abs(answer - 3) < 1e-6 else "median" if answer == 2 else "divide" if answer == 9 else "no"
 def _strict(answer): return None if answer == 3 else _told(answer) or "nearly, but no"
 def _silent(answer): return None if answer == 3 else "wrong" if answer in (2, 9) else None
 
@@ -69,14 +72,17 @@ def hint(answer):
 def check_hint(hint):
     "Right ones, typical ones, garbage"
     for right in (3, 3.):
-        expect(hint(right) is None, f"{right} is right: hint({right}) should return None, not {str(hint(right))[:30]!r}")
+        expect(hint(right) is None,
+               f"{right} is right: hint({right}) should return None, not {str(hint(right))[:30]!r}")
     expect(hint(3 + 1e-9) is None and hint(2.9999999) is None, "3.000000001 is right, but for rounding")
     for wrong, word in ((2, "median"), (9, "divide")):
         said = hint(wrong)
-        expect(isinstance(said, str) and word in said.lower(), f"hint({wrong}) should hold the word {word!r}; it gives {str(said)[:40]!r}")
+        expect(isinstance(said, str) and word in said.lower(),
+               f"hint({wrong}) should hold the word {word!r}; it gives {str(said)[:40]!r}")
     for wrong in (4, 0, -3, 3.01, float("nan"), float("inf"), "three", "", None, [3], {}, True, len):
         said = hint(wrong)
-        expect(isinstance(said, str) and said, f"hint({str(wrong)[:20]}) gives {said!r}: a wrong answer gets words")
+        expect(isinstance(said, str) and said,
+               f"hint({str(wrong)[:20]}) gives {said!r}: a wrong answer gets words")
 
 # %% ../../nbs/exercises/08c_course.ipynb #1dbaef66
 def _dictionary(text):
@@ -119,11 +125,14 @@ def read(text):
 def check_read(read):
     "Whole, torn, something else, half of it bad"
     good = {"3.1": 2, "3.2": 1}
-    expect(read(json.dumps(good)) == good, "a file that is all right should be read: {\"3.1\": 2, \"3.2\": 1}")
-    for text, what in (("{\"3.1\": 2, \"3.", "half a file"), ("", "an empty one"), ("\x00\x01", "bytes that are no text")):
+    expect(read(json.dumps(good)) == good,
+           "a file that is all right should be read: {\"3.1\": 2, \"3.2\": 1}")
+    for text, what in (("{\"3.1\": 2, \"3.", "half a file"), ("", "an empty one"),
+                       ("\x00\x01", "bytes that are no text")):
         expect(read(text) == {}, f"{what} should give an empty dictionary")
     for text in ("[1, 2]", "null", "3", "\"3.1\""):
         expect(read(text) == {}, f"{text} is JSON, but no dictionary: an empty one is asked for")
     mixed = read("{\"3.1\": 2, \"3.2\": \"many\", \"3.3\": null, \"3.4\": 1.5, \"3.5\": true, \"4.1\": 7}")
-    expect(isinstance(mixed, dict) and not set(mixed) & {"3.2", "3.3", "3.4", "3.5"}, "entries whose value isn't a whole number (\"many\", null, 1.5, true) should be left out")
+    expect(isinstance(mixed, dict) and not set(mixed) & {"3.2", "3.3", "3.4", "3.5"},
+           "entries whose value isn't a whole number (\"many\", null, 1.5, true) should be left out")
     expect(mixed == {"3.1": 2, "4.1": 7}, "one bad entry takes others with it: the good ones should stay")

@@ -11,7 +11,8 @@ import torch
 from ..course import Wrong, close, exercise, expect, expect_number
 
 # %% ../../nbs/exercises/08_widgets.ipynb #d8283263
-@exercise("22.1", "How many pictures are there?", "using", "22_widgets", "a number", "answer = 12 * 20 * (1 + 20)", (
+@exercise("22.1", "How many pictures are there?", "using", "22_widgets", "a number",
+          "answer = 12 * 20 * (1 + 20)", (
     Wrong(12 * 20 * 20, "nearest", "forgets that \"nearest\" is a choice, too"),
     Wrong(12 + 20 + 21, "each", "adds the controls"),
     Wrong(12 * 21 * 21, "1 to 20", "counts N from 0"),
@@ -79,14 +80,18 @@ def make_look(measure):
     return look
 """
 
-# %% ../../nbs/exercises/08_widgets.ipynb #5d60281d
-@exercise("22.2", "Keep what doesn't change", "changing", "22_widgets", "make_look(measure)", _KEEP, (
+# %% ../../nbs/exercises/08_widgets.ipynb #09e3a77b
+_KEEP_WRONG = (
     Wrong(_never_kept, "times", "computes everything anew"),
     Wrong(_kept_answer, "depends on n", "keeps the answer instead of the distances"),
     Wrong(_kept_last, "comes back", "keeps one image only"),
     Wrong(_kept_one, "of another image", "keeps the first image for all"),
     Wrong(_kept_pair, "times", "keeps each pair of image and n"),
-))
+)
+
+# %% ../../nbs/exercises/08_widgets.ipynb #5d60281d
+@exercise("22.2", "Keep what doesn't change", "changing", "22_widgets", "make_look(measure)", _KEEP,
+          _KEEP_WRONG)
 def check_keep(make_look):
     "Right answers, and one call an image"
     tables, calls = {"nut": [5., 3, 4, 3, 1], "cap": [2., 7, 1, 0, 9]}, []
@@ -100,9 +105,12 @@ def check_keep(make_look):
         given = expect_number(look(image, n), f"look({image!r}, {n})")
         wanted = min(range(n), key=lambda k: tables[image][k])
         expect(image in calls, "you give the distances of another image: keep them by the image's name")
-        expect(given == wanted, f"look({image!r}, {n}) gives {given:g} instead of {wanted}: what is nearest depends on n, only the distances don't")
-        expect(calls.count(image) == 1 or calls[-1] != calls[-2], f"measure({image!r}) was called {calls.count(image)} times: its distances don't depend on n")
-        expect(calls.count(image) == 1, f"measure({image!r}) is called again when the user comes back to it: keep more than one image")
+        expect(given == wanted, f"look({image!r}, {n}) gives {given:g} instead of {wanted}: what is nearest "
+               "depends on n, only the distances don't")
+        expect(calls.count(image) == 1 or calls[-1] != calls[-2],
+               f"measure({image!r}) was called {calls.count(image)} times: its distances don't depend on n")
+        expect(calls.count(image) == 1,
+               f"measure({image!r}) is called again when the user comes back to it: keep more than one image")
 
 # %% ../../nbs/exercises/08_widgets.ipynb #57a2e0c0
 class _Stand:
@@ -118,7 +126,8 @@ class _Stand:
     @property
     def pictures(self):
         from types import SimpleNamespace
-        return {"mask": SimpleNamespace(content=self.field > self.threshold), "noise": SimpleNamespace(content=self.field)}
+        return {"mask": SimpleNamespace(content=self.field > self.threshold),
+                "noise": SimpleNamespace(content=self.field)}
 
 # %% ../../nbs/exercises/08_widgets.ipynb #3ae52abb
 def _from_above(playground):
@@ -132,7 +141,8 @@ def _always_half(playground): return playground.set(threshold=.5)["threshold"]
 
 
 def _leaves_it(playground):
-    found = next(k / 20 for k in range(21) if not playground.set(threshold=k / 20).pictures["mask"].content.any())
+    found = next(k / 20
+                 for k in range(21) if not playground.set(threshold=k / 20).pictures["mask"].content.any())
     playground.set(threshold=.5)
     return found
 
@@ -162,10 +172,12 @@ def check_move(last_island):
         top = float(playground.noise().max())
         wanted = math.ceil(top * 20 - 1e-6) / 20
         given = expect_number(last_island(playground), "the threshold")
-        expect(abs(given * 20 - round(given * 20)) < 1e-6, f"{given:.4f} isn't one of 0, 0.05, 0.1 ...: those are the thresholds to go through")
+        expect(abs(given * 20 - round(given * 20)) < 1e-6,
+               f"{given:.4f} isn't one of 0, 0.05, 0.1 ...: those are the thresholds to go through")
         expect(given > wanted - .01, f"at {given:.2f} the mask isn't empty: the noise reaches {top:.3f}")
         expect(given < wanted + .01, f"at {wanted:.2f} it's empty, too, and that is smaller than {given:.2f}")
-        expect(close(playground["threshold"], given), "right, but the playground stands elsewhere: it should be left where it stays empty")
+        expect(close(playground["threshold"], given),
+               "right, but the playground stands elsewhere: it should be left where it stays empty")
 
 # %% ../../nbs/exercises/08_widgets.ipynb #fadd0040
 _VALUE = """
@@ -174,24 +186,37 @@ def value(share, width, left, right, low, high):
     return low + along * (high - low)
 """
 
-
-@exercise("22a.1", "From a click to a value", "rebuilding", "22a_charts", "value(share, width, left, right, low, high)", _VALUE, (
+# %% ../../nbs/exercises/08_widgets.ipynb #4eef0aaf
+_VALUE_WRONG = (
     Wrong(lambda s, w, l, r, low, high: low + s * (high - low), "margins", "forgets the margins"),
-    Wrong(lambda s, w, l, r, low, high: low + (s * w - l) / (w - l) * (high - low), "right", "forgets the right margin"),
-    Wrong(lambda s, w, l, r, low, high: (s * w - l) / (w - l - r) * (high - low), "low", "an axis that begins with 0"),
+    Wrong(lambda s, w, l, r, low, high: low + (s * w - l) / (w - l) * (high - low), "right",
+          "forgets the right margin"),
+    Wrong(lambda s, w, l, r, low, high: (s * w - l) / (w - l - r) * (high - low), "low",
+          "an axis that begins with 0"),
     Wrong(lambda s, w, l, r, low, high: low + (s * w - l) / (w - l - r) * high, "high", "stretches by high"),
-    Wrong(lambda s, w, l, r, low, high: low + (s - l) / (w - l - r) * (high - low), "share", "takes the share for pixels"),
-))
+    Wrong(lambda s, w, l, r, low, high: low + (s - l) / (w - l - r) * (high - low), "share",
+          "takes the share for pixels"),
+)
+
+# %% ../../nbs/exercises/08_widgets.ipynb #26175a7f
+@exercise("22a.1", "From a click to a value", "rebuilding", "22a_charts",
+          "value(share, width, left, right, low, high)", _VALUE, _VALUE_WRONG)
 def check_value(value):
     "At both ends of the axis, and between"
-    for width, left, right, low, high in ((300, 54, 10, 0., 1.), (200, 40, 20, -2., 3.), (500, 54, 110, 5., 9.)):
+    for width, left, right, low, high in ((300, 54, 10, 0., 1.), (200, 40, 20, -2., 3.),
+                                          (500, 54, 110, 5., 9.)):
         start, end = left / width, 1 - right / width
-        at_start, at_end = (expect_number(value(share, width, left, right, low, high)) for share in (start, end))
+        at_start, at_end = (expect_number(value(share, width, left, right, low, high))
+                            for share in (start, end))
         shown = f"value({start:.3f}, {width}, {left}, {right}, {low:g}, {high:g})"
-        expect(abs(at_start) < 1e6 and not close(at_start, low + start * (high - low)), "you forget the margins: the axis doesn't fill the chart")
-        expect(close(at_start, low), f"{shown} is where the axis begins: wanted low, {low:g}, not {at_start:.4g}. Is the share in pixels, and low added?")
-        expect(close(at_end, high), f"at the right end of the axis you give {at_end:.4g} instead of high, {high:g}: it's width - left - right pixels long")
-        expect(close(value((start + end) / 2, width, left, right, low, high), (low + high) / 2), "in the middle of the axis it isn't the middle of low and high")
+        expect(abs(at_start) < 1e6 and not close(at_start, low + start * (high - low)),
+               "you forget the margins: the axis doesn't fill the chart")
+        expect(close(at_start, low), f"{shown} is where the axis begins: wanted low, {low:g}, not "
+               f"{at_start:.4g}. Is the share in pixels, and low added?")
+        expect(close(at_end, high), f"at the right end of the axis you give {at_end:.4g} instead of high, "
+               f"{high:g}: it's width - left - right pixels long")
+        expect(close(value((start + end) / 2, width, left, right, low, high), (low + high) / 2),
+               "in the middle of the axis it isn't the middle of low and high")
 
 # %% ../../nbs/exercises/08_widgets.ipynb #fe351aae
 class _Holder:
@@ -248,14 +273,18 @@ class Held:
         self.update(dict(self.values))
 """
 
-# %% ../../nbs/exercises/08_widgets.ipynb #4a69c299
-@exercise("22b.1", "One answer to several moves", "rebuilding", "22b_panels", "class Held(update, values)", _HELD, (
+# %% ../../nbs/exercises/08_widgets.ipynb #67148c9e
+_HELD_WRONG = (
     Wrong(_EachTime, "times", "an update for each value"),
     Wrong(_HalfWay, "before", "notices too late"),
     Wrong(_TooEarly, "old values", "updates before it changes"),
     Wrong(_TakesAll, "KeyError", "takes any name"),
     Wrong(_Shares, "copy", "changes the dictionary that was given"),
-))
+)
+
+# %% ../../nbs/exercises/08_widgets.ipynb #4a69c299
+@exercise("22b.1", "One answer to several moves", "rebuilding", "22b_panels", "class Held(update, values)",
+          _HELD, _HELD_WRONG)
 def check_held(Held):
     "Once, with all of them, or not at all"
     seen, given = [], {"a": 1, "b": 2, "c": 3}
@@ -263,11 +292,13 @@ def check_held(Held):
     held.set(a=5, c=7)
     expect(len(seen) == 1, f"after set(a=5, c=7) update was called {len(seen)} times; once is asked for")
     expect(seen[0] != {"a": 1, "b": 2, "c": 3}, "update gets the old values: change them first")
-    expect(seen[0] == {"a": 5, "b": 2, "c": 7}, f"update should get all values, {{'a': 5, 'b': 2, 'c': 7}}, not {seen[0]}")
+    expect(seen[0] == {"a": 5, "b": 2, "c": 7},
+           f"update should get all values, {{'a': 5, 'b': 2, 'c': 7}}, not {seen[0]}")
     expect(given == {"a": 1, "b": 2, "c": 3}, "the dictionary that was given has changed: keep a copy")
     try: held.set(b=9, wrong=1)
     except KeyError: pass
     else: expect(False, "set(b=9, wrong=1) should raise a KeyError: there is no value of that name")
     expect(len(seen) == 1, "after a KeyError there is nothing to update")
     held.set(a=6)
-    expect(seen[-1] == {"a": 6, "b": 2, "c": 7}, f"after the KeyError b is {seen[-1].get('b')}: look at all names before you change any")
+    expect(seen[-1] == {"a": 6, "b": 2, "c": 7},
+           f"after the KeyError b is {seen[-1].get('b')}: look at all names before you change any")
