@@ -35,7 +35,7 @@ def test_the_solution_is_accepted(one):
 @pytest.mark.parametrize("one, wrong", [(one, wrong) for one in EXERCISES for wrong in one.wrong],
                          ids=[f"{one.key}-{k}" for one in EXERCISES for k in range(len(one.wrong))])
 def test_a_typical_wrong_answer_gets_its_hint(one, wrong, monkeypatch):
-    monkeypatch.setattr(course, "LIMIT", 1.)
+    monkeypatch.setattr(course, "LIMIT", 4.)  # some never end; a busy machine takes a second for others
     hint = judge(one.key, wrong.answer)
     assert hint is not None, f"accepted: {wrong.why}"
     assert wrong.hint.lower() in hint.lower(), f"{wrong.why}: {hint}"
