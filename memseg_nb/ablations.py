@@ -37,9 +37,11 @@ def bought(
     key: str="image_auroc",  # of FIGURES
 ) -> dict[str, Spread]:      # by way; positive: the whole network is better
     "What the whole network has more than a variant, in pairs of the same product and the same seed"
-    values = {(row["way"], row["category"], row["seed"]): row[key] for row in rows if row.get(key) is not None}
+    values = {(row["way"], row["category"], row["seed"]): row[key]
+              for row in rows if row.get(key) is not None}
     pairs = [{"way": way, "category": "", key: values["whole", name, seed] - value}
-             for (way, name, seed), value in values.items() if way != "whole" and ("whole", name, seed) in values]
+             for (way, name, seed), value in values.items() if way != "whole"
+             and ("whole", name, seed) in values]
     return {way: spread for (way, _), spread in summarise(pairs, key).items()}
 
 # %% ../nbs/18c_ablations.ipynb #291d08ba
@@ -109,8 +111,8 @@ def share_out(
     wanted = recipe.memory.samples
     parts = split(category.train, max(POOL, wanted), 0, recipe.training.seed)
     if len(parts.memory) < wanted:
-        raise MemSegError(f"{category.name}: {len(category.train)} good images: {wanted} are to be remembered; get "
-                          "more, or leave this variant out")
+        raise MemSegError(f"{category.name}: {len(category.train)} good images: {wanted} are to be "
+                          "remembered; get more, or leave this variant out")
     return parts.memory[:wanted], parts
 
 # %% ../nbs/18c_ablations.ipynb #55445c64
@@ -175,7 +177,8 @@ def ablate(
     progress: bool=True,                  # show bars and a line a training
 ) -> list[dict]:                          # a dictionary of COLUMNS a training
     "Train every variant on every product; run it again to go on"
-    data, out, variants, names = Path(data), Path(out), list(variants), list(categories or list_categories(data))
+    data, out, variants, names = (Path(data), Path(out), list(variants),
+                                  list(categories or list_categories(data)))
     recipe = _checked(data, names, variants, recipe or load_recipe("quick", BASE), steps)
     _keep_settings(make_folder(out)/"recipe.ini", recipe)
     first, rows = recipe.training.seed, _known(out)
@@ -191,7 +194,8 @@ def ablate(
 # %% ../nbs/18c_ablations.ipynb #6aceff13
 def _checked(data: Path, names: list, variants: list, recipe: Recipe, steps: int) -> Recipe:
     "The settings of all trainings, if there is something to train"
-    if not names: raise MemSegError(f"{data}: no products in it: needs folders such as {data/'bottle'/'train'/'good'}")
+    if not names:
+        raise MemSegError(f"{data}: no products in it: needs folders such as {data/'bottle'/'train'/'good'}")
     if unknown := [way for way in variants if way not in VARIANTS]:
         raise MemSegError(f"variant {unknown[0]!r}: unknown, there are {', '.join(VARIANTS)}")
     return recipe.replace(**FAIR | {"training.steps": steps})
@@ -206,11 +210,14 @@ def read_table(
     path: str|Path,  # an ablations.csv
 ) -> list[dict]:     # as from `ablate`
     "The rows of an ablation, numbers as numbers"
-    try: return [row | {"samples": int(row["samples"]), "seconds": float(row["seconds"]) if row["seconds"] else None}
-                 for row in read_rows(path)]
+    try:
+        return [row | {"samples": int(row["samples"]),
+                       "seconds": float(row["seconds"]) if row["seconds"] else None}
+                for row in read_rows(path)]
     except (KeyError, ValueError) as error:
         if isinstance(error, MemSegError): raise
-        raise MemSegError(f"{path}: is no ablations.csv ({error!r}): needs the columns {', '.join(COLUMNS)}") from None
+        raise MemSegError(
+            f"{path}: is no ablations.csv ({error!r}): needs the columns {', '.join(COLUMNS)}") from None
 
 def write_table(
     rows: Sequence[dict],
@@ -264,12 +271,14 @@ def _is_size(way: str) -> bool: return way in VARIANTS and "memory.samples" in V
 def _draw_bought(axis, rows: Sequence[dict], key: str):
     "A line a variant: a dot a pair, and the mean with its spread"
     more, pairs = bought(rows, key), dict.fromkeys((row["category"], row["seed"]) for row in rows)
-    one_by_one = [bought([row for row in rows if (row["category"], row["seed"]) == pair], key) for pair in pairs]
+    one_by_one = [bought([row for row in rows if (row["category"], row["seed"]) == pair], key)
+                  for pair in pairs]
     ways = [way for way in more if not _is_size(way)]
     for place, way in enumerate(ways):
         dots = [one[way].mean for one in one_by_one if way in one]
         axis.plot(dots, [place + .22] * len(dots), "o", color=plots.GOOD, alpha=.5, markersize=3)
-        axis.errorbar(more[way].mean, place, xerr=more[way].deviation or 0, fmt="D", color=plots.BAD, markersize=5)
+        axis.errorbar(more[way].mean, place, xerr=more[way].deviation or 0, fmt="D", color=plots.BAD,
+                      markersize=5)
     axis.axvline(0, color="#bbbbbb", linestyle="--", linewidth=1)
     axis.set_yticks(range(len(ways)), [says(way) for way in ways])
     axis.set(xlabel=f"{TITLES[key]}: the whole has more", ylim=(max(1, len(ways)) - .5, -.5))
@@ -282,14 +291,16 @@ def _draw_sizes(axis, rows: Sequence[dict], key: str):
     for number, name in enumerate(names):
         known = sorted((size, spread) for (size, category), spread in found.items() if category == name)
         axis.errorbar([size for size, _ in known], [one.mean for _, one in known],
-                      yerr=[one.deviation or 0 for _, one in known], fmt="osD^v*P"[number % 7] + "-", linewidth=1,
-                      color=colormaps["viridis"](.9 * number / max(1, len(names) - 1)), markersize=4, label=name)
+                      yerr=[one.deviation or 0 for _, one in known], fmt="osD^v*P"[number % 7] + "-",
+                      linewidth=1, color=colormaps["viridis"](.9 * number / max(1, len(names) - 1)),
+                      markersize=4, label=name)
     ticks = sorted({size for size, _ in found})
     axis.set(xscale="log", xlabel="N, images in the memory", ylabel=TITLES[key])
     axis.set_xticks(ticks, [str(size) for size in ticks])
     axis.minorticks_off()
     if names: axis.legend(frameon=False, fontsize=7)
 
+# %% ../nbs/18c_ablations.ipynb #cab73ed0
 def figure(
     rows: Sequence[dict],
     key: str="image_auroc",  # of FIGURES

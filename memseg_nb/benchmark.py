@@ -23,7 +23,8 @@ from .training import _patient, train
 
 # %% ../nbs/18_benchmark.ipynb #0bb98914
 FIGURES = ("image_auroc", "pixel_auroc", "aupro")
-MVTEC = ("bottle", "cable", "capsule", "carpet", "grid", "hazelnut", "leather", "metal_nut", "pill", "screw", "tile",
+MVTEC = ("bottle", "cable", "capsule", "carpet", "grid", "hazelnut", "leather", "metal_nut", "pill", "screw",
+         "tile",
          "toothbrush", "transistor", "wood", "zipper")  # the categories of MVTec AD
 PUBLISHED = {  # means over the fifteen categories of MVTec AD, AUROC 0..1
     "MemSeg, as published (arXiv 2205.00908)": dict(image_auroc=.9956, pixel_auroc=.9884),
@@ -61,7 +62,8 @@ def train_and_score(
     "Train and score one product, or go on where that stopped; a failure becomes a row"
     try:
         run = train(data, name, folder, recipe, _goes_on(folder), progress, callback)
-        if not run.metrics_file.exists(): evaluate(run, data, progress=progress, device=recipe.training.device)
+        if not run.metrics_file.exists():
+            evaluate(run, data, progress=progress, device=recipe.training.device)
         metrics = json.loads(run.metrics_file.read_text(encoding="utf-8"))
         return dict(category=name) | {key: metrics[key] for key in FIGURES} | dict(error="")
     except Exception as error:
@@ -79,11 +81,12 @@ def markdown(
     counts = {count for _, count in means.values() if count}
     over = f"mean of {max(counts, default=0)}"
     lines = ["| category | image AUROC | pixel AUROC | AUPRO | note |", "| --- | --- | --- | --- | --- |"]
-    lines += ["| " + " | ".join([row["category"], *(_cell(row[key]) for key in FIGURES), row["error"].replace("|", "/")])
+    lines += ["| " + " | ".join([row["category"], *(_cell(row[key]) for key in FIGURES),
+                                 row["error"].replace("|", "/")])
               + " |" for row in rows]
     lines.append(f"| **{over}** | " + " | ".join(_cell(means[key][0]) for key in FIGURES) + " | |")
-    lines += [f"| {name} | " + " | ".join(_cell(known.get(key)) for key in FIGURES) + " | mean of MVTec AD's 15 |"
-              for name, known in PUBLISHED.items()]
+    lines += [f"| {name} | " + " | ".join(_cell(known.get(key)) for key in FIGURES)
+              + " | mean of MVTec AD's 15 |" for name, known in PUBLISHED.items()]
     return "\n".join(lines) + "\n"
 
 # %% ../nbs/18_benchmark.ipynb #3df6e4f3
@@ -97,8 +100,10 @@ def _write_table(rows: Sequence[dict], out: Path) -> None:
         part.write_text(markdown(rows), encoding="utf-8")
 
 # %% ../nbs/18_benchmark.ipynb #6fb1e2aa
-def _line(row: dict) -> str: return f"{row['category']}: {row['error'] or 'image AUROC ' + _cell(row['image_auroc'])}"
+def _line(row: dict) -> str:
+    return f"{row['category']}: {row['error'] or 'image AUROC ' + _cell(row['image_auroc'])}"
 
+# %% ../nbs/18_benchmark.ipynb #5176b1a4
 def benchmark(
     data: str|Path,                         # folder of products in MVTec AD's layout
     out: str|Path,                          # one run folder a product, results.csv and results.md
@@ -106,14 +111,16 @@ def benchmark(
     recipe: Recipe|None=None,               # None: the shipped recipe
     progress: bool=True,                    # show bars and a line a product
     jobs: int=1,                            # products at a time, each in a process of its own
-) -> list[dict]:                            # category, image_auroc, pixel_auroc, aupro, error ("" if it went well)
+) -> list[dict]:                            # category, image_auroc, pixel_auroc, aupro, error ("": all well)
     "Train and score many products; run it again to go on"
     if team_of().size > 1: raise MemSegError("a benchmark under torchrun: start it without, and use --jobs")
     data, out, recipe = Path(data), Path(out), recipe or load_recipe()
     names = list(categories) if categories is not None else list_categories(data)
-    if not names: raise MemSegError(f"{data}: no products in it: needs folders such as {data/'bottle'/'train'/'good'}")
+    if not names:
+        raise MemSegError(f"{data}: no products in it: needs folders such as {data/'bottle'/'train'/'good'}")
     try: out.mkdir(parents=True, exist_ok=True)
-    except OSError as error: raise MemSegError(f"{out}: can't be made ({error.strerror}): choose another folder") from error
+    except OSError as error:
+        raise MemSegError(f"{out}: can't be made ({error.strerror}): choose another folder") from error
     rows, work = {}, _one_by_one if jobs == 1 else _several
     for row in work(data, names, out, recipe, jobs, progress):
         rows[row["category"]] = row
@@ -122,7 +129,8 @@ def benchmark(
     return [rows[name] for name in names]
 
 # %% ../nbs/18_benchmark.ipynb #aed2f304
-def _one_by_one(data: Path, names: list[str], out: Path, recipe: Recipe, jobs: int, progress: bool) -> Iterator[dict]:
+def _one_by_one(data: Path, names: list[str], out: Path, recipe: Recipe, jobs: int,
+                progress: bool) -> Iterator[dict]:
     "A row after the other"
     for name in names: yield train_and_score(data, name, out/name, recipe, progress)
 
@@ -161,7 +169,8 @@ def _work(data: Path, name: str, out: Path, recipe: Recipe, notes: Path) -> dict
     except KeyboardInterrupt: return None
 
 # %% ../nbs/18_benchmark.ipynb #8255db64
-def _several(data: Path, names: list[str], out: Path, recipe: Recipe, jobs: int, progress: bool) -> Iterator[dict]:
+def _several(data: Path, names: list[str], out: Path, recipe: Recipe, jobs: int,
+             progress: bool) -> Iterator[dict]:
     "Rows as they end, from so many workers"
     options = dict(n_jobs=jobs, batch_size=1)
     try: parallel = Parallel(return_as="generator_unordered", **options)
@@ -173,6 +182,6 @@ def _several(data: Path, names: list[str], out: Path, recipe: Recipe, jobs: int,
             for row in parallel(delayed(_work)(data, name, out, recipe, notes) for name in names):
                 if row: yield row
         except BrokenProcessPool as error:
-            raise MemSegError("a worker was ended from outside, for want of memory perhaps: try fewer --jobs; the "
-                              "same command goes on") from error
+            raise MemSegError("a worker was ended from outside, for want of memory perhaps: try fewer "
+                              "--jobs; the same command goes on") from error
         if asked.is_set(): raise KeyboardInterrupt(f"interrupted; the same command goes on in {out}")

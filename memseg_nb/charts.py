@@ -107,15 +107,15 @@ class Chart(_Frame):
         "A vertical line, such as a threshold"
         at, (bottom, top) = float(self.across(x)), (self.size[1] - self.bottom, self.top)
         anchor, aside = ("end", -4) if at > self.size[0] / 2 else ("start", 4)
-        self.shapes += [f'<path d="M{at:.1f},{bottom}V{top}" stroke="{colour}" stroke-width="2" stroke-dasharray="5,3"/>',
-                        _text(at + aside, top + 10, words, anchor)]
+        self.shapes += [f'<path d="M{at:.1f},{bottom}V{top}" stroke="{colour}" stroke-width="2" '
+                        'stroke-dasharray="5,3"/>', _text(at + aside, top + 10, words, anchor)]
         return self
 
 # %% ../nbs/22a_charts.ipynb #52c42272
 def point(chart: Chart, x: float, y: float, colour: str=BAD) -> Chart:
     "A dot with a dark rim"
-    chart.shapes.append(f'<circle cx="{chart.across(x):.1f}" cy="{chart.down(y):.1f}" r="5.5" fill="{colour}" '
-                        'stroke="#222" stroke-width="1.5"/>')
+    chart.shapes.append(f'<circle cx="{chart.across(x):.1f}" cy="{chart.down(y):.1f}" r="5.5" '
+                        f'fill="{colour}" stroke="#222" stroke-width="1.5"/>')
     return chart
 
 
@@ -124,15 +124,15 @@ def legend(chart: Chart, entries: dict[str, str], dashes: tuple=(), place: str="
     at = chart.size[0] - chart.right - 4 - 7 * max(map(len, entries)) if place == "right" else chart.left + 26
     for k, (name, colour) in enumerate(entries.items()):
         y, dash = chart.top + 9 + 15 * k, dashes[k] if k < len(dashes) else ""
-        chart.shapes += [f'<path d="M{at - 20},{y}h16" stroke="{colour}" stroke-width="3" stroke-dasharray="{dash}"/>',
-                         _text(at, y + 4, name, "start")]
+        chart.shapes += [f'<path d="M{at - 20},{y}h16" stroke="{colour}" stroke-width="3" '
+                         f'stroke-dasharray="{dash}"/>', _text(at, y + 4, name, "start")]
     return chart
 
 
 def svg(chart: Chart) -> bytes:
     "The chart as an SVG file"
     width, height = chart.size
-    head = (f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
-            'font-family="DejaVu Sans, Verdana, sans-serif" font-size="11" fill="#222">')
+    head = (f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} '
+            f'{height}" font-family="DejaVu Sans, Verdana, sans-serif" font-size="11" fill="#222">')
     return "\n".join([head, '<rect width="100%" height="100%" fill="white"/>', *chart.shapes, *_axes(chart),
                       "</svg>"]).encode()

@@ -43,24 +43,28 @@ def _options(*options):
     return decorate
 
 recipe_options = _options(
-    click.option("--recipe", "recipe_file", metavar="FILE", help="Your own settings.ini, may hold only what differs; or quick."),
+    click.option("--recipe", "recipe_file", metavar="FILE",
+                 help="Your own settings.ini, may hold only what differs; or quick."),
     click.option("--set", "overrides", metavar="SECTION.KEY=VALUE", multiple=True,
                  help="Change one setting of the recipe, e.g. training.learning_rate=0.01; may be repeated."),
-    click.option("--size", type=Size(), help="Images are resized to this; a multiple of 32, or HEIGHTxWIDTH."),
+    click.option("--size", type=Size(),
+                 help="Images are resized to this; a multiple of 32, or HEIGHTxWIDTH."),
     click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="Same seed, same result."),
 )
 
 # %% ../nbs/19_cli.ipynb #7dec8fcd
 training_options = _options(
-    click.option("--textures", metavar="DIR", help="Folder of texture images, such as DTD; default: rendered ones."),
+    click.option("--textures", metavar="DIR",
+                 help="Folder of texture images, such as DTD; default: rendered ones."),
     click.option("--weights", metavar="formulas|imagenet|random|auto|FILE",
                  help="Where the frozen encoder's weights come from."),
     click.option("--steps", type=click.IntRange(0), help="So many optimiser steps (0: none) ..."),
-    click.option("--minutes", type=click.FloatRange(0, min_open=True), help="... or so many minutes of training."),
+    click.option("--minutes", type=click.FloatRange(0, min_open=True),
+                 help="... or so many minutes of training."),
     click.option("--device", help="auto, cpu, cuda, cuda:0 or mps."),
 )
-KEYS = dict(textures="data.textures", weights="encoder.weights", steps="training.steps", minutes="training.minutes",
-            device="training.device", seed="training.seed")
+KEYS = dict(textures="data.textures", weights="encoder.weights", steps="training.steps",
+            minutes="training.minutes", device="training.device", seed="training.seed")
 
 # %% ../nbs/19_cli.ipynb #2b1b111a
 def effective_recipe(
@@ -72,7 +76,8 @@ def effective_recipe(
 ):                              # Recipe
     "The shipped recipe, changed by own file, defaults, `--set` and options, the last the strongest"
     if options.get("steps") is not None and options.get("minutes"):
-        raise click.UsageError("--steps and --minutes: give one of them; the clock or the count decides when to stop")
+        raise click.UsageError("--steps and --minutes: give one of them; the clock or the count decides when "
+                               "to stop")
     changes = list(overrides)
     if size: changes += [f"image.height={size[0]}", f"image.width={size[1]}"]
     changes += [f"{KEYS[name]}={value}" for name, value in options.items() if value is not None]
@@ -82,7 +87,8 @@ def effective_recipe(
 # %% ../nbs/19_cli.ipynb #99eaee0c
 @click.group(context_settings=dict(help_option_names=["-h", "--help"], max_content_width=100))
 @click.version_option(package_name="memseg-nb", prog_name="memseg")
-@click.option("--traceback", is_flag=True, envvar="MEMSEG_TRACEBACK", help="On an error show where in the code it came up.")
+@click.option("--traceback", is_flag=True, envvar="MEMSEG_TRACEBACK",
+              help="On an error show where in the code it came up.")
 def cli(traceback):
     """Find surface defects after seeing only good products (MemSeg, arXiv 2205.00908).
 
@@ -99,13 +105,18 @@ def cli(traceback):
 
 # %% ../nbs/19_cli.ipynb #47a7c6ac
 @cli.command()
-@click.option("--out", required=True, metavar="DIR", help="Folder to write to; one folder a product is made in it.")
-@click.option("--product", default="all", show_default=True, metavar="NAME|all", help="Which embedded product.")
-@click.option("--size", type=Size(), default="256", show_default=True, help="Of the images; a multiple of 32.")
+@click.option("--out", required=True, metavar="DIR",
+              help="Folder to write to; one folder a product is made in it.")
+@click.option("--product", default="all", show_default=True, metavar="NAME|all",
+              help="Which embedded product.")
+@click.option("--size", type=Size(), default="256", show_default=True,
+              help="Of the images; a multiple of 32.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Same seed, same images.")
-@click.option("--train", type=click.IntRange(1), default=60, show_default=True, help="Good images to train on.")
+@click.option("--train", type=click.IntRange(1), default=60, show_default=True,
+              help="Good images to train on.")
 @click.option("--good", type=click.IntRange(0), default=20, show_default=True, help="Good images to test on.")
-@click.option("--defective", type=click.IntRange(0), default=8, show_default=True, help="Test images of every defect.")
+@click.option("--defective", type=click.IntRange(0), default=8, show_default=True,
+              help="Test images of every defect.")
 def products(out, product, size, seed, train, good, defective):
     "Render the embedded products as a data set in MVTec AD's layout."
     from memseg_nb.products import write_products
@@ -115,7 +126,8 @@ def products(out, product, size, seed, train, good, defective):
 @cli.command()
 @click.argument("image", metavar="IMAGE")
 @click.option("--out", required=True, metavar="DIR", help="Folder to write to.")
-@click.option("--count", type=click.IntRange(1, 1000), default=12, show_default=True, help="How many anomalies.")
+@click.option("--count", type=click.IntRange(1, 1000), default=12, show_default=True,
+              help="How many anomalies.")
 @click.option("--textures", metavar="DIR", help="Folder of texture images; default: rendered ones.")
 @click.option("--foreground", metavar="RULE", help="auto, otsu, off, or a grey level such as '>50'.")
 @recipe_options
@@ -130,9 +142,11 @@ def simulate(image, out, count, textures, foreground, recipe_file, overrides, si
 def _folder(path: Path) -> Path:
     "The folder, made when missing"
     try: path.mkdir(parents=True, exist_ok=True)
-    except OSError as error: raise MemSegError(f"{path}: can't be made ({error.strerror}): choose another folder") from None
+    except OSError as error:
+        raise MemSegError(f"{path}: can't be made ({error.strerror}): choose another folder") from None
     return path
 
+# %% ../nbs/19_cli.ipynb #21665b5f
 def _simulate(image: Path, out: Path, count: int, recipe) -> None:
     "Images, masks and a sheet of the first six"
     import torch
@@ -141,7 +155,8 @@ def _simulate(image: Path, out: Path, count: int, recipe) -> None:
     from memseg_nb.foreground import choose_method
     picture = images.resize(images.read_image(image), recipe.image.size)
     method = choose_method(image.stem, recipe.foreground.method, recipe.foreground_table)
-    simulator = simulation.Simulator(recipe.perlin, recipe.simulation, textures.open_textures(recipe.data.textures), method,
+    simulator = simulation.Simulator(recipe.perlin, recipe.simulation,
+                                     textures.open_textures(recipe.data.textures), method,
                                      recipe.foreground.opening, recipe.foreground.closing)
     made = simulator(picture.expand(count, -1, -1, -1), torch.Generator().manual_seed(recipe.training.seed))
     _folder(out)
@@ -150,19 +165,24 @@ def _simulate(image: Path, out: Path, count: int, recipe) -> None:
         images.save_image(out/f"{k:03}_mask.png", made.masks[k])
     few, names = range(min(count, 6)), ("foreground", "noise", "mask", "source", "anomaly")
     steps = [(made.foreground[k], made.noise[k], made.masks[k], made.source[k], made.images[k]) for k in few]
-    plots.save(plots.grid([s for row in steps for s in row], titles=list(names) * len(few), columns=5), out/"sheet.png")
+    plots.save(plots.grid([s for row in steps for s in row], titles=list(names) * len(few), columns=5),
+               out/"sheet.png")
 
 # %% ../nbs/19_cli.ipynb #0c4b001b
 @cli.command()
-@click.option("--data", metavar="DIR", help="Folder of products in MVTec AD's layout, or one product's folder.")
+@click.option("--data", metavar="DIR",
+              help="Folder of products in MVTec AD's layout, or one product's folder.")
 @click.option("--category", metavar="NAME", help="Which product; not needed where there is only one.")
-@click.option("--out", required=True, metavar="RUN", help="Folder of the run; must be new, except with --resume.")
+@click.option("--out", required=True, metavar="RUN",
+              help="Folder of the run; must be new, except with --resume.")
 @training_options
 @recipe_options
-@click.option("--resume", is_flag=True, help="Go on with an interrupted run; settings not given are the run's.")
+@click.option("--resume", is_flag=True,
+              help="Go on with an interrupted run; settings not given are the run's.")
 def train(data, category, out, resume, recipe_file, overrides, size, **options):
     "Train on the good images of one product. No test image is looked at."
-    if not data and not resume: raise click.UsageError("--data: missing, the folder of products to learn from")
+    if not data and not resume:
+        raise click.UsageError("--data: missing, the folder of products to learn from")
     from memseg_nb import checkpoints, distributed, training
     first, recipe = distributed.team_of().first, None  # under torchrun the first process decides and speaks
     if first and resume and not recipe_file: recipe_file = checkpoints.Run.open(out).recipe_file
@@ -182,26 +202,35 @@ def evaluate(run, data, device):
     click.echo(evaluation.summary(metrics))
     click.echo(f"figures: {Path(run)/'figures'}")
 
+# %% ../nbs/19_cli.ipynb #211a2332
+def _detector(run: str, memory: str|None, device: str, runtime: str, precision: str|None):
+    "That of a run or an exported file; with `memory`, of a folder of good photos"
+    from memseg_nb.detector import Detector
+    if not memory: return Detector.load(run, device, runtime, precision)
+    if precision or runtime != "torch":
+        raise click.UsageError(
+            "--memory with --runtime or --precision: export it first (memseg export --memory)")
+    return Detector.remember(memory, device=device)
+
 # %% ../nbs/19_cli.ipynb #fb54d890
 @cli.command()
 @click.argument("paths", metavar="[RUN] IMAGE|FOLDER", nargs=-1, required=True)
-@click.option("--out", required=True, metavar="DIR", help="Folder for overlays, masks, maps (.npy) and scores.csv.")
+@click.option("--out", required=True, metavar="DIR",
+              help="Folder for overlays, masks, maps (.npy) and scores.csv.")
 @click.option("--memory", metavar="DIR", help="Folder of good photos, in place of RUN: no training at all.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:0 or mps.")
 @click.option("--runtime", default="torch", show_default=True, metavar="torch|onnx", help="What computes.")
-@click.option("--precision", metavar="NAME", help="torch: float32, bfloat16, auto (the faster); onnx: float32, float16, int8.")
+@click.option("--precision", metavar="NAME",
+              help="torch: float32, bfloat16, auto (the faster); onnx: float32, float16, int8.")
 def predict(paths, out, memory, device, runtime, precision):
     """Heatmap, mask, score and decision for a photo or all photos of a folder.
 
-    In place of RUN a file of `memseg export` will do. With --memory no RUN is needed: the network as it was trained on formulas looks at the difference to some good photos.
+    In place of RUN a file of `memseg export` will do. With --memory no RUN is needed: the
+    network as it was trained on formulas looks at the difference to some good photos.
     """
     if len(paths) != (1 if memory else 2):
         raise click.UsageError(f"{len(paths)} paths: needs photos only with --memory, else a RUN and photos")
-    from memseg_nb.detector import Detector
-    if memory and (precision or runtime != "torch"):
-        raise click.UsageError("--memory with --runtime or --precision: export it first (memseg export --memory)")
-    detector = Detector.remember(memory, device=device) if memory else Detector.load(paths[0], device, runtime, precision)
-    done = detector.predict_folder(paths[-1], out)
+    done = _detector(paths[0], memory, device, runtime, precision).predict_folder(paths[-1], out)
     click.echo(f"{done.predicted} photos, {done.defective} called defective: {done.table}")
     if done.failed:
         raise MemSegError(f"{len(done.failed)} photos have no answer: {'; '.join(done.failed.values())}")
@@ -211,9 +240,11 @@ def predict(paths, out, memory, device, runtime, precision):
 @click.argument("run", metavar="[RUN]", required=False)
 @click.option("--out", required=True, metavar="FILE.onnx", help="The file to write.")
 @click.option("--memory", metavar="DIR", help="Folder of good photos, in place of RUN: no training at all.")
-@click.option("--precision", type=click.Choice(["float32", "float16", "int8"]), default="float32", show_default=True,
+@click.option("--precision", type=click.Choice(["float32", "float16", "int8"]), default="float32",
+              show_default=True,
               help="float16: half the size; int8: a third or less, its ranges measured on good photos.")
-@click.option("--samples", type=click.IntRange(1), help="Take only so many memory samples along; default: all.")
+@click.option("--samples", type=click.IntRange(1),
+              help="Take only so many memory samples along; default: all.")
 @click.option("--photos", metavar="DIR", help="Good photos for int8; default: those that RUN was trained on.")
 def export(run, out, memory, precision, samples, photos):
     "Write a trained RUN to one ONNX file: network, memory, size and thresholds."
@@ -229,8 +260,10 @@ def export(run, out, memory, precision, samples, photos):
 @cli.command()
 @click.option("--out", required=True, metavar="FILE",
               help="The encoder's weights, .safetensors; the network's lie beside it.")
-@click.option("--minutes", type=click.FloatRange(0, min_open=True), help="Of training; default: 40, with a GPU 17.")
-@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Other seed, other products.")
+@click.option("--minutes", type=click.FloatRange(0, min_open=True),
+              help="Of training; default: 40, with a GPU 17.")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True,
+              help="Other seed, other products.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:0 or mps.")
 @click.option("--workers", type=click.IntRange(0),
               help="Processes that compute images; default: 1, with a GPU all cores but one.")
@@ -288,11 +321,13 @@ def compare(data, out, categories, ways, seeds, minutes, recipe_file, overrides,
 # %% ../nbs/19_cli.ipynb #4d197e44
 @cli.command()
 @click.option("--data", required=True, metavar="DIR", help="Folder of products in MVTec AD's layout.")
-@click.option("--out", default="ablations", show_default=True, metavar="DIR", help="ablations.csv, .md and .png.")
+@click.option("--out", default="ablations", show_default=True, metavar="DIR",
+              help="ablations.csv, .md and .png.")
 @click.option("--categories", metavar="NAME,NAME", help="Only these; default: all that are found.")
 @click.option("--variants", metavar="NAME,NAME",
-              help="Of whole, no_memory, no_attention, no_coordinate, no_fusion, texture, structure, no_foreground, n1, n5, "
-                   "n15, n60; default: all.")
+              help="Of whole, no_memory, no_attention, no_coordinate, no_fusion, texture, structure, "
+              "no_foreground, n1, n5, "
+              "n15, n60; default: all.")
 @click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Trainings of each.")
 @click.option("--steps", type=click.IntRange(0), default=200, show_default=True, help="Of each training.")
 @recipe_options
@@ -300,7 +335,8 @@ def ablate(data, out, categories, variants, seeds, steps, recipe_file, overrides
     "Take away one piece at a time, train the rest, and see what the piece buys. Base: quick, with the paper's simulation."
     from memseg_nb import ablations
     recipe = effective_recipe(recipe_file or "quick", overrides, size, ablations.BASE, seed=seed)
-    names, chosen = categories.split(",") if categories else None, variants.split(",") if variants else ablations.VARIANTS
+    names, chosen = (categories.split(",") if categories else None,
+                     variants.split(",") if variants else ablations.VARIANTS)
     rows = ablations.ablate(data, out, names, chosen, seeds, steps, recipe)
     click.echo(ablations.report(rows))
     if failed := [row for row in rows if row["error"]]:
@@ -308,10 +344,12 @@ def ablate(data, out, categories, variants, seeds, steps, recipe_file, overrides
 
 # %% ../nbs/19_cli.ipynb #be5c4a11
 @cli.command()
-@click.option("--out", default="bench", show_default=True, metavar="DIR", help="Folder for bench.csv, .md and .png.")
+@click.option("--out", default="bench", show_default=True, metavar="DIR",
+              help="Folder for bench.csv, .md and .png.")
 @click.option("--quick", is_flag=True, help="About a minute, on small images, to see that all works.")
 @click.option("--rows", metavar="NAME,NAME", help="Only these rows, such as perlin,match; default: all.")
-@click.option("--device", default="auto", show_default=True, help="Measured as well: auto, cpu (none), cuda, cuda:0 or mps.")
+@click.option("--device", default="auto", show_default=True,
+              help="Measured as well: auto, cpu (none), cuda, cuda:0 or mps.")
 def bench(out, quick, rows, device):
     "Time the library against its obvious version, as ratios, with a table and a picture. About six minutes on two cores."
     from memseg_nb import speed
@@ -337,7 +375,8 @@ DEMO = ("training.minutes=0", "training.steps=200")
 
 @cli.command()
 @click.option("--out", default="demo", show_default=True, metavar="DIR", help="Folder to write to.")
-@click.option("--product", default="brushed_metal", show_default=True, metavar="NAME", help="Which embedded product.")
+@click.option("--product", default="brushed_metal", show_default=True, metavar="NAME",
+              help="Which embedded product.")
 @training_options
 @recipe_options
 def demo(out, product, recipe_file, overrides, size, **options):
@@ -355,7 +394,8 @@ def demo(out, product, recipe_file, overrides, size, **options):
 def _demo_data(out: Path, product: str, recipe) -> Path:
     "The folder of the demo's data set, rendered when missing"
     from memseg_nb.products import PRODUCTS, write_products
-    if product not in PRODUCTS: raise MemSegError(f"product {product!r}: unknown, there are {', '.join(PRODUCTS)}")
+    if product not in PRODUCTS:
+        raise MemSegError(f"product {product!r}: unknown, there are {', '.join(PRODUCTS)}")
     data = out/"data"/"x".join(map(str, recipe.image.size))
     if not (data/product).exists():
         click.echo(f"rendering {product}: good ones to learn from, good and defective ones to judge")
@@ -383,7 +423,8 @@ def main(
     except click.Abort as error: code = _say(error, str(error.__cause__ or "") or "interrupted", wanted)
     except MemSegError as error: code = _say(error, f"error: {error}", wanted)
     except Exception as error:
-        hint = f"unexpected {type(error).__name__}: {error} (memseg --traceback ... shows where; please report it)"
+        hint = (f"unexpected {type(error).__name__}: {error} (memseg --traceback ... shows where; please "
+                "report it)")
         code = _say(error, hint, wanted)
     sys.exit(code if isinstance(code, int) else 0)
 

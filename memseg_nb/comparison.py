@@ -30,7 +30,8 @@ WAYS = {  # name: what it sets; the first four add up; `quick` freezes batch nor
     "even": {"encoder.weights": "random", "encoder.exposure": "mean", "training.warm_start": "off"},
     "encoder": {"encoder.weights": "formulas", "training.warm_start": "off"},
     "warm": {"encoder.weights": "formulas", "training.warm_start": "auto"},
-    "instant": {"encoder.weights": "formulas", "training.warm_start": "auto", "training.steps": 0, "training.minutes": 0},
+    "instant": {"encoder.weights": "formulas", "training.warm_start": "auto", "training.steps": 0,
+                "training.minutes": 0},
     "perlin": {"encoder.weights": "formulas", "training.warm_start": "auto", "simulation.flaws": 0},
     "imagenet": {"encoder.weights": "imagenet", "training.warm_start": "off"},
 }
@@ -54,8 +55,17 @@ def summarise(
     groups = {}
     for row in rows:
         if row.get(key) is not None: groups.setdefault((row["way"], row["category"]), []).append(row[key])
-    return {group: Spread(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values))
+    return {group: Spread(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None,
+                          len(values))
             for group, values in groups.items()}
+
+# %% ../nbs/18b_comparison.ipynb #5b9eecde
+def _check_choice(data: Path, names: list[str], ways: list[str]) -> None:
+    "Products to learn from, and ways that there are"
+    if not names:
+        raise MemSegError(f"{data}: no products in it: needs folders such as {data/'bottle'/'train'/'good'}")
+    if unknown := [way for way in ways if way not in WAYS]:
+        raise MemSegError(f"way {unknown[0]!r}: unknown, there are {', '.join(WAYS)}")
 
 # %% ../nbs/18b_comparison.ipynb #8cad0885
 def compare_starts(
@@ -70,16 +80,15 @@ def compare_starts(
 ) -> list[dict]:                          # way, category, seed, image_auroc, pixel_auroc, aupro, error
     "Train every product from every start; run it again to go on"
     data, out, ways, names = Path(data), Path(out), list(ways), list(categories or list_categories(data))
-    if not names: raise MemSegError(f"{data}: no products in it: needs folders such as {data/'bottle'/'train'/'good'}")
-    if unknown := [way for way in ways if way not in WAYS]:
-        raise MemSegError(f"way {unknown[0]!r}: unknown, there are {', '.join(WAYS)}")
+    _check_choice(data, names, ways)
     recipe = (recipe or load_recipe("quick")).replace(**{"training.minutes": minutes})
     _keep_settings(make_folder(out)/"recipe.ini", recipe)
     rows, first = [], recipe.training.seed
     for seed, name, way in ((s, n, w) for s in range(first, first + seeds) for n in names for w in ways):
         rows.append(_run(data, name, way, seed, out, recipe, progress))
         _write(rows, out)
-        if progress: print(f"{way}, {name}, seed {seed}: {rows[-1]['error'] or rows[-1]['image_auroc']}", flush=True)
+        if progress:
+            print(f"{way}, {name}, seed {seed}: {rows[-1]['error'] or rows[-1]['image_auroc']}", flush=True)
     plots.save(figure(rows), out/"comparison.png")
     return rows
 
@@ -115,12 +124,15 @@ def read_rows(
 ) -> list[dict]:     # as from `compare_starts`
     "The rows of a comparison, numbers as numbers"
     try: text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error: raise MemSegError(f"{path}: can't be read ({error})") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise MemSegError(f"{path}: can't be read ({error})") from None
     rows = list(csv.DictReader(text.splitlines()))
-    try: return [row | {"seed": int(row["seed"])} | {key: float(row[key]) if row[key] else None for key in FIGURES}
-                 for row in rows]
+    try:
+        return [row | {"seed": int(row["seed"])}
+                | {key: float(row[key]) if row[key] else None for key in FIGURES} for row in rows]
     except (KeyError, ValueError, TypeError) as error:
-        raise MemSegError(f"{path}: is no comparison.csv ({error!r}): needs the columns {', '.join(COLUMNS)}") from None
+        raise MemSegError(
+            f"{path}: is no comparison.csv ({error!r}): needs the columns {', '.join(COLUMNS)}") from None
 
 # %% ../nbs/18b_comparison.ipynb #8d648b7b
 def _distinct(rows: Sequence[dict], key: str) -> list: return list(dict.fromkeys(row[key] for row in rows))
@@ -136,11 +148,13 @@ def markdown(
 ) -> str:
     "A row a product, a column a way, and the mean over the products that all ways have"
     found, ways, names = summarise(rows, key), _distinct(rows, "way"), _distinct(rows, "category")
-    lines = ["| product | " + " | ".join(SAYS.get(way, way) for way in ways) + " |", "| --- " * (len(ways) + 1) + "|"]
+    lines = ["| product | " + " | ".join(SAYS.get(way, way) for way in ways) + " |",
+             "| --- " * (len(ways) + 1) + "|"]
     for name in names:
         lines.append("| " + " | ".join([name, *(_cell(found.get((way, name))) for way in ways)]) + " |")
     whole = [name for name in names if all((way, name) in found for way in ways)]
-    means = [f"{statistics.fmean(found[way, name].mean for name in whole):.3f}" if whole else "-" for way in ways]
+    means = [f"{statistics.fmean(found[way, name].mean for name in whole):.3f}" if whole else "-"
+             for way in ways]
     return "\n".join([*lines, "| " + " | ".join([f"**mean of {len(whole)}**", *means]) + " |"]) + "\n"
 
 # %% ../nbs/18b_comparison.ipynb #dda7d999
@@ -150,7 +164,8 @@ def report(
     "A table for each figure, and what failed"
     titles = dict(zip(FIGURES, ("Image AUROC", "Pixel AUROC", "AUPRO")))
     parts = [f"### {titles[key]}\n\n{markdown(rows, key)}" for key in FIGURES if summarise(rows, key)]
-    failed = [f"- {row['way']}, {row['category']}, seed {row['seed']}: {row['error']}" for row in rows if row["error"]]
+    failed = [f"- {row['way']}, {row['category']}, seed {row['seed']}: {row['error']}"
+              for row in rows if row["error"]]
     return "\n".join(parts + ["### Failed\n", *failed, ""] * bool(failed))
 
 # %% ../nbs/18b_comparison.ipynb #6106b6f7
@@ -166,7 +181,8 @@ def figure(
         known = [(place, found[way, name]) for place, name in enumerate(names) if (way, name) in found]
         places = [place + .6 * ((number + .5) / len(ways) - .5) for place, _ in known]
         axis.errorbar([one.mean for _, one in known], places, xerr=[one.deviation or 0 for _, one in known],
-                      fmt="osD^v*P"[number % 7], color=colours[number], markersize=4, linewidth=1, label=SAYS.get(way, way))
+                      fmt="osD^v*P"[number % 7], color=colours[number], markersize=4, linewidth=1,
+                      label=SAYS.get(way, way))
     axis.axvline(.5, color="#bbbbbb", linestyle="--", linewidth=1)
     axis.set_yticks(range(len(names)), names)
     axis.set(xlabel=f"{key.replace('_auroc', ' AUROC')} (dashed: guessing)", ylim=(len(names) - .5, -.5))

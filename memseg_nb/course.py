@@ -167,11 +167,13 @@ _EXERCISES: dict[str, Exercise] = {}
 
 
 def exercise(
-    key: str, title: str, kind: str, chapter: str, answer: str, solution: str, wrong: tuple[Wrong, ...], also: tuple=(),
+    key: str, title: str, kind: str, chapter: str, answer: str, solution: str, wrong: tuple[Wrong, ...],
+    also: tuple=(),
 ) -> Callable:   # a decorator for the checker
     "Make an exercise of the checker below it"
     def decorate(check):
-        _EXERCISES[key] = Exercise(key, title, kind, chapter, answer, solution.strip(), tuple(wrong), check, tuple(also))
+        _EXERCISES[key] = Exercise(key, title, kind, chapter, answer, solution.strip(), tuple(wrong), check,
+                                   tuple(also))
         return check
     return decorate
 

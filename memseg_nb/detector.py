@@ -156,8 +156,8 @@ def _remember(good: Path, recipe: Recipe, device: torch.device) -> tuple:
     parts = split(find_images(good), recipe.memory.samples, 0., recipe.training.seed)
     model, weights, began = fresh_model(recipe)
     if began is None:
-        raise MemSegError(f"weights {weights.used!r}: without training, a detector needs a network that was trained on "
-                          "formulas; use encoder.weights=formulas and training.warm_start=auto")
+        raise MemSegError(f"weights {weights.used!r}: without training, a detector needs a network that was "
+                          "trained on formulas; use encoder.weights=formulas and training.warm_start=auto")
     memory = ImageSet(parts.memory, recipe.image.size)
     model.to(device).remember(memory.batch([k]) for k in range(len(memory)))
     apart = memory if parts.shared else ImageSet(parts.train[:40], recipe.image.size)
@@ -199,7 +199,8 @@ def _load(run: Run | str | Path, device: str, runtime: str, precision: str | Non
         return runtimes.open_run(run, device, precision or "float32")
     if runtime != "torch":
         raise MemSegError(f"runtime {runtime!r}: expected torch or onnx")
-    model = runtimes.in_precision(load_model(run, choose_device(device)), precision or "float32", run.recipe.image.size)
+    model = runtimes.in_precision(load_model(run, choose_device(device)), precision or "float32",
+                                  run.recipe.image.size)
     return model, run.recipe, run.record["threshold"], run.record["pixel_threshold"]
 
 # %% ../nbs/17_detector.ipynb #bff14705

@@ -60,7 +60,7 @@ class Backbone(nn.Module):
         _he_initialise(self, torch.Generator().manual_seed(seed))
         for name, values in ("mean", (.485, .456, .406)), ("std", (.229, .224, .225)):
             self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
-        self.register_buffer("exposure", torch.tensor(0.))  # e; in the state dict, since weights are made for it
+        self.register_buffer("exposure", torch.tensor(0.))  # e; in the state dict: weights are made for it
 
     def forward(self, images: Tensor) -> Features:
         "Stem and layers 1 to 3, in one pass"
@@ -155,7 +155,8 @@ def read_weights(
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise MemSegError(f"weights file {path}: cannot be read ({error.strerror}); check the path") from error
+        raise MemSegError(
+            f"weights file {path}: cannot be read ({error.strerror}); check the path") from error
     state = _parse(data, path)
     if isinstance(state, dict):
         state = state.get("state_dict", state)  # where training scripts put it
@@ -171,9 +172,10 @@ def _parse(data: bytes, path: Path):
             return load_safetensors(data)
         return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # damaged bytes make the parsers fail in many ways
-        raise MemSegError(f"weights file {path.name}: is cut off or damaged, or holds objects other than tensors, "
-                          "which are not loaded because they could run code; get it again, or save a plain "
-                          "state dict") from error
+        raise MemSegError(
+            f"weights file {path.name}: is cut off or damaged, or holds objects other than tensors, "
+            "which are not loaded because they could run code; get it again, or save a plain "
+            "state dict") from error
 
 # %% ../nbs/07_encoder.ipynb #490e68c9
 def fit_weights(
@@ -192,7 +194,7 @@ def fit_weights(
     for problem, names in ("lacks", missing), ("has unknown", unknown):
         if names:
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            raise MemSegError(f"weights file {path}: {problem} {names[0]}{more}; expected those of a ResNet18")
+            raise MemSegError(f"weights file {path}: {problem} {names[0]}{more}; expected a ResNet18's")
     for name, value in state.items():
         if value.shape != expected[name].shape:
             raise MemSegError(f"weights file {path}: {name} has shape {tuple(value.shape)}, a ResNet18 has "
@@ -206,7 +208,8 @@ def _plain_names(state: dict) -> dict:
     "Names without the prefixes of wrappers, tensors as float32, the classifier left out"
     for prefix in ("module.", "encoder."):
         if any(name.startswith(prefix) for name in state):
-            state = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+            state = {name.removeprefix(prefix): value
+                     for name, value in state.items() if name.startswith(prefix)}
     return {name: value.float() if value.is_floating_point() else value
             for name, value in state.items() if not name.startswith("fc.")}
 
@@ -282,14 +285,15 @@ def _find_weights(weights: str, timeout: float, url: str) -> tuple[Path|None, st
         return None, "random", ""
     if weights not in NAMES:
         if Path(weights).suffix not in SUFFIXES:
-            raise MemSegError(f"weights {weights!r}: expected {', '.join(NAMES)} or a {' or '.join(SUFFIXES)} file")
+            raise MemSegError(f"weights {weights!r}: expected {', '.join(NAMES)} or a "
+                              f"{' or '.join(SUFFIXES)} file")
         return Path(weights), "file", ""
     try:
         return imagenet_file(timeout if weights == "auto" else None, url), "imagenet", ""
     except OSError as error:
         if weights == "imagenet":
-            raise MemSegError(f"ImageNet weights: not on disk, and not from {url} ({error}); check the network, or "
-                              "give a file") from error
+            raise MemSegError(f"ImageNet weights: not on disk, and not from {url} ({error}); check the "
+                              "network, or give a file") from error
         return None, "random", f"no ImageNet weights on disk or from the network ({error})"
 
 # %% ../nbs/07_encoder.ipynb #37b181d0

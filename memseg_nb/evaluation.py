@@ -322,6 +322,6 @@ def summary(
         lines.append(f"{name:{width}}  {values[0]:>11}  {values[1]:>11}  {values[2]:>5}")
     decisions, counts = metrics["confusion"], metrics["counts"]
     found, false = decisions["true_positives"], decisions["false_positives"]
-    lines.append(f"at threshold {metrics['threshold']:.3f}: {found} of {counts['defective']} defective images "
-                 f"found, {false} of {counts['good']} good ones called defective")
+    lines.append(f"at threshold {metrics['threshold']:.3f}: {found} of {counts['defective']} defective "
+                 f"images found, {false} of {counts['good']} good ones called defective")
     return "\n".join(lines + [f"note: {note}" for note in metrics["notes"]])

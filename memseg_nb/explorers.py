@@ -80,12 +80,12 @@ def _bars(distances: Tensor, count: int, chosen: int, nearest: int) -> Picture:
     "The distances to all samples"
     values = distances.numpy() / 1000
     colours = [BAD if k == chosen else GOOD if k < count else "#bbbbbb" for k in range(len(values))]
-    chart = Chart((-.5, len(values) - .5), (0, float(values.max()) * 1.05), "sample (click one)", "distance / 1000",
-                  (476, 190))
+    chart = Chart((-.5, len(values) - .5), (0, float(values.max()) * 1.05), "sample (click one)",
+                  "distance / 1000", (476, 190))
     chart.bars(np.arange(len(values) + 1) - .5, values, colours, .9)
     alt = f"distances to {len(values)} samples; number {nearest} is nearest, number {chosen} is compared with"
-    return Picture("distances", chart, alt, "orange: compared with; blue: in use; grey: not among the first N",
-                   clickable=True)
+    return Picture("distances", chart, alt,
+                   "orange: compared with; blue: in use; grey: not among the first N", clickable=True)
 
 
 def _map_pictures(means, maps, tops) -> list[Picture]:
@@ -129,14 +129,16 @@ class _Comparing(_Looked):
         self.match, mask = match, self.tests[self["test"]][1]
         self.show([Picture("image", image, f"test image, {self['test']}", self["test"]),
                    Picture("sample", self.good[chosen], f"good sample number {chosen}", f"sample {chosen}"),
-                   _bars(distances, self["samples"], chosen, nearest), *_map_pictures(self._means(match), maps, tops)],
+                   _bars(distances, self["samples"], chosen, nearest),
+                   *_map_pictures(self._means(match), maps, tops)],
                   _tell(distances, self["samples"], chosen, nearest, maps[0], mask))
 
 # %% ../nbs/22d_explorers.ipynb #6a5e04dd
 class MemoryExplorer(_Comparing, Panel):
     "A test image, its distances to all samples, and what follows from the sample it is compared with"
     question = "What changes when the memory holds fewer samples, or the wrong one is taken?"
-    hint = "Slide N down until the match changes; click a bar, or move the last slider, to compare with a sample of your choice."
+    hint = ("Slide N down until the match changes; click a bar, or move the last slider, to compare with a "
+            "sample of your choice.")
 
     def __init__(
         self,
@@ -147,13 +149,15 @@ class MemoryExplorer(_Comparing, Panel):
     ):
         if model is None: model, good, tests = example_memory(product)
         if model.memory.match != "joint":
-            raise MemSegError(f"memory.match={model.memory.match}: the explorer shows one match for all levels; use joint")
+            raise MemSegError(f"memory.match={model.memory.match}: the explorer shows one match for all "
+                              "levels; use joint")
         self.model, self.good, self.tests, self._kept = model.eval(), good, dict(tests), {}
         count = len(model.memory.layer1)
-        sample = ipywidgets.SelectionSlider(options=["nearest", *map(str, range(count))], description="compare with",
+        sample = ipywidgets.SelectionSlider(options=["nearest", *map(str, range(count))],
+                                            description="compare with",
                                             style={"description_width": "118px"}, layout={"width": "330px"})
-        super().__init__(dict(test=menu("test image", list(self.tests)), samples=slider("samples N", count, 1, count),
-                              compare=sample))
+        super().__init__(dict(test=menu("test image", list(self.tests)),
+                              samples=slider("samples N", count, 1, count), compare=sample))
 
 # %% ../nbs/22d_explorers.ipynb #c17e73aa
 def roc_points(
@@ -173,7 +177,8 @@ def _score_chart(scores, labels, threshold: float, span: tuple) -> Picture:
     good, bad = (np.histogram(scores[group], edges)[0] for group in (~labels, labels))
     chart = Chart(span, (0, float(max(good.max(), bad.max(), 1)) * 1.3), "image score", "images", (360, 220))
     chart.bars(edges, good, GOOD, .7).bars(edges, bad, BAD, .7).upright(threshold)
-    alt = f"histogram of the scores of {(~labels).sum()} good and {labels.sum()} defective images; threshold {threshold:.3f}"
+    alt = (f"histogram of the scores of {(~labels).sum()} good and {labels.sum()} defective images; "
+           f"threshold {threshold:.3f}")
     return Picture("scores", legend(chart, {"good": GOOD, "defective": BAD}), alt, "scores, threshold dashed",
                    clickable=True)
 
@@ -191,23 +196,24 @@ def _pro(pixels, threshold: float) -> tuple[list[Picture], str]:
     if pixels is None: return [], ""
     at = max(int(np.searchsorted(-pixels.thresholds, -threshold, "right")) - 1, 0)
     place = float(pixels.fpr[at]), float(pixels.pro[at])
-    words = f" Pixels from {threshold:.3f} on: {place[1]:.0%} of a defect's area, {place[0]:.1%} of the good surface."
+    words = (f" Pixels from {threshold:.3f} on: {place[1]:.0%} of a defect's area, {place[0]:.1%} of the "
+             "good surface.")
     return [_curve("pro", pixels.fpr, pixels.pro, place, f"PRO, AUPRO {area(pixels.fpr, pixels.pro, .3):.3f}",
                    "per-region overlap")], words
 
-
+# %% ../nbs/22d_explorers.ipynb #c97afc6c
 def _span(scores: np.ndarray, start: float, steps: int=200) -> tuple[tuple[float, float], float]:
     "Range and step of a slider over all scores, such that `start` is one of its steps"
     step = ((scores.max() - scores.min()) or 1.) / steps
     low, high = (np.ceil(abs(end - start) / step) + 4 for end in (scores.min(), scores.max()))
     return (float(start - low * step), float(start + high * step)), float(step)
 
-
+# %% ../nbs/22d_explorers.ipynb #2a0a7010
 def confusion_table(table: dict[str, int]) -> str:  # HTML
     "The four counts of `evaluation.confusion` as a table"
     row = "<tr><th scope='row' style='text-align:left'>{}</th><td>{}</td><td>{}</td></tr>"
-    return ("<table style='border-spacing:12px 4px; text-align:right'><caption>decisions</caption><tr><td></td>"
-            "<th scope='col'>called good</th><th scope='col'>called defective</th></tr>"
+    return ("<table style='border-spacing:12px 4px; text-align:right'><caption>decisions</caption>"
+            "<tr><td></td><th scope='col'>called good</th><th scope='col'>called defective</th></tr>"
             + row.format("good", table["true_negatives"], table["false_positives"])
             + row.format("defective", table["false_negatives"], table["true_positives"]) + "</table>")
 
@@ -225,7 +231,8 @@ class _Flips:
             says = "defective" if self.scores[k] > self["threshold"] else "good"
             if k not in self._thumbs: self._thumbs[k] = resize(self.images(k), (96, 96))
             right = "right" if (says == "defective") == self.labels[k] else "wrong"
-            pictures.append(Picture(f"flip{k}", self._thumbs[k], f"{self.names[k]}, now called {says}: {right}",
+            pictures.append(Picture(f"flip{k}", self._thumbs[k],
+                                    f"{self.names[k]}, now called {says}: {right}",
                                     f"{self.names[k]}: now {says}, {right}", width=112,
                                     newline=not pictures))
         return pictures
@@ -235,22 +242,25 @@ class _Decisions(_Flips):
     "What the threshold explorer shows"
     def click(self, name: str, x: float, y: float) -> None:
         "A click into the histogram moves the threshold there"
-        if name == "scores": self.set(threshold=float(np.clip(value_at(self.pictures[name].content, x), *self.span)))
+        if name == "scores":
+            self.set(threshold=float(np.clip(value_at(self.pictures[name].content, x), *self.span)))
 
     def update(self) -> None:
         "Shows charts, table and the images that flip"
         threshold, labels = self["threshold"], self.labels
         table = confusion(self.scores, labels, threshold)
-        at = table["false_positives"] / max((~labels).sum(), 1), table["true_positives"] / max(labels.sum(), 1)
+        at = (table["false_positives"] / max((~labels).sum(), 1),
+              table["true_positives"] / max(labels.sum(), 1))
         auroc = image_auroc(self.scores, labels)
-        roc = _curve("roc", *self._roc, at, "ROC of the images" if auroc is None else f"ROC, AUROC {auroc:.3f}",
+        roc = _curve("roc", *self._roc, at,
+                     "ROC of the images" if auroc is None else f"ROC, AUROC {auroc:.3f}",
                      "true-positive rate")
         pro, words = _pro(self._rates, self["pixel"] if self._rates else 0.)
         self._table.value = confusion_table(table)
         self.show([_score_chart(self.scores, labels, threshold, self.span), roc, *pro, *self._flipped()],
-                  f"From {threshold:.3f} on {table['true_positives']} of {labels.sum()} defective images are found and "
-                  f"{table['false_positives']} of {(~labels).sum()} good ones called defective. {len(self.flips())} "
-                  f"decisions differ from those at {self.first:.3f}.{words}")
+                  f"From {threshold:.3f} on {table['true_positives']} of {labels.sum()} defective images are "
+                  f"found and {table['false_positives']} of {(~labels).sum()} good ones called defective. "
+                  f"{len(self.flips())} decisions differ from those at {self.first:.3f}.{words}")
 
 # %% ../nbs/22d_explorers.ipynb #3c3585d8
 def read_scores(
@@ -261,19 +271,30 @@ def read_scores(
         raise MemSegError(f"{table}: no such file: run `memseg evaluate {run.folder}` first")
     with table.open(newline="", encoding="utf-8") as file: return list(csv.DictReader(file))
 
+# %% ../nbs/22d_explorers.ipynb #a2e81d0f
+def _listed(rows: Sequence[dict]) -> tuple[list[float], list[bool], list[str], Callable[[int], Tensor]
+                                           | None]:
+    "Scores, labels and names from scores.csv; and image k, if the files are still there"
+    names = [f"{row['kind']} {Path(row['file']).stem}" for row in rows]
+    there = all(Path(row["file"]).is_file() for row in rows)
+    images = (lambda k: read_image(rows[k]["file"])) if there else None
+    return [float(row["score"]) for row in rows], [row["kind"] != "good" for row in rows], names, images
+
 # %% ../nbs/22d_explorers.ipynb #18e3797f
 class _Sources(_Decisions, Panel):
     "Where the scores can come from"
     @classmethod
-    def of_measured(cls, measured: Measured, threshold: float, pixel_threshold: float=.5) -> "ThresholdExplorer":
+    def of_measured(cls, measured: Measured, threshold: float,
+                    pixel_threshold: float=.5) -> "ThresholdExplorer":
         "From a test set that `evaluation.measure` has scored"
         pixels = merge(list(measured.pixels.values())) if measured.pixels else None
         names = [f"{item.defect} {item.path.stem}" for item in measured.items]
-        return cls(measured.scores, measured.labels, threshold, names, lambda k: read_image(measured.items[k].path),
-                   pixels, pixel_threshold)
+        return cls(measured.scores, measured.labels, threshold, names,
+                   lambda k: read_image(measured.items[k].path), pixels, pixel_threshold)
 
     @classmethod
-    def of_run(cls, run: Run | str | Path, pixels: bool=False, data: str | Path | None=None) -> "ThresholdExplorer":
+    def of_run(cls, run: Run | str | Path, pixels: bool=False,
+               data: str | Path | None=None) -> "ThresholdExplorer":
         "From a run: scores.csv as `memseg evaluate` wrote it; with `pixels` the test set is scored again, for the PRO curve"
         run = Run.open(run)
         record = run.record
@@ -282,17 +303,15 @@ class _Sources(_Decisions, Panel):
             items = open_category(data or record["data"], None if data else record["category"]).test
             measured = measure(items, model.anomaly_map, recipe.image.size, recipe.evaluation)
             return cls.of_measured(measured, record["threshold"], record["pixel_threshold"])
-        rows = read_scores(run)
-        labels, names = [row["kind"] != "good" for row in rows], [f"{row['kind']} {Path(row['file']).stem}" for row in rows]
-        images = (lambda k: read_image(rows[k]["file"])) if all(Path(row["file"]).is_file() for row in rows) else None
-        return cls([float(row["score"]) for row in rows], labels, record["threshold"], names, images)
+        scores, labels, names, images = _listed(read_scores(run))
+        return cls(scores, labels, record["threshold"], names, images)
 
 # %% ../nbs/22d_explorers.ipynb #99b55736
 class ThresholdExplorer(_Sources):
     "Scores, ROC and PRO with a moving point, the confusion table, and the images that change sides"
     question = "Where should 'defective' begin?"
-    hint = "Move the threshold until no defect is missed, then look at what it costs. A click into the histogram works too."
-
+    hint = ("Move the threshold until no defect is missed, then look at what it costs. A click into the "
+            "histogram works too.")
     def __init__(
         self,
         scores: Sequence[float],             # one an image
@@ -304,7 +323,8 @@ class ThresholdExplorer(_Sources):
         pixel_threshold: float=.5,           # to begin with
     ):
         self.scores, self.labels, self.first = np.asarray(scores, float), np.asarray(labels, bool), threshold
-        self.names, self.images, self._thumbs = names or [f"image {k}" for k in range(len(self.scores))], images, {}
+        self.names, self.images, self._thumbs = (names or [f"image {k}" for k in range(len(self.scores))],
+                                                 images, {})
         self.span, step = _span(np.append(self.scores, threshold), float(threshold))
         self._rates = pixels and rates(pixels)
         self._roc, self._table = roc_points(self.scores, self.labels), ipywidgets.HTML()

@@ -162,8 +162,8 @@ def calibration_images(
     return torch.cat([good, make_simulator(recipe, category)(good, draw).images])
 
 # %% ../nbs/17b_export.ipynb #f04e1029
-# what stays in single precision, found by measurement: the difference to the memory sees the noise of whatever
-# came before it, and the decoder's third stage is where the attended difference comes in
+# what stays in single precision, found by measurement: the difference to the memory sees the noise of
+# whatever came before it, and the decoder's third stage is where the attended difference comes in
 KEEP = ("encoder.conv1", "encoder.layer1", "encoder.layer2", "decoder.merge.2", "decoder.merge.4.1",
         "decoder.head")
 
@@ -230,8 +230,8 @@ def _source(source) -> _Source:
     "A run, its folder, or a detector, opened"
     if not isinstance(source, (Run, str, Path)):
         if not isinstance(source.model, MemSeg):
-            raise MemSegError(f"{type(source.model).__name__} can't be exported: give a run, or a detector that "
-                              "computes with PyTorch in float32")
+            raise MemSegError(f"{type(source.model).__name__} can't be exported: give a run, or a detector "
+                              "that computes with PyTorch in float32")
         return _Source(source.model, source.recipe, source.threshold, source.pixel_threshold)
     run = Run.open(source)
     model, record = load_model(run), run.record
@@ -244,12 +244,13 @@ def _good_photos(source: _Source, photos: str | Path | None) -> list[Path]:
     if photos is not None:
         return find_images(Path(photos))
     if source.record is None:
-        raise MemSegError("int8 without good photos: ranges are measured on them; say where some are (photos=...)")
+        raise MemSegError("int8 without good photos: ranges are measured on them; say where some are "
+                          "(photos=...)")
     names = set(source.record["split"]["train"])
     there = open_category(source.record["data"], source.record["category"]).train
     if not (paths := [path for path in there if path.name in names]):
-        raise MemSegError(f"{source.record['data']}: none of the images that the run was trained on; say where "
-                          "good photos are (photos=...)")
+        raise MemSegError(f"{source.record['data']}: none of the images that the run was trained on; say "
+                          "where good photos are (photos=...)")
     return paths
 
 # %% ../nbs/17b_export.ipynb #304962b5

@@ -64,7 +64,8 @@ def _yarns(weave: _Weave, i: np.ndarray, j: np.ndarray, a: np.ndarray, b: np.nda
     here = _on_top(i, j)
     bend_warp = here + (_on_top(i, j + np.sign(w)) - here) * smoothstep(0, 1, np.abs(w))
     bend_weft = here + (_on_top(i + np.sign(t), j) - here) * smoothstep(0, 1, np.abs(t))
-    warp = np.sqrt(np.maximum(1 - (t / a)**2, 0)) * a * .8 + .22 * bend_warp + 2.5 * weave.swell - .3 * weave.no_weft
+    warp = (np.sqrt(np.maximum(1 - (t / a)**2, 0)) * a * .8 + .22 * bend_warp + 2.5 * weave.swell
+            - .3 * weave.no_weft)
     weft = np.sqrt(np.maximum(1 - (w / b)**2, 0)) * b * .8 - .22 * bend_weft
     deep = np.float32(-.7)
     warp = np.where((np.abs(t) > a) | weave.no_warp, deep, warp)

@@ -56,7 +56,8 @@ class Sheet:
     step: float               # pixels in a step: the shorter side / 128
 
     @property
-    def reach(self): return self.size[0] / min(self.size), self.size[1] / min(self.size)  # corner: down, right
+    def reach(self):  # the corner: down, right
+        return self.size[0] / min(self.size), self.size[1] / min(self.size)
 
 # %% ../nbs/14a_materials.ipynb #b688572e
 @lru_cache(maxsize=8)
@@ -65,7 +66,8 @@ def open_sheet(
 ) -> Sheet:                 # kept for the next call
     "The coordinates of an image"
     if len(size) != 2 or min(size) < 32:
-        raise MemSegError(f"image size {'x'.join(map(str, size))}: formulas need height and width of 32 or more")
+        raise MemSegError(f"image size {'x'.join(map(str, size))}: formulas need height and width of 32 or "
+                          "more")
     height, width = size
     short = min(size)
     centres = [(2 * np.arange(side, dtype=np.float32) + 1 - side) / short for side in size]

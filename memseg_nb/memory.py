@@ -29,7 +29,8 @@ def distances(
     if block is None:  # B x N x block numbers: 8 MB stay in a CPU's cache; a GPU wants few large steps
         numbers = 1 << 21 if features.device.type == "cpu" else 1 << 24
         block = max(64, numbers // max(1, len(features) * len(bank)))
-    room = features.new_empty(len(features), len(bank), min(block, features.shape[1]))  # the same for each block
+    # the same for each block
+    room = features.new_empty(len(features), len(bank), min(block, features.shape[1]))
     total = features.new_zeros(len(features), len(bank))
     for ours, theirs in zip(features.split(block, 1), bank.split(block, 1)):
         gap = torch.sub(ours[:, None], theirs, out=room[..., :ours.shape[1]])
@@ -132,8 +133,8 @@ def _make_room(bank: Bank, maps: list[Tensor|None], errors: list[str]) -> bool:
         return True  # PyTorch says which are missing
     shapes = [tuple(level.shape) for level in maps]
     if any(len(shape) != 4 for shape in shapes) or len({shape[0] for shape in shapes}) > 1:
-        errors.append(f"memory samples of shapes {shapes}: expected (samples, channels, height, width) with as many "
-                      "samples on each level")
+        errors.append(f"memory samples of shapes {shapes}: expected (samples, channels, height, width) with "
+                      "as many samples on each level")
         return False
     for name, shape in zip(LEVELS, shapes):
         bank.register_buffer(name, torch.empty(shape, device=getattr(bank, name).device))
@@ -200,8 +201,8 @@ def _try_compiled(rows: Tensor, difference: str) -> None:
         compiled_distances(rows[:2], rows, difference)
     except (RuntimeError, OSError) as error:
         reason = str(error).splitlines()[0]
-        raise MemSegError(f"the search could not be compiled ({reason}): install a C++ compiler such as g++, or go on "
-                          "without; the results are the same") from error
+        raise MemSegError(f"the search could not be compiled ({reason}): install a C++ compiler such as g++, "
+                          "or go on without; the results are the same") from error
 
 # %% ../nbs/08_memory.ipynb #fea82cda
 def _check_choices(match: str, difference: str, pooling: int) -> None:
@@ -221,8 +222,8 @@ def _check_features(bank: Bank, features: Features) -> None:
     for name in LEVELS:
         given, stored = getattr(features, name).shape, getattr(bank, name).shape
         if len(given) != 4 or given[1:] != stored[1:]:
-            raise MemSegError(f"features of {name} {tuple(given)} do not fit the memory's {tuple(stored)}: use the "
-                              "image size and the encoder that the memory was filled with")
+            raise MemSegError(f"features of {name} {tuple(given)} do not fit the memory's {tuple(stored)}: "
+                              "use the image size and the encoder that the memory was filled with")
 
 # %% ../nbs/08_memory.ipynb #2c497965
 def _forced(index: Tensor|int, sums: Tensor) -> Tensor:
@@ -233,5 +234,6 @@ def _forced(index: Tensor|int, sums: Tensor) -> Tensor:
     if index.ndim > len(shape) or any(a not in (1, b) for a, b in zip(index.shape[::-1], shape[::-1])):
         raise MemSegError(f"memory index of shape {tuple(index.shape)}: expected {tuple(shape)}")
     if index.is_floating_point() or index.min() < 0 or index.max() >= sums.shape[-1]:
-        raise MemSegError(f"memory index {index.tolist()}: expected whole numbers from 0 to {sums.shape[-1] - 1}")
+        raise MemSegError(f"memory index {index.tolist()}: expected whole numbers from 0 to "
+                          f"{sums.shape[-1] - 1}")
     return index.long().expand(shape)

@@ -158,8 +158,8 @@ def warm_start(
     strange = sorted(set(wanted) ^ set(tensors))
     strange += [name for name in wanted if not strange and wanted[name].shape != tensors[name].shape]
     if strange:
-        raise MemSegError(f"{path}: {strange[0]} does not fit this network ({len(strange)} such); expected the "
-                          "..._network.safetensors file of memseg pretrain, and its attention.* settings")
+        raise MemSegError(f"{path}: {strange[0]} does not fit this network ({len(strange)} such); expected "
+                          "the ..._network.safetensors file of memseg pretrain, and its attention.* settings")
     if broken := [name for name, value in tensors.items() if not value.isfinite().all()]:
         raise MemSegError(f"{path}: {broken[0]} has values that are not finite; get the file again")
     model.load_state_dict({name: value.float() for name, value in tensors.items()}, strict=False)

@@ -74,17 +74,22 @@ def _loss_chart(notes: _Notes) -> Picture:
     chart.line(steps[thin], values[thin], "#9bb8d3").line(steps[thin], means[thin], BAD)
     now = f"{10 ** means[-1]:.4f}" if notes.losses else "none yet"
     return Picture("losses", legend(chart, {"each step": "#9bb8d3", "running mean": BAD}),
-                   f"losses of {len(notes.steps)} steps; their running mean is {now}", f"loss, running mean {now}")
+                   f"losses of {len(notes.steps)} steps; their running mean is {now}",
+                   f"loss, running mean {now}")
 
-
+# %% ../nbs/22f_monitor.ipynb #d14a1e4c
 def _views(notes: _Notes, photo: Tensor) -> list[Picture]:
     "Curve, photo, heatmap now and before"
-    pictures = [_loss_chart(notes), Picture("photo", photo, "the photo that is looked at", "photo", width=168)]
+    pictures = [_loss_chart(notes),
+                Picture("photo", photo, "the photo that is looked at", "photo", width=168)]
     if notes.map is not None:
-        pictures.append(Picture("heatmap", notes.map, f"heatmap now, {notes.map.min():.2f} to {notes.map.max():.2f}",
+        pictures.append(Picture("heatmap", notes.map,
+                                f"heatmap now, {notes.map.min():.2f} to {notes.map.max():.2f}",
                                 "heatmap now, 0..1", "magma", (0., 1.), 168))
-    return pictures + [Picture(f"step{step}", heatmap, f"heatmap after step {step}, up to {heatmap.max():.2f}", f"step {step}",
-                               "magma", (0., 1.), 112, newline=k == 0) for k, (step, heatmap) in enumerate(notes.heatmaps.items())]
+    return pictures + [Picture(f"step{step}", heatmap,
+                               f"heatmap after step {step}, up to {heatmap.max():.2f}", f"step {step}",
+                               "magma", (0., 1.), 112, newline=k == 0)
+                       for k, (step, heatmap) in enumerate(notes.heatmaps.items())]
 
 # %% ../nbs/22f_monitor.ipynb #80fbc228
 class _Steps:
@@ -113,8 +118,8 @@ class _Thread(_Steps):
         try:
             if resume: self.notes.resumed(Run.open(self["out"]))
             self.photo = self._photo()
-            self.run = train(self["data"] or None, self["category"] or None, self["out"], None if resume else self.recipe,
-                             resume, progress=False, callback=self._step)
+            self.run = train(self["data"] or None, self["category"] or None, self["out"],
+                             None if resume else self.recipe, resume, progress=False, callback=self._step)
             self.state = "done"
         except KeyboardInterrupt: self.state = "stopped; it can be resumed"
         except MemSegError as error: self.state, self.error = str(error), error
@@ -133,8 +138,8 @@ class _Told(_Thread):
         "How far the training is"
         if not self.notes.steps: return self.state
         pace = (time.monotonic() - self.notes.began) / len(self.notes.steps)
-        return (f"Step {self.notes.steps[-1]}: {self.state}. Loss {smooth(self.notes.losses)[-1]:.4f}, it began at "
-                f"{self.notes.losses[0]:.4f}; {pace:.2f} s a step.")
+        return (f"Step {self.notes.steps[-1]}: {self.state}. Loss {smooth(self.notes.losses)[-1]:.4f}, it "
+                f"began at {self.notes.losses[0]:.4f}; {pace:.2f} s a step.")
 
     def _draw(self, last: bool | None=None) -> None:
         with self._pen:  # the kernel's thread and the training's never draw at the same time
@@ -190,12 +195,16 @@ def _texts(**values) -> dict:
     return {name: ipywidgets.Text(str(value), description=words[name], continuous_update=False, **WIDE)
             for name, value in values.items()}
 
+# %% ../nbs/22f_monitor.ipynb #17f3e537
+_READY = "Ready: choose the folders and press start."
+_TIPS = {"start": "train in a new folder", "stop": "after this step", "resume": "go on with the run"}
+
 # %% ../nbs/22f_monitor.ipynb #1bc8d3b3
 class TrainingMonitor(_Buttons, Panel):
     "Live losses and a fixed photo's heatmap; start, stop and resume"
     question = "Is it learning?"
-    hint = "Start, and watch the heatmap gather on the defect. Stop whenever you like: resuming gives the same network."
-
+    hint = ("Start, and watch the heatmap gather on the defect. Stop whenever you like: resuming gives the "
+            "same network.")
     def __init__(
         self,
         data: str | Path="data",         # folder in MVTec's layout
@@ -208,10 +217,10 @@ class TrainingMonitor(_Buttons, Panel):
         self.recipe, self._given, self.every = recipe or load_recipe("quick"), photo, every
         self.thread = self.photo = self.error = self.run = None
         self._stop, self._pen, self._over = threading.Event(), threading.RLock(), True
-        self._drawn, self._spoken, self.notes, self.state = 0., 0., _Notes(), "Ready: choose the folders and press start."
-        self.buttons = {name: button(name, tip, getattr(self, name)) for name, tip in
-                        (("start", "train in a new folder"), ("stop", "after this step"), ("resume", "go on with the run"))}
-        super().__init__(_texts(data=data, category=category, out=out), (ipywidgets.HBox(list(self.buttons.values())),))
+        self._drawn, self._spoken, self.notes, self.state = 0., 0., _Notes(), _READY
+        self.buttons = {name: button(name, tip, getattr(self, name)) for name, tip in _TIPS.items()}
+        super().__init__(_texts(data=data, category=category, out=out),
+                         (ipywidgets.HBox(list(self.buttons.values())),))
     def update(self) -> None:
         "Shows what is known"
         self._draw()

@@ -33,7 +33,8 @@ def cover(
 ) -> Tensor:                                # (H, W), 0..1
     "How much of each pixel a stroke covers"
     path = torch.tensor(points, dtype=torch.float32)
-    start, along = path[:max(path.shape[0] - 1, 1)], path[1:] - path[:-1] if path.shape[0] > 1 else torch.zeros(1, 2)
+    start, along = (path[:max(path.shape[0] - 1, 1)],
+                    path[1:] - path[:-1] if path.shape[0] > 1 else torch.zeros(1, 2))
     y, x = torch.meshgrid(*map(torch.arange, size), indexing="ij")
     pixel = torch.stack((x, y), -1)[:, :, None].float() - start
     t = ((pixel * along).sum(-1) / (along * along).sum(-1).clamp_min(1e-9)).clamp(0, 1)
@@ -74,9 +75,10 @@ def place(
     thirds = [min(int(3 * (low + high) / 2 / side), 2) for low, high, side in zip(box[:2], box[2:], size)]
     down, right = ("upper", "", "lower")[thirds[0]], ("left", "", "right")[thirds[1]]
     if not down and not right: return "in the middle"
-    return f"at the {down} {right}".replace("  ", " ").rstrip() + ("" if right else " side") if down else f"at the {right} side"
+    return (f"at the {down} {right}".replace("  ", " ").rstrip() + ("" if right else " side") if down
+            else f"at the {right} side")
 
-
+# %% ../nbs/22e_painter.ipynb #dcb61a5a
 def tell(
     answer: Prediction,
     painted: Tensor,  # bool, (H, W): what was changed
@@ -85,10 +87,12 @@ def tell(
     says = "defective" if answer.is_defective else "good"
     words = f"Score {answer.score:.3f}, threshold {answer.threshold:.3f}: {says}. "
     if region := answer.largest_region:
-        which = "The one region" if len(answer.regions) == 1 else f"The largest of {len(answer.regions)} regions"
+        which = ("The one region" if len(answer.regions) == 1
+                 else f"The largest of {len(answer.regions)} regions")
         words += f"{which} has {region.area} pixels, {place(region.box, painted.shape)}. "
     if painted.any():
-        words += f"{(answer.mask & painted).sum() / painted.sum():.0%} of the {painted.sum()} changed pixels are found."
+        words += (f"{(answer.mask & painted).sum() / painted.sum():.0%} of the {painted.sum()} changed "
+                  "pixels are found.")
     return words.rstrip()
 
 # %% ../nbs/22e_painter.ipynb #c48309a2
@@ -145,11 +149,13 @@ class _Pasting(_Undoing):
     def paste(self) -> None:
         "A flaw of the chosen kind, another one each time"
         self._pasted += 1
-        shape, kind = draw_shape(np.random.default_rng(self._pasted), tuple(self.image.shape[1:]), self["kind"])
+        shape, kind = draw_shape(np.random.default_rng(self._pasted), tuple(self.image.shape[1:]),
+                                 self["kind"])
         generator = torch.Generator().manual_seed(self._pasted)
-        foreign = torch.stack([render_product(name, tuple(self.image.shape[1:]))[0] for name in ("wood", "woven_fabric")])
-        made, _ = add_flaws(self.image[None], torch.from_numpy(shape)[None], torch.tensor([KINDS.index(kind)]), foreign,
-                            generator, ease=.5)
+        foreign = torch.stack([render_product(name, tuple(self.image.shape[1:]))[0]
+                               for name in ("wood", "woven_fabric")])
+        made, _ = add_flaws(self.image[None], torch.from_numpy(shape)[None],
+                            torch.tensor([KINDS.index(kind)]), foreign, generator, ease=.5)
         self._history.append(made[0])
         self._look()
 
@@ -164,8 +170,8 @@ class _Pasting(_Undoing):
 def _answered(answer: Prediction) -> list[Picture]:
     "Heatmap and overlay"
     top = answer.brightest
-    return [Picture("heatmap", answer.map, f"heatmap, up to {answer.map.max():.2f}", f"heatmap, 0..{top:.2g}", "magma",
-                    (0., top), 236),
+    return [Picture("heatmap", answer.map, f"heatmap, up to {answer.map.max():.2f}", f"heatmap, 0..{top:.2g}",
+                    "magma", (0., top), 236),
             Picture("overlay", answer.overlay(), "photo with the heatmap over it and a line around each of "
                     f"{len(answer.regions)} regions", "photo and heatmap", width=236)]
 
@@ -199,8 +205,8 @@ class _Answering(_Pasting):
 class DefectPainter(_Answering, Panel):
     "A photo to paint on, and what the detector says of it"
     question = "Can you paint a defect that isn't found?"
-    hint = "Paint with the mouse, or with arrow keys and Space; or paste a flaw. Then try a paler colour or a thinner brush."
-
+    hint = ("Paint with the mouse, or with arrow keys and Space; or paste a flaw. Then try a paler colour or "
+            "a thinner brush.")
     def __init__(
         self,
         product: str="hex_nut",           # embedded product, where no detector is given
@@ -213,7 +219,8 @@ class DefectPainter(_Answering, Panel):
         self.detector, self.photos, self.size, self.canvas = detector, photos, size, Canvas()
         self._shown, self._history, self._pasted = None, [], 0
         self.canvas.on_msg(self._painted)
-        buttons = [button("paste a flaw", "a flaw of the kind above", self.paste), button("take back", "the last stroke", self.undo),
+        buttons = [button("paste a flaw", "a flaw of the kind above", self.paste),
+                   button("take back", "the last stroke", self.undo),
                    button("clear", "all paint", self.clear)]
         controls = _painter_controls(None if detector else product, len(photos) if photos else 20)
         super().__init__(controls, (ipywidgets.HBox(buttons),))

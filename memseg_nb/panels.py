@@ -114,15 +114,18 @@ def menu(words: str, options, value=None) -> ipywidgets.Dropdown:
 
 def button(words: str, tooltip: str, act) -> ipywidgets.Button:
     "Something to be done: `act` is called without arguments"
-    made = ipywidgets.Button(description=words, tooltip=tooltip, layout={"width": "auto", "min_width": "96px"})
+    made = ipywidgets.Button(description=words, tooltip=tooltip,
+                             layout={"width": "auto", "min_width": "96px"})
     made.on_click(lambda _: act())
     return made
 
 # %% ../nbs/22b_panels.ipynb #2a390ad2
 def _layout(question: str, hint: str, rows: list, board: ipywidgets.Widget) -> ipywidgets.Widget:
     "Title above, controls left, pictures right; below each other where the window is narrow"
-    title = ipywidgets.HTML(f"<h3>{html.escape(question)}</h3><p>{html.escape(hint)}</p>").add_class("memseg-title")
-    controls = ipywidgets.VBox(rows, layout={"width": "340px", "flex": "0 0 auto"}).add_class("memseg-controls")
+    title = ipywidgets.HTML(f"<h3>{html.escape(question)}</h3><p>{html.escape(hint)}</p>").add_class(
+        "memseg-title")
+    controls = ipywidgets.VBox(rows,
+                               layout={"width": "340px", "flex": "0 0 auto"}).add_class("memseg-controls")
     board.layout = {"flex": "1 1 420px", "min_width": "320px"}
     both = ipywidgets.HBox([controls, board], layout={"flex_flow": "row wrap", "align_items": "flex-start"})
     return ipywidgets.VBox([title, both]).add_class("memseg-panel")
@@ -164,12 +167,14 @@ class _Kept(_Shown):
         "The pictures as one file, where nothing can be moved; a chart only where there's nothing else"
         contents = [picture.content for picture in self.pictures.values()]
         if not contents: return {}
-        if all(isinstance(content, Chart) for content in contents): return {"image/svg+xml": svg(contents[0]).decode()}
+        if all(isinstance(content, Chart) for content in contents):
+            return {"image/svg+xml": svg(contents[0]).decode()}
         return {"image/png": as_png(self.figure())}
 
     def _repr_mimebundle_(self, include=None, exclude=None):
         words = {"text/plain": f"{self.question}\n{self.status}"}
-        return self.widget._repr_mimebundle_() | words | self._still(), {"image/png": {"alt": self.status or self.question}}
+        return (self.widget._repr_mimebundle_() | words | self._still(),
+                {"image/png": {"alt": self.status or self.question}})
 
 # %% ../nbs/22b_panels.ipynb #50bd1cb5
 class _Driven(_Kept):

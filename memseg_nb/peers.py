@@ -54,7 +54,8 @@ def package_perlin(
     "One field of Perlin's improved noise, point by point with the `noise` package"
     try: from noise import pnoise2
     except ImportError:
-        raise MemSegError("the package 'noise' is not installed: pip install noise (needs a C compiler)") from None
+        raise MemSegError(
+            "the package 'noise' is not installed: pip install noise (needs a C compiler)") from None
     step = cells / max(size)
     return np.array([[pnoise2(x * step, y * step) for x in range(size[1])] for y in range(size[0])])
 
@@ -90,7 +91,8 @@ def peer_foreground(
     grey = np.asarray(Image.fromarray(image).convert("L"))
     mask = grey > _otsu(grey)
     if np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]]).mean() > .5: mask = ~mask
-    steps = (ndimage.binary_opening, recipe.foreground.opening), (ndimage.binary_closing, recipe.foreground.closing)
+    steps = ((ndimage.binary_opening, recipe.foreground.opening),
+             (ndimage.binary_closing, recipe.foreground.closing))
     for clean, radius in steps:
         side = np.arange(-radius, radius + 1)
         mask = clean(mask, side[:, None]**2 + side**2 <= radius**2)
@@ -124,7 +126,8 @@ def peer_structure(
     changed = np.asarray(_turned(Image.fromarray(image), rng, recipe.simulation))
     rows, columns = recipe.simulation.grid_rows, recipe.simulation.grid_columns
     tall, wide = image.shape[0] // rows, image.shape[1] // columns
-    cells = [changed[r * tall:(r + 1) * tall, c * wide:(c + 1) * wide] for r in range(rows) for c in range(columns)]
+    cells = [changed[r * tall:(r + 1) * tall, c * wide:(c + 1) * wide] for r in range(rows)
+             for c in range(columns)]
     cells = [cells[k] for k in rng.permutation(rows * columns)]
     return np.concatenate([np.concatenate(cells[r * columns:(r + 1) * columns], 1) for r in range(rows)], 0)
 
@@ -198,7 +201,8 @@ def peer_logits(
     features = Backbone.forward(model.encoder, images)
     _, _, difference = loop_match(features, model.memory)
     unit = model.unit1, model.unit2, model.unit3
-    fused = model.fusion(features[1:], difference, attention_maps(difference, unit), model.memory.spread(), unit)
+    fused = model.fusion(features[1:], difference, attention_maps(difference, unit), model.memory.spread(),
+                         unit)
     return model.decoder(model.encoder.layer4(features.layer3), fused.fused, features.stem)[1]
 
 # %% ../nbs/20b_peers.ipynb #0f021e1d
@@ -254,7 +258,8 @@ def exact_aupro(
     labels, _ = label_regions(masks)
     weight = np.ones(maps.shape)
     weight[masks] = 1 / np.bincount(labels[masks])[labels[masks]]
-    fpr, pro, _ = roc_curve(masks.ravel(), maps.ravel(), sample_weight=weight.ravel(), drop_intermediate=False)
+    fpr, pro, _ = roc_curve(masks.ravel(), maps.ravel(), sample_weight=weight.ravel(),
+                            drop_intermediate=False)
     inside = fpr <= limit
     return auc(np.append(fpr[inside], limit), np.append(pro[inside], np.interp(limit, fpr, pro))) / limit
 

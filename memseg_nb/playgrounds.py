@@ -36,10 +36,9 @@ class PerlinPlayground(Panel):
 
     def __init__(self, size: tuple[int, int]=(256, 256)):
         self.size, self._drawn = size, (None, None)
-        super().__init__(dict(
-            a=slider("rows: 2 to the", 2, 0, 5), b=slider("columns: 2 to the", 3, 0, 5),
-            rotation=slider("angle, degrees", 0, -90, 90), threshold=slider("threshold T", .5, -1., 1.),
-            seed=slider("seed", 0, 0, 99)))
+        super().__init__(dict(a=slider("rows: 2 to the", 2, 0, 5), b=slider("columns: 2 to the", 3, 0, 5),
+                              rotation=slider("angle, degrees", 0, -90, 90),
+                              threshold=slider("threshold T", .5, -1., 1.), seed=slider("seed", 0, 0, 99)))
 
     def noise(self) -> Tensor:
         "P, (H, W), about -1..1; drawn anew where lattice, angle or seed have changed"
@@ -52,7 +51,8 @@ class PerlinPlayground(Panel):
     def update(self) -> None:
         "Shows noise, histogram and mask"
         noise, threshold = self.noise(), self["threshold"]
-        self.show(*_perlin_pictures(noise, binarise(noise, threshold), threshold, (2 ** self["a"], 2 ** self["b"])))
+        self.show(*_perlin_pictures(noise, binarise(noise, threshold), threshold,
+                                    (2 ** self["a"], 2 ** self["b"])))
 
 # %% ../nbs/22c_playgrounds.ipynb #0997786a
 def _perlin_pictures(noise: Tensor, mask: Tensor, threshold: float, cells: tuple[int, int]) -> tuple:
@@ -64,11 +64,13 @@ def _perlin_pictures(noise: Tensor, mask: Tensor, threshold: float, cells: tuple
     share, islands = float(mask.float().mean()), label_regions(mask)[1]
     status = f"{cells[0]} x {cells[1]} cells: {share:.1%} of the area lie above {threshold:.2f}, in " + (
         "one piece." if islands == 1 else f"{islands} pieces.")
-    return [Picture("noise", noise, f"Perlin noise on a lattice of {cells[0]} rows and {cells[1]} columns of cells",
+    return [Picture("noise", noise,
+                    f"Perlin noise on a lattice of {cells[0]} rows and {cells[1]} columns of cells",
                     "noise P, -1..1", limits=(-1., 1.), width=214),
-            Picture("histogram", chart, f"histogram of the noise, {share:.1%} of it right of the threshold", "histogram"),
-            Picture("mask", mask, f"mask: {share:.1%} of the area, white, in {islands} pieces", "mask: where P > T",
-                    width=214)], status
+            Picture("histogram", chart, f"histogram of the noise, {share:.1%} of it right of the threshold",
+                    "histogram"),
+            Picture("mask", mask, f"mask: {share:.1%} of the area, white, in {islands} pieces",
+                    "mask: where P > T", width=214)], status
 
 # %% ../nbs/22c_playgrounds.ipynb #2ccd1064
 FROM_FILE = "own image"
@@ -79,11 +81,13 @@ def _studio_controls(product: str, table: Iterable[str]) -> dict:
     upload = ipywidgets.FileUpload(accept="image/*", multiple=False, description="own image: choose a file",
                                    layout={"width": "330px"})
     return dict(
-        product=menu("product", [*PRODUCTS, FROM_FILE], product), number=slider("photo number", 0, 0, 19), upload=upload,
+        product=menu("product", [*PRODUCTS, FROM_FILE], product), number=slider("photo number", 0, 0, 19),
+        upload=upload,
         foreground=menu("foreground", ["auto", "off", "table", "brighter than", "darker than"], "auto"),
         level=slider("grey level", 128, 0, 255), row=menu("row of the table", sorted(table)),
         smallest=slider("exponents from", 0, 0, 5), largest=slider("exponents to", 5, 0, 5),
-        threshold=slider("threshold T", .5, -.5, .9), source=menu("source", ["texture", "structure"], "texture"), opacity=slider("opacity", .8, 0., 1.),
+        threshold=slider("threshold T", .5, -.5, .9),
+        source=menu("source", ["texture", "structure"], "texture"), opacity=slider("opacity", .8, 0., 1.),
         seed=slider("seed", 0, 0, 99))
 
 # %% ../nbs/22c_playgrounds.ipynb #23076d77
@@ -95,7 +99,8 @@ def studio_changes(values: dict) -> dict:  # values of the controls by name; cha
             "perlin.threshold": round(values["threshold"], 4),
             "foreground.method": method.get(values["foreground"], values["foreground"]),
             "simulation.texture_share": float(values["source"] == "texture"),
-            "simulation.opacity_min": round(values["opacity"], 4), "simulation.opacity_max": round(values["opacity"], 4)}
+            "simulation.opacity_min": round(values["opacity"], 4),
+            "simulation.opacity_max": round(values["opacity"], 4)}
 
 # %% ../nbs/22c_playgrounds.ipynb #65b7690e
 def read_upload(
@@ -139,7 +144,8 @@ def python_code(
     return (f"import torch\n{imports}\nfrom memseg_nb.recipe import load_recipe\n"
             "from memseg_nb.training import make_simulator\n\n"
             f"image = {image}\nrecipe = load_recipe().replace(**{{\n{changed}\n}})\n"
-            f"made = make_simulator(recipe, {category!r})(image[None], torch.Generator().manual_seed({seed}))\n")
+            f"made = make_simulator(recipe, {category!r})(image[None], "
+            f"torch.Generator().manual_seed({seed}))\n")
 
 # %% ../nbs/22c_playgrounds.ipynb #96d95be0
 def _steps(image: Tensor, made: Simulation) -> list[Picture]:
@@ -147,13 +153,14 @@ def _steps(image: Tensor, made: Simulation) -> list[Picture]:
     share = made.masks[0].float().mean()
     kind = "foreign texture" if made.is_texture[0] else "shuffled pieces of the image itself"
     shown = [("image", image, "the good image", "good image I"),
-             ("foreground", made.foreground[0], f"foreground: {made.foreground[0].float().mean():.0%} of the image, white",
-              "foreground"),
+             ("foreground", made.foreground[0],
+              f"foreground: {made.foreground[0].float().mean():.0%} of the image, white", "foreground"),
              ("noise", made.noise[0], "Perlin noise", "noise P"),
              ("noise_mask", made.noise_mask[0], "where the noise rises above the threshold", "noise mask"),
              ("mask", made.masks[0], f"mask: {share:.1%} of the image, white", "mask M = both"),
              ("source", made.source[0], kind, kind.split(" of ")[0]),
-             ("anomaly", made.images[0], f"the image with a simulated anomaly that covers {share:.1%} of it", "anomaly")]
+             ("anomaly", made.images[0], f"the image with a simulated anomaly that covers {share:.1%} of it",
+              "anomaly")]
     return [Picture(*one, limits=(-1., 1.), width=184, newline=one[0] == "mask") for one in shown]
 
 # %% ../nbs/22c_playgrounds.ipynb #0ff88e8e
@@ -162,7 +169,8 @@ def _sentence(made: Simulation, recipe: Recipe) -> str:
     tries, share = int(made.tries[0]), float(made.masks[0].float().mean())
     status = (f"The anomaly covers {share:.1%} of the image, {made.opacity[0]:.0%} opaque; the foreground is "
               f"{made.foreground[0].float().mean():.0%} of it.")
-    if made.noise_mask[0].all(): return f"{status} No noise met the product in {tries} tries: the whole product is the mask."
+    if made.noise_mask[0].all():
+        return f"{status} No noise met the product in {tries} tries: the whole product is the mask."
     return status if tries == 1 else f"{status} Only noise field number {tries} met the product."
 
 # %% ../nbs/22c_playgrounds.ipynb #18453917
@@ -198,7 +206,8 @@ class _Exports(_Studio):
         "A Python program that makes the anomaly that is shown"
         size, own = self.size, self["product"] == FROM_FILE
         what = f"render_product({self['product']!r}, {size}, split='train', index={self['number']})[0]"
-        imports = f"from memseg_nb.{'images import read_image, resize' if own else 'products import render_product'}"
+        imports = ("from memseg_nb."
+                   f"{'images import read_image, resize' if own else 'products import render_product'}")
         if own: what = f"resize(read_image({read_upload(self['upload'], size)[1]!r}), {size})"
         changes = studio_changes({name: self[name] for name in self.controls})
         return python_code(what, imports, changes | {"image.height": size[0], "image.width": size[1]},
@@ -212,21 +221,25 @@ class _Exports(_Studio):
         "Shows both below the pictures"
         try: parts = {"Python": self.code(), "settings.ini": self.ini()}
         except MemSegError as error: parts = {"not yet": str(error)}
-        self._export.value = "".join(f"<b>{name}</b><pre>{html.escape(text)}</pre>" for name, text in parts.items())
+        self._export.value = "".join(f"<b>{name}</b><pre>{html.escape(text)}</pre>"
+                                     for name, text in parts.items())
 
 # %% ../nbs/22c_playgrounds.ipynb #653f827e
 def _twelve(made: Simulation) -> tuple[list[Picture], str]:
     "Pictures of twelve anomalies, and a sentence"
     shares = made.masks.flatten(1).float().mean(1)
-    pictures = [Picture(f"more{k}", one, f"anomaly {k + 1} of 12, covering {share:.1%} of the image", f"{share:.1%}",
+    pictures = [Picture(f"more{k}", one, f"anomaly {k + 1} of 12, covering {share:.1%} of the image",
+                        f"{share:.1%}",
                         width=112, newline=k == 0) for k, (one, share) in enumerate(zip(made.images, shares))]
-    return pictures, f"Twelve more anomalies; they cover {shares.min():.1%} to {shares.max():.1%} of the image."
+    return (pictures,
+            f"Twelve more anomalies; they cover {shares.min():.1%} to {shares.max():.1%} of the image.")
 
 # %% ../nbs/22c_playgrounds.ipynb #ca21b159
 class AnomalyStudio(_Exports):
     "From a product or an own image to a simulated anomaly, step by step; settings as code and as INI lines"
     question = "Which settings make anomalies that suit my product?"
-    hint = "Choose a product or an image of your own; then a source and an opacity so that one has to look twice."
+    hint = ("Choose a product or an image of your own; then a source and an opacity so that one has to look "
+            "twice.")
 
     def __init__(self, product: str="hex_nut", size: tuple[int, int]=(128, 128)):
         self.base, self.size, self._textures = load_recipe(), size, None
@@ -236,22 +249,21 @@ class AnomalyStudio(_Exports):
         super().__init__(_studio_controls(product, self.base.foreground_table),
                          (ipywidgets.HBox([more, export]),), (self._export,))
         self.controls["upload"].observe(lambda _: self.set(product=FROM_FILE), "value")
-
     def update(self) -> None:
         "Shows the steps"
         _enable(self)
         image, made = self.simulate()
         self.show(_steps(image, made), _sentence(made, self.base))
-
     def more(self) -> None:
         "Shows twelve more anomalies below the steps"
         pictures, status = _twelve(self.simulate(12)[1])
-        self.show([one for name, one in self.pictures.items() if not name.startswith("more")] + pictures, status)
+        self.show([one for name, one in self.pictures.items() if not name.startswith("more")] + pictures,
+                  status)
 
 # %% ../nbs/22c_playgrounds.ipynb #2db39602
 def _enable(studio: _Exports) -> None:
     "Only the controls that count now can be moved; code shown before is out of date"
-    used = dict(level=studio["foreground"] in ("brighter than", "darker than"), row=studio["foreground"] == "table",
-                number=studio["product"] != FROM_FILE)
+    used = dict(level=studio["foreground"] in ("brighter than", "darker than"),
+                row=studio["foreground"] == "table", number=studio["product"] != FROM_FILE)
     for name, on in used.items(): studio.controls[name].disabled = not on
     studio._export.value = ""

@@ -59,8 +59,8 @@ class Plan:
         check_size((self.size, self.size))
 
 # %% ../nbs/14e_pretraining.ipynb #50dc2348
-ON_GPU = dict(minutes=17., products=(16, 12), memory=(2, 5), queries=(5, 5), rates=(2e-3, 1.2e-3), easy=(.45, .25),
-              frozen=.3)
+ON_GPU = dict(minutes=17., products=(16, 12), memory=(2, 5), queries=(5, 5), rates=(2e-3, 1.2e-3),
+              easy=(.45, .25), frozen=.3)
 
 def plan_for(
     device: str="auto",  # auto, cpu, cuda, cuda:0, mps

@@ -134,7 +134,7 @@ class SimulationRecipe(Section):
     "What fills the shape, and how strongly"
     texture_share: float = setting(0, 1)  # share of anomalies with a foreign texture
     tone: float = setting(0, 1)           # share of these textures that take over the product's tones
-    flaws: float = setting(0, 1)          # share of anomalies that have the shape of a crack, a spot, a chip ...
+    flaws: float = setting(0, 1)          # share of anomalies with the shape of a crack, a spot, a chip ...
     opacity_min: float = setting(0, 1)    # delta is drawn from here ...
     opacity_max: float = setting(0, 1)    # ... to here
     grid_rows: int = setting(1, 64)       # pieces the structural source is cut into, downwards
@@ -161,7 +161,8 @@ class LightRecipe(Section):
 @dataclass(frozen=True)
 class EncoderRecipe(Section):
     "Where the frozen features come from"
-    weights: str = setting(pattern=".+", says="formulas, imagenet, random, auto, or a file (.pth, .safetensors)")
+    weights: str = setting(pattern=".+",
+                           says="formulas, imagenet, random, auto, or a file (.pth, .safetensors)")
     exposure: str = setting(choices=("auto", "as_is", "mean"))
     timeout: float = setting(0, 600)  # seconds the download may take under auto
 
@@ -382,7 +383,8 @@ def _split(override: str) -> tuple[str, str]:
     if equals and "." in name: return name, value
     raise MemSegError(f"override {override!r}: needs section.key=value, e.g. training.steps=300")
 
-NAMED = {"quick": Path(memseg_nb.__file__).parent / "recipes" / "quick.ini"}  # recipes that come with the package
+# recipes that come with the package
+NAMED = {"quick": Path(memseg_nb.__file__).parent / "recipes" / "quick.ini"}
 
 # %% ../nbs/00_recipe.ipynb #56ec5069
 def load_recipe(

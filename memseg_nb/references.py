@@ -88,8 +88,8 @@ def find_repository() -> Path:
     "The folder that holds chapters and tests; only a copy of the repository has one"
     root = Path(memseg_nb.__file__).parents[1]
     if not (root / "nbs" / "23_ledger.ipynb").exists():
-        raise MemSegError(f"no chapters in {root / 'nbs'}: this needs the course's notebooks and tests, which an"
-                          " installed package doesn't hold; use it in a clone of the repository")
+        raise MemSegError(f"no chapters in {root / 'nbs'}: this needs the course's notebooks and tests, "
+                          "which an installed package doesn't hold; use it in a clone of the repository")
     return root
 
 

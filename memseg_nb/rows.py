@@ -63,7 +63,8 @@ def row(name: str):
 @row("ceiling")
 def ceiling_row(shop: Workshop) -> Iterator[Measured]:
     "What this machine does at best"
-    names = ("matrix product, float32", "convolution, float32", "matrix product, bfloat16", "convolution, bfloat16")
+    names = ("matrix product, float32", "convolution, float32", "matrix product, bfloat16",
+             "convolution, bfloat16")
     for name, rate in zip(names, shop.ceiling): yield Measured(name, rate=rate, unit="GFLOP/s")
     yield Measured("copy", rate=shop.ceiling.copy, unit="GB/s", note="read and written")
 
@@ -76,11 +77,13 @@ def perlin_row(shop: Workshop) -> Iterator[Measured]:
     ours = functools.partial(perlin_noise, 32, shop.size, draw, rotation=0)
     work, common = f"Perlin noise, one field of {shop.at}", dict(turns=shop.turns, times=32)
     ways = {"": (lambda: peers.numpy_perlin(arrows, shop.size), ours),
-            ", turned": (lambda: peers.peer_noise(shop.size, rng, shop.recipe), functools.partial(ours, rotation=90))}
+            ", turned": (lambda: peers.peer_noise(shop.size, rng, shop.recipe),
+                         functools.partial(ours, rotation=90))}
     for how, (numpy, function) in ways.items():
         found = compare(numpy, function, **common)
         share = operations(function) / 32 / found.ours / 1e9 / shop.ceiling.float32
-        yield against(work + how, "NumPy, one by one", found, share=share, ceiling="float32", note="ours: 32 at once")
+        yield against(work + how, "NumPy, one by one", found, share=share, ceiling="float32",
+                      note="ours: 32 at once")
     if importlib.util.find_spec("noise") is None:
         yield Measured(work, "package noise", note="not installed")
         return
@@ -95,12 +98,13 @@ def simulation_row(shop: Workshop) -> Iterator[Measured]:
     arrays = (shop.images * 255).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
     def baseline():
         for image in arrays: peers.peer_simulate(image, shop.textures, rng, shop.recipe)
-    for cache, note in ((2**29, "textures in memory after the first use"), (0, "every texture read from disk anew")):
+    for cache, note in ((2**29, "textures in memory after the first use"),
+                        (0, "every texture read from disk anew")):
         simulator = shop.simulator(cache)
         for _ in range(16 if cache else 0): simulator(shop.images, draw)  # reads the textures
         with one_thread(): found = compare(baseline, lambda: simulator(shop.images, draw), turns=shop.turns)
-        yield against(f"8 simulated anomalies, {shop.at}", "one by one", found, rate=8 / found.ours, unit="images/s",
-                      note=f"{note}; baseline {8 / found.baseline:.0f} images/s")
+        yield against(f"8 simulated anomalies, {shop.at}", "one by one", found, rate=8 / found.ours,
+                      unit="images/s", note=f"{note}; baseline {8 / found.baseline:.0f} images/s")
 
 # %% ../nbs/20d_rows.ipynb #e89a962a
 class _PeerBatches(Dataset):
@@ -130,7 +134,8 @@ def data_row(shop: Workshop) -> Iterator[Measured]:
     theirs = _PeerBatches(peers.PeerData(shop.photos[:8], shop.textures, shop.recipe))
     for workers in (0, 2):
         with one_thread():  # in this process too
-            found = compare(loading(theirs, batches, workers), loading(shop.data, batches, workers), turns=shop.turns)
+            found = compare(loading(theirs, batches, workers), loading(shop.data, batches, workers),
+                            turns=shop.turns)
         found = found._replace(baseline=found.baseline / batches, ours=found.ours / batches)
         where = f"{workers} worker processes" if workers else "in the training's process"
         yield against(f"training batch, {shop.at}, {where}", "one by one", found, rate=simulated / found.ours,
@@ -149,7 +154,8 @@ def match_row(shop: Workshop) -> Iterator[Measured]:
         ours = copy.deepcopy(memory)
         if way: ours.compile_search()
         found = compare(lambda: peers.loop_match(plain, stored), lambda: ours(features), turns=shop.turns)
-        yield against(f"memory match{way}, 8 images, {memory.samples} samples, {shop.at}", "loop over batch and level",
+        yield against(f"memory match{way}, 8 images, {memory.samples} samples, {shop.at}",
+                      "loop over batch and level",
                       found, share=moved / found.ours / 1e9 / shop.ceiling.copy, ceiling="copy",
                       note="; ".join(filter(None, (note, "share: if all features were read once"))))
 
@@ -163,7 +169,8 @@ def step_row(shop: Workshop) -> Iterator[Measured]:
     for precision in ("float32", "bfloat16"):
         found = compare(baseline, stepper(shop, precision), turns=shop.few)
         share = work / found.ours / 1e9 / (getattr(shop.ceiling, precision) or np.inf)
-        yield against(f"training step, batch 8, {shop.at}, {precision}", "obvious way, float32", found, share=share,
+        yield against(f"training step, batch 8, {shop.at}, {precision}", "obvious way, float32", found,
+                      share=share,
                       ceiling=precision, note=f"{work / 1e9:.0f} GFLOP", rate=8 / found.ours, unit="images/s")
 
 @row("parts")
@@ -174,7 +181,8 @@ def parts_row(shop: Workshop) -> Iterator[Measured]:
         parts = step_parts(ready(shop), shop.data, recipe, shop.few)
         whole = sum(parts.values())
         for name, value in parts.items():
-            yield Measured(f"step, {precision}: {name}", ours_ms=1e3 * value, note=f"{value / whole:.1%} of the step")
+            yield Measured(f"step, {precision}: {name}", ours_ms=1e3 * value,
+                           note=f"{value / whole:.1%} of the step")
         yield Measured(f"step, {precision}: whole", ours_ms=1e3 * whole)
 
 # %% ../nbs/20d_rows.ipynb #bbdb0361
@@ -189,7 +197,8 @@ def onnx_runtime(precision: str) -> Callable:
     def prepare(shop, model):
         file = shop.folder / f"{precision}.onnx"
         source = SimpleNamespace(model=model, recipe=shop.recipe, threshold=.5, pixel_threshold=.5)
-        return OnnxModel(file if file.exists() else export_onnx(source, file, precision, photos=shop.folder)).anomaly_map
+        return OnnxModel(file if file.exists()
+                         else export_onnx(source, file, precision, photos=shop.folder)).anomaly_map
     return prepare
 
 
@@ -210,7 +219,8 @@ def inference_row(shop: Workshop) -> Iterator[Measured]:
     work = operations(lambda: shop.model.anomaly_map(shop.images[:1]))
     for name, prepare in RUNTIMES.items():
         title, kind = f"inference, {shop.at}, {name}", name.split(", ")[-1]
-        if shop.quick and name.startswith("ONNX"): continue  # writing the files takes longer than all the rest
+        # writing the files takes longer than all the rest
+        if shop.quick and name.startswith("ONNX"): continue
         try: run = prepare(shop, shop.model)
         except (ImportError, MemSegError) as error:
             yield Measured(title, note=f"not measured: {error}")
@@ -283,7 +293,8 @@ def growth_row(shop: Workshop) -> Iterator[Measured]:
         yield _timed("inference, 1 image of side", side, lambda: model.anomaly_map(image), shop.few)
     for batch in (1, 2, 4, 8) if shop.quick else (1, 2, 4, 8, 16, 32):
         images = shop.images.repeat(4, 1, 1, 1)[:batch]
-        yield _timed(f"inference, {shop.at}, batch of", batch, lambda: shop.model.anomaly_map(images), shop.few)
+        yield _timed(f"inference, {shop.at}, batch of", batch, lambda: shop.model.anomaly_map(images),
+                     shop.few)
     yield from _growing_memory(shop)
     for count in (10, 20) if shop.quick else (50, 100, 200, 400):
         maps, masks = synthetic_maps(count, shop.side)
@@ -341,14 +352,16 @@ def device_work(shop: Workshop, device: torch.device|str) -> dict[str, tuple]:
     model, draw = copy.deepcopy(shop.model).to(device), torch.Generator().manual_seed(0)
     images, simulator = shop.images.repeat(4, 1, 1, 1).to(device), shop.simulator()
     features = model.encoder(images[:8])
-    work = {"Perlin noise, 32 fields": (lambda: perlin_noise(32, shop.size, draw, device=device), 32, "fields/s"),
+    work = {"Perlin noise, 32 fields": (lambda: perlin_noise(32, shop.size, draw, device=device), 32,
+                                        "fields/s"),
             "8 simulated anomalies": (lambda: simulator(images[:8], draw), 8, "images/s"),
             "memory match, 8 images": (lambda: model.memory(features), 8, "images/s")}
     for precision in ("float32", "bfloat16"):
         work[f"training step, batch 8, {precision}"] = stepper(shop, precision, device), 8, "images/s"
         run = torch_runtime(precision)(shop, model)
         for batch in (1, 32):
-            work[f"inference, batch {batch}, {precision}"] = functools.partial(run, images[:batch]), batch, "images/s"
+            work[f"inference, batch {batch}, {precision}"] = (
+                functools.partial(run, images[:batch]), batch, "images/s")
     return work
 
 # %% ../nbs/20d_rows.ipynb #f16d2140
@@ -357,7 +370,8 @@ def on_device(shop: Workshop, device: torch.device|str) -> Iterator[Measured]:
     theirs = device_work(shop, "cpu")
     for name, (ours, pieces, unit) in device_work(shop, device).items():
         found = compare(theirs[name][0], ours, turns=shop.few, device=device)
-        note = f"2700 steps: {2700 * found.ours:.0f} s, extrapolated from {shop.few}" if "step" in name else ""
+        note = (f"2700 steps: {2700 * found.ours:.0f} s, extrapolated from {shop.few}" if "step" in name
+                else "")
         yield against(f"{torch.device(device).type}: {name}, {shop.at}", "this processor", found, note=note,
                       rate=pieces / found.ours, unit=unit)
 

@@ -44,7 +44,7 @@ def _milliseconds(look, image, repeats):
 
 # %% ../nbs/17c_runtimes.ipynb #aa6fd9f3
 def cost(
-    ways: dict[str, Callable],        # name -> function from images to maps; the others are compared with the first
+    ways: dict[str, Callable],        # name -> function from images to maps; all are compared with the first
     images: Tensor,                   # (B, 3, H, W), 0..1
     masks: Tensor,                    # truth, bool, (B, H, W)
     top_share: float=100 / 256**2,    # of the image score
@@ -86,8 +86,8 @@ class OnnxModel:
         try:
             self.session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # its own kinds, one for each way in which a file can be wrong
-            raise MemSegError(f"{path} can't be run: {str(error).splitlines()[0]}; it is cut off, damaged or no "
-                              "ONNX file; write it again with memseg export") from error
+            raise MemSegError(f"{path} can't be run: {str(error).splitlines()[0]}; it is cut off, damaged or "
+                              "no ONNX file; write it again with memseg export") from error
         self.facts = _facts(self.session.get_modelmeta().custom_metadata_map, path)
 
     device = torch.device("cpu")
@@ -104,7 +104,8 @@ class OnnxModel:
 def _facts(found: dict, path: Path) -> dict:
     "The file's metadata with numbers as numbers"
     if missing := [name for name in FACTS if name not in found]:
-        raise MemSegError(f"{path} has no {missing[0]!r} in its metadata: it was not written by memseg export")
+        raise MemSegError(f"{path} has no {missing[0]!r} in its metadata: it was not written by memseg "
+                          "export")
     try:
         whole = {name: int(found[name]) for name in ("height", "width", "samples")}
         parts = {name: float(found[name]) for name in ("top_share", "threshold", "pixel_threshold")}

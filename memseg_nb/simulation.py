@@ -43,7 +43,8 @@ def shuffle_grid(
                           "set simulation.grid_rows and grid_columns to numbers that do, e.g. 4 and 8")
     order = torch.rand(batch, rows * columns, generator=generator, device=generator.device).argsort(1)
     order = order + rows * columns * torch.arange(batch, device=order.device)[:, None]
-    cells = images.reshape(batch, channels, rows, height // rows, columns, width // columns).permute(0, 2, 4, 1, 3, 5)
+    cells = images.reshape(
+        batch, channels, rows, height // rows, columns, width // columns).permute(0, 2, 4, 1, 3, 5)
     cells = cells.flatten(0, 2).index_select(0, order.flatten().to(images.device))
     return cells.unflatten(0, (batch, rows, columns)).permute(0, 3, 1, 4, 2, 5).reshape(images.shape)
 
@@ -87,7 +88,8 @@ def match_tone(
     level, contrast, colour = uniform((3, len(images), 1, 1, 1), 0, 1, generator, images.device)
     grey, own = source.mean(1, keepdim=True), images.mean(1, keepdim=True)
     pattern = (grey - grey.mean((2, 3), keepdim=True)) / grey.std((2, 3), keepdim=True).clamp_min(.02)
-    pattern = pattern * own.std((2, 3), keepdim=True) * 1.5 * contrast + own.mean((2, 3), keepdim=True) * (.2 + 1.6 * level)
+    pattern = pattern * own.std((2, 3), keepdim=True) * 1.5 * contrast + own.mean((2, 3), keepdim=True) * (
+        .2 + 1.6 * level)
     strength = [(picture - middle).square().mean((1, 2, 3), keepdim=True).sqrt()
                 for picture, middle in ((images, own), (source, grey))]
     hues = (source - grey) * (1.5 * colour * strength[0] / strength[1].clamp_min(.02))
@@ -170,8 +172,8 @@ def with_flaws(
         solid = (shapes > SOLID).flatten(1).sum(1) >= 3
         new, left = left[solid], left[~solid]
         if len(new):
-            made[new], masks[new] = add_flaws(images[new], shapes[solid], kinds[solid.cpu()], simulation.source[new],
-                                              generator)
+            made[new], masks[new] = add_flaws(images[new], shapes[solid], kinds[solid.cpu()],
+                                              simulation.source[new], generator)
     return replace(simulation, images=made, masks=masks)
 
 # %% ../nbs/06_simulation.ipynb #549ac172

@@ -36,29 +36,33 @@ def write_table(
         writer = csv.DictWriter(file, FIELDS)
         writer.writeheader()
         for line in lines:
-            writer.writerow({key: f"{value:.5g}" if isinstance(value, float) else value for key, value in line.items()})
+            writer.writerow({key: f"{value:.5g}" if isinstance(value, float) else value
+                             for key, value in line.items()})
 
 
 def read_table(path: str|Path) -> list[dict]:
     "A table that was written; numbers as numbers, None where there is none"
     with open(path, newline="", encoding="utf-8") as file: lines = list(csv.DictReader(file))
-    return [{key: (float(value) if value else None) if key in _NUMBERS else value for key, value in line.items()}
+    return [{key: (float(value) if value else None) if key in _NUMBERS else value
+             for key, value in line.items()}
             for line in lines]
 
 # %% ../nbs/21_speed.ipynb #144a908b
 SECTIONS = {"conditions": "Conditions", "ceiling": "What this machine does at best",
             "perlin simulation data match step inference aupro": "Against the obvious way",
-            "parts": "A training step, part by part", "growth": "How cost grows", "memory": "Memory", "device": "Other devices"}
+            "parts": "A training step, part by part", "growth": "How cost grows", "memory": "Memory",
+            "device": "Other devices"}
 
 def cells(line: dict) -> dict[str, str]:
     "A line as texts"
-    def number(key): return "" if line[key] is None else f"{line[key]:.3g}" if line[key] < 1000 else f"{line[key]:.0f}"
+    def number(key):
+        return "" if line[key] is None else f"{line[key]:.3g}" if line[key] < 1000 else f"{line[key]:.0f}"
     ratio = f"{line['ratio']:.1f} ({line['lowest']:.1f} .. {line['highest']:.1f})" if line["ratio"] else ""
     share = f"{line['share']:.0%} {line['ceiling']}" if line["share"] else ""
     work = line["work"] + (f" {line['at']:.0f}" if line["at"] else "")
     return {"work": work, "baseline": line["baseline"], "baseline, ms": number("baseline_ms"),
-            "ours, ms": number("ours_ms"), "ratio (spread)": ratio, "of the ceiling": share, "rate": f"{number('rate')} {line['unit']}".strip(),
-            "note": line["note"].replace("|", "/")}
+            "ours, ms": number("ours_ms"), "ratio (spread)": ratio, "of the ceiling": share,
+            "rate": f"{number('rate')} {line['unit']}".strip(), "note": line["note"].replace("|", "/")}
 
 # %% ../nbs/21_speed.ipynb #8a06785e
 def markdown(
@@ -82,7 +86,8 @@ def _draw_ratios(axis, lines: Sequence[dict]) -> None:
     ratios = [line["ratio"] for line in lines]
     spread = [[max(0, line["ratio"] - line["lowest"]) for line in lines],
               [max(0, line["highest"] - line["ratio"]) for line in lines]]
-    axis.barh(range(len(lines)), ratios, color=plots.GOOD, xerr=spread, error_kw=dict(ecolor=plots.THRESHOLD, lw=1))
+    axis.barh(range(len(lines)), ratios, color=plots.GOOD, xerr=spread,
+              error_kw=dict(ecolor=plots.THRESHOLD, lw=1))
     axis.set_yticks(range(len(lines)), names, fontsize=6)
     axis.set(xscale="log", xlabel="times as fast")
     axis.axvline(1, color=plots.THRESHOLD, lw=.8)
@@ -101,10 +106,12 @@ def _draw_growth(axis, lines: Sequence[dict]) -> None:
     "Series, each relative to its first point"
     series = {}
     for line in lines:
-        if line["at"] and line["ours_ms"]: series.setdefault(line["work"], []).append((line["at"], line["ours_ms"]))
+        if line["at"] and line["ours_ms"]:
+            series.setdefault(line["work"], []).append((line["at"], line["ours_ms"]))
     for (name, points), marker in zip(series.items(), "os^vD*"):
         (x, y), xs, ys = points[0], *zip(*points)
-        axis.plot([value / x for value in xs], [value / y for value in ys], marker=marker, ms=3, lw=1, label=name)
+        axis.plot([value / x for value in xs], [value / y for value in ys], marker=marker, ms=3, lw=1,
+                  label=name)
     axis.plot([1, 100], [1, 100], ":", color=plots.THRESHOLD, lw=.8, label="in proportion")
     axis.set(xscale="log", yscale="log", xlabel="size, first = 1", ylabel="time, first = 1")
     axis.legend(frameon=False, fontsize=7)
@@ -165,9 +172,11 @@ def measure(name: str, shop: Workshop) -> Iterator[dict]:
 def say(line: dict) -> str:
     "A line for the screen"
     parts = cells(line)
-    time = ", ".join(part for part in (parts["ours, ms"] and f"{parts['ours, ms']} ms", parts["rate"]) if part)
+    time = ", ".join(part for part in (parts["ours, ms"] and f"{parts['ours, ms']} ms", parts["rate"])
+                     if part)
     ratio = f"{parts['ratio (spread)']} x {parts['baseline']}" if line["ratio"] else parts["baseline"]
-    return "  ".join([f"  {parts['work']:<58}", f"{time:>26}", ratio, parts["of the ceiling"], parts["note"]]).rstrip()
+    return "  ".join([f"  {parts['work']:<58}", f"{time:>26}", ratio, parts["of the ceiling"],
+                      parts["note"]]).rstrip()
 
 
 def write_all(lines: Sequence[dict], out: Path, picture: bool=True) -> None:
@@ -197,7 +206,7 @@ def bench(
                     lines.append(line)
                     tell(say(line))
                     write_all(lines, out, picture=False)
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt(f"interrupted; {out} holds the {len(lines)} lines that were measured") from None
+        except KeyboardInterrupt: raise KeyboardInterrupt(
+                f"interrupted; {out} holds the {len(lines)} lines that were measured") from None
         finally: write_all(lines, out)
     return lines

@@ -105,9 +105,9 @@ class Batch(NamedTuple):
 def _shareable(training: TrainingRecipe, size: int) -> TrainingRecipe:
     "The same, if so many processes can share its batch equally"
     if training.good % size == 0 and training.simulated % size == 0: return training
-    raise MemSegError(f"training.good = {training.good} and training.simulated = {training.simulated} can't be "
-                      f"shared by {size} processes: needs multiples of {size}, e.g. --set training.good={size} "
-                      f"--set training.simulated={size}; or start fewer processes")
+    raise MemSegError(f"training.good = {training.good} and training.simulated = {training.simulated} can't "
+                      f"be shared by {size} processes: needs multiples of {size}, e.g. --set "
+                      f"training.good={size} --set training.simulated={size}; or start fewer processes")
 
 # %% ../nbs/13b_steps.ipynb #5965d233
 class StepData(Dataset):
@@ -180,7 +180,8 @@ def keep_memory() -> bool:  # whether there is something to be told
     "Freed memory stays with this process from now on, on Linux with glibc; elsewhere nothing happens"
     try: mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError): return False
-    at_once, at_the_end = mallopt(-3, 2**30), mallopt(-1, 2**31 - 1)  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD; bytes
+    # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD; bytes
+    at_once, at_the_end = mallopt(-3, 2**30), mallopt(-1, 2**31 - 1)
     return bool(at_once and at_the_end)
 
 # %% ../nbs/13b_steps.ipynb #0f334d99

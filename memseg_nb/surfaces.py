@@ -132,7 +132,8 @@ def _knot(s: Surface, rng: Generator, ring: np.ndarray) -> tuple:
     push = np.exp(-np.maximum(r - 1, 0) * 2.2) * np.clip(y / radius * 2, -1, 1)
     rays = np.abs(np.sin(np.arctan2(y, x) * 1.5 + rng.uniform(0, 6)))
     split = smoothstep(.10, 0, rays) * smoothstep(.9, .1, r)
-    dark = inside * np.float32(rng.uniform(.6, 1)) * np.clip(.68 + .3 * smoothstep(.6, 1, r) + .5 * split + .2 * np.cos(r * 25), 0, 1)
+    dark = inside * np.float32(rng.uniform(.6, 1)) * np.clip(
+        .68 + .3 * smoothstep(.6, 1, r) + .5 * split + .2 * np.cos(r * 25), 0, 1)
     return (ring - 10 * radius * push) * (1 - inside) + inside * (r * 3 + 100), dark
 
 # %% ../nbs/02d_surfaces.ipynb #5e6b291a

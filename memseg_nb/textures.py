@@ -165,7 +165,8 @@ def _read_sheet(
     least = min(image.shape[1:])
     image = image[None, :, :2 * least, :2 * least].contiguous(memory_format=torch.channels_last)
     size = tuple(max(side, round(length * side / least)) for length in image.shape[2:])
-    return image[0] if size == image.shape[2:] else F.interpolate(image, size, mode="bilinear", antialias=True)[0]
+    return (image[0] if size == image.shape[2:]
+            else F.interpolate(image, size, mode="bilinear", antialias=True)[0])
 
 
 def _find_textures(folder: Path) -> list[Path]:

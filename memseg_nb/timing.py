@@ -116,7 +116,8 @@ def measure_ceiling(
     "Matrix product and convolution in two precisions and a copy, the fastest of several"
     side = side or (1024 if torch.device(device).type == "cpu" else 8192)
     with torch.no_grad():
-        rates = [rate for kind in (torch.float32, torch.bfloat16) for rate in _arithmetic(kind, device, side, budget)]
+        rates = [rate for kind in (torch.float32, torch.bfloat16)
+                 for rate in _arithmetic(kind, device, side, budget)]
     source = torch.ones(64 * side, side, device=device)
     target = torch.empty_like(source)
     moved = 2 * source.numel() * source.element_size()
@@ -162,7 +163,8 @@ def own_peak() -> float|None:  # MiB; None where the system doesn't tell
             if line.startswith("VmHWM"): return int(line.split()[1]) / 1024
     with contextlib.suppress(ImportError):
         import resource
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
+            2**20 if sys.platform == "darwin" else 2**10)
     return None
 
 # %% ../nbs/20a_timing.ipynb #ce7a74c9

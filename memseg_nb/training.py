@@ -27,8 +27,8 @@ from .losses import Losses
 from .model import MemSeg, build_model, warm_start
 from .recipe import MemSegError, Recipe, TrainingRecipe, load_recipe
 from .simulation import Simulator
-from .steps import (ADVICE, Split, State, StepData, choose_precision, draws, keep_memory, learning_rate,
-                             new_state, split, train_step)
+from .steps import (ADVICE, Split, State, StepData, choose_precision, draws, keep_memory,
+                             learning_rate, new_state, split, train_step)
 from .textures import open_textures
 from .thresholds import choose_thresholds
 
@@ -260,7 +260,8 @@ def _go_on(data, category: str|None, out, recipe: Recipe|None):
     known = {name for part in _PARTS for name in names[part]}
     if changed := sorted(known ^ set(by_name)):
         raise MemSegError(f"{data.root}: the good images are not those that {run.folder} began with ("
-                          f"{len(changed)} came or went, such as {changed[0]}): bring them back or train again")
+                          f"{len(changed)} came or went, such as {changed[0]}): bring them back or train "
+                          "again")
     parts = (tuple(by_name[name] for name in names[part]) for part in _PARTS)
     return run, recipe, data, Split(*parts, names["shared"], names["note"])
 
@@ -307,7 +308,7 @@ def _given(recipe: Recipe) -> tuple:
 
 def fresh_model(
     recipe: Recipe,
-) -> tuple:  # MemSeg, its memory empty; the record of the encoder's weights; that of the warm start, None without
+) -> tuple:  # MemSeg, its memory empty; record of the encoder's weights; that of the warm start, None without
     "The untrained network that a recipe asks for"
     encoder, weights = load_encoder(recipe.encoder.weights, recipe.encoder.timeout, recipe.training.seed,
                                     exposure=recipe.encoder.exposure)
@@ -315,7 +316,8 @@ def fresh_model(
     if wanted == "auto":
         wanted = shipped if weights.used == "formulas" and shipped.is_file() else "off"
         if wanted == shipped and _given(recipe) != _given(load_recipe()):
-            note = "no warm start: exposure, memory, fusion or attention are not as these weights were trained"
+            note = ("no warm start: exposure, memory, fusion or attention are not as these weights were "
+                    "trained")
             weights, wanted = replace(weights, note=note), "off"
     if wanted == "off": return model, weights, None
     began = dict(source=str(wanted), sha256=warm_start(model, wanted))

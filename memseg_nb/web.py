@@ -45,7 +45,8 @@ class PaintGraph(nn.Module):
 
 def paint_graph(size: tuple[int, int]):  # onnx.ModelProto
     "The painter's stroke as a graph"
-    inputs = dict(image=torch.rand(3, *size), points=torch.rand(5, 2), radius=torch.tensor(2.), colour=torch.rand(3))
+    inputs = dict(image=torch.rand(3, *size), points=torch.rand(5, 2), radius=torch.tensor(2.),
+                  colour=torch.rand(3))
     return as_graph(PaintGraph(), inputs, ("painted",), {"points": {0: Dim("points", min=2, max=100_000)}})
 
 # %% ../nbs/22g_site.ipynb #504919fd
@@ -58,7 +59,8 @@ class Folder:
         stored = squeeze(data, huffman) if name.endswith(".gz") else data
         (self.root / name).parent.mkdir(exist_ok=True)
         (self.root / name).write_bytes(stored)
-        self.files[name] = dict(bytes=len(data), stored=len(stored), sha256=hashlib.sha256(stored).hexdigest())
+        self.files[name] = dict(bytes=len(data), stored=len(stored),
+                                sha256=hashlib.sha256(stored).hexdigest())
         return name
 
     def picture(self, name: str, content, **how) -> str:
@@ -66,8 +68,8 @@ class Folder:
         return self.write(f"pictures/{name}.png", png(content, **how))
 
 # %% ../nbs/22g_site.ipynb #9f26b640
-_KINDS = {"IntSlider": "slider", "FloatSlider": "slider", "SelectionSlider": "choice", "Dropdown": "menu", "Text": "text",
-          "ColorPicker": "colour", "FileUpload": "file", "Button": "button"}
+_KINDS = {"IntSlider": "slider", "FloatSlider": "slider", "SelectionSlider": "choice", "Dropdown": "menu",
+          "Text": "text", "ColorPicker": "colour", "FileUpload": "file", "Button": "button"}
 
 
 def describe(control) -> dict:
@@ -86,7 +88,8 @@ def state(panel: Panel, folder: Folder, name: str) -> dict:
     for item in panel.board.items:
         head, data = item["src"].split(",", 1)
         kind = "svg" if "svg" in head else "png"
-        items.append(item | {"src": folder.write(f"pictures/{name}-{item['name']}.{kind}", base64.b64decode(data))})
+        items.append(item | {"src": folder.write(f"pictures/{name}-{item['name']}.{kind}",
+                                                 base64.b64decode(data))})
     return dict(question=panel.question, hint=panel.hint, items=items, status=panel.status,
                 controls={key: describe(control) for key, control in panel.controls.items()})
 
@@ -105,9 +108,12 @@ def page_detector(product: str, size: tuple[int, int], photos: int=10) -> PageDe
         write_products(root, product, size, train=photos, good=1, defective=0, progress=False)
         folder = Path(root) / product / "train" / "good"
         small = shrink(Detector.remember(folder, recipe, "cpu").model)
-        good = ImageSet(split(find_images(folder), recipe.memory.samples, 0., recipe.training.seed).memory, size)
-        found = choose_thresholds(small.model, good, make_simulator(recipe, product), recipe, versions=2, remembered=True)
-        return PageDetector(Detector(small.model, recipe, found.image, found.pixel), small, good.batch(range(photos)))
+        good = ImageSet(split(find_images(folder), recipe.memory.samples, 0., recipe.training.seed).memory,
+                        size)
+        found = choose_thresholds(small.model, good, make_simulator(recipe, product), recipe, versions=2,
+                                  remembered=True)
+        return PageDetector(Detector(small.model, recipe, found.image, found.pixel), small,
+                            good.batch(range(photos)))
 
 # %% ../nbs/22g_site.ipynb #8ac44d9d
 PLACES = ("hex_nut", "tablet", "wood")  # in the studio
@@ -116,7 +122,8 @@ _SIGNS = {">": 1, "<=": 2}
 
 def _rules() -> dict[str, dict]:
     "The foreground table, as the graph understands it"
-    table = {name: None if rule == "off" else parse_rule(rule) for name, rule in load_recipe().foreground_table.items()}
+    table = {name: None if rule == "off" else parse_rule(rule)
+             for name, rule in load_recipe().foreground_table.items()}
     return {name: dict(level=rule.level, direction=_SIGNS[rule.sign]) if rule else dict(level=0., direction=0)
             for name, rule in table.items()}
 
@@ -131,7 +138,8 @@ def _studio(folder: Folder, photos: int) -> tuple[dict, dict]:
         goods[product].append(dict(image=folder.picture(name, image), alt=f"good {product}, number {k}",
                                    foreground=folder.picture(f"{name}-foreground", made.foreground[0])))
     studio.set(product=PLACES[0], number=0)
-    textures = [folder.picture(f"texture-{seed}", studio.set(seed=seed).simulate()[1].source[0]) for seed in range(6)]
+    textures = [folder.picture(f"texture-{seed}", studio.set(seed=seed).simulate()[1].source[0])
+                for seed in range(6)]
     return state(studio.set(seed=0), folder, "studio"), dict(photos=goods, textures=textures, rules=_rules())
 
 # %% ../nbs/22g_site.ipynb #0f407107
@@ -143,7 +151,8 @@ def _thresholds(folder: Folder, detector: Detector, product: str) -> tuple[dict,
     labels = masks.flatten(1).any(1).numpy()
     kinds = ["good"] * int((~labels).sum()) + [kind for kind in PRODUCTS[product].defects for _ in range(3)]
     names = [f"{kind} {kinds[:k].count(kind)}" for k, kind in enumerate(kinds)]
-    panel, (fpr, tpr) = ThresholdExplorer(scores, labels, detector.threshold, names, images.__getitem__), roc_points(scores, labels)
+    panel, (fpr, tpr) = (ThresholdExplorer(scores, labels, detector.threshold, names, images.__getitem__),
+                         roc_points(scores, labels))
     thumbs = [folder.picture(f"threshold-{k}", image) for k, image in enumerate(images)]
     return state(panel, folder, "threshold"), dict(
         scores=scores.tolist(), labels=labels.astype(int).tolist(), names=names, thumbs=thumbs,
@@ -158,7 +167,8 @@ def _bytes(photo: Tensor) -> np.ndarray:
 def _painter(folder: Folder, detector: Detector, product: str) -> tuple[dict, dict]:
     "The painter's state, and its photos"
     kinds = [("good", k) for k in range(4)] + [(kind, 0) for kind in PRODUCTS[product].defects[:2]]
-    photos = [render_product(product, detector.recipe.image.size, defect=None if kind == "good" else kind, index=k)[0]
+    photos = [render_product(product, detector.recipe.image.size, defect=None if kind == "good" else kind,
+                             index=k)[0]
               for kind, k in kinds]
     panel = DefectPainter(detector=detector, photos=[_bytes(photo) for photo in photos])
     files = [dict(image=folder.picture(f"photo-{product}-{k}", photo), kind=kind, alt=f"{product}, {kind}")
@@ -169,10 +179,12 @@ def _painter(folder: Folder, detector: Detector, product: str) -> tuple[dict, di
 def _explorer(folder: Folder, page: PageDetector, product: str) -> tuple[dict, dict]:
     "The memory explorer's state, its samples and test photos"
     kinds, size, files = [*PRODUCTS[product].defects, None], page.detector.recipe.image.size, []
-    tests = {f"{kind or 'good'} {k}": render_product(product, size, defect=kind, index=k) for kind in kinds for k in range(2)}
+    tests = {f"{kind or 'good'} {k}": render_product(product, size, defect=kind, index=k) for kind in kinds
+             for k in range(2)}
     for name, (image, mask) in tests.items():
         file = f"test-{product}-{name.replace(' ', '-')}"
-        files.append(dict(name=name, image=folder.picture(file, image), mask=folder.picture(f"{file}-mask", mask)))
+        files.append(dict(name=name, image=folder.picture(file, image),
+                          mask=folder.picture(f"{file}-mask", mask)))
     panel = MemoryExplorer(model=page.detector.model, good=page.good, tests=tests)
     thumbs = [folder.picture(f"sample-{product}-{k}", image) for k, image in enumerate(page.good)]
     return state(panel, folder, f"explorer-{product}"), dict(samples=thumbs, tests=files)
@@ -186,7 +198,8 @@ def _monitor(folder: Folder, product: str="hex_nut", side: int=64) -> tuple[dict
     recipe = load_recipe("quick").replace(**{
         "image.height": side, "image.width": side, "training.minutes": 0., "training.steps": _STEPS,
         "training.precision": "float32", "training.warm_start": "off", "training.norms": "learn",
-        "training.learning_rate": .002, "memory.samples": 6})  # from random weights: there is something to be seen
+        # from random weights: there is something to be seen
+        "training.learning_rate": .002, "memory.samples": 6})
     photo = render_product(product, (side, side), defect=PRODUCTS[product].defects[0])[0]
     with tempfile.TemporaryDirectory() as root:
         write_products(root, product, (side, side), train=16, good=1, defective=1, progress=False)
@@ -196,7 +209,8 @@ def _monitor(folder: Folder, product: str="hex_nut", side: int=64) -> tuple[dict
     if panel.error: raise panel.error
     panel.set(data="data", out="runs/watched")
     notes = panel.notes
-    heatmaps = [dict(step=step, image=folder.picture(f"monitor-step{step}", map, cmap="magma", limits=(0., 1.)))
+    heatmaps = [dict(step=step,
+                     image=folder.picture(f"monitor-step{step}", map, cmap="magma", limits=(0., 1.)))
                 for step, map in notes.heatmaps.items()]
     return state(panel, folder, "monitor"), dict(steps=notes.steps, losses=notes.losses, heatmaps=heatmaps,
                                                  photo=folder.picture("monitor-photo", photo))
@@ -211,7 +225,8 @@ def _network_cases(detector: Detector, product: str) -> list:
         with torch.no_grad(): told = detector.model.explain(image[None], index)
         map = told.probability[0]
         shown = [maps[0].mean(0) for maps in told.match.difference] + [maps[0, 0] for maps in told.maps]
-        outputs = dict(zip(OUTPUTS, (map, image_score(map[None], share)[0], told.match.distances[0], told.match.index[0], *shown)))
+        outputs = dict(zip(OUTPUTS, (map, image_score(map[None], share)[0], told.match.distances[0],
+                                     told.match.index[0], *shown)))
         found.append((dict(image=image, forced=torch.tensor(forced)), outputs))
     return found
 
@@ -222,14 +237,17 @@ def _perlin_cases(drawn: dict) -> list:
     for a, b, degrees, threshold, seed in ((2, 3, 0, .5, 0), (5, 1, -37, .2, 42), (0, 0, 90, .1, 99)):
         noise = panel.set(a=a, b=b, rotation=degrees, threshold=threshold, seed=seed).noise()
         mask = noise > threshold
-        angles = torch.from_numpy(drawn["angles"][seed, :33 * 33].reshape(33, 33)[:2**a + 1, :2**b + 1].copy())
-        found.append((dict(angles=angles, rotation=torch.tensor(float(degrees)), threshold=torch.tensor(threshold)),
+        angles = torch.from_numpy(drawn["angles"][seed, :33 * 33].reshape(33, 33)[:2**a + 1, :2**b + 1]
+                                  .copy())
+        found.append((dict(angles=angles, rotation=torch.tensor(float(degrees)),
+                           threshold=torch.tensor(threshold)),
                       dict(noise=noise, mask=mask.to(torch.uint8), share=mask.float().mean(),
                            histogram=torch.from_numpy(np.histogram(noise, 50, (-1.2, 1.2))[0]).int())))
     return found
 
 # %% ../nbs/22g_site.ipynb #0711945f
-def studio_inputs(studio: AnomalyStudio, drawn: dict, image: Tensor, foreground: Tensor, texture: Tensor) -> dict:
+def studio_inputs(studio: AnomalyStudio, drawn: dict, image: Tensor, foreground: Tensor,
+                  texture: Tensor) -> dict:
     "What the graph is handed for a studio's settings"
     low, high = sorted((studio["smallest"], studio["largest"]))
     rows, columns = 2 ** drawn["exponents"][studio["seed"], low, high].astype(int) + 1
@@ -237,8 +255,10 @@ def studio_inputs(studio: AnomalyStudio, drawn: dict, image: Tensor, foreground:
     angles = drawn["angles"][studio["seed"], 2:2 + side * side].reshape(side, side)[:rows, :columns]
     direction = {"brighter than": 1, "darker than": 2}.get(studio["foreground"], 0)
     f, seed = torch.tensor, studio["seed"]
-    return dict(image=image, foreground=foreground.to(torch.uint8), level=f(float(studio["level"])), direction=f(direction),
-                angles=f(angles), rotation=f(drawn["rotation"][seed, high]), threshold=f(studio["threshold"]), texture=texture,
+    return dict(image=image, foreground=foreground.to(torch.uint8), level=f(float(studio["level"])),
+                direction=f(direction),
+                angles=f(angles), rotation=f(drawn["rotation"][seed, high]), threshold=f(studio["threshold"]),
+                texture=texture,
                 pieces=f(drawn["pieces"][seed, high].astype(int)), changes=f(drawn["changes"][seed, high]),
                 kind=f(int(studio["source"] == "structure")), opacity=f(studio["opacity"]))
 
@@ -246,23 +266,27 @@ def studio_inputs(studio: AnomalyStudio, drawn: dict, image: Tensor, foreground:
 def _studio_cases(drawn: dict) -> list:
     "Fixtures of the studio"
     found, studio = [], AnomalyStudio(PLACES[0], (SIDE, SIDE))
-    for values in (dict(seed=1), dict(product="tablet", seed=7, source="structure", largest=4, opacity=.4, threshold=.3),
-                   dict(product="wood", foreground="brighter than", level=120, seed=3, largest=3, smallest=1, source="structure")):
+    for values in (dict(seed=1),
+                   dict(product="tablet", seed=7, source="structure", largest=4, opacity=.4, threshold=.3),
+                   dict(product="wood", foreground="brighter than", level=120, seed=3, largest=3, smallest=1,
+                        source="structure")):
         image, made = studio.set(**values).simulate()
         inputs = studio_inputs(studio, drawn, image, made.foreground[0], made.source[0])
         masks = [one[0].to(torch.uint8) for one in (made.foreground, made.noise_mask, made.masks)]
-        outputs = masks[0], made.noise[0], *masks[1:], made.source[0], made.images[0], made.masks[0].float().mean()
+        outputs = (masks[0], made.noise[0], *masks[1:], made.source[0], made.images[0],
+                   made.masks[0].float().mean())
         found.append((inputs, dict(zip(STUDIO, outputs))))
     return found
 
-
+# %% ../nbs/22g_site.ipynb #7b0d7dca
 def _paint_cases(size: tuple) -> list:
     "Fixtures of the painter"
     found, image = [], render_product("hex_nut", size)[0]
     for points, radius in (([(20., 30.), (60., 40.), (70., 90.)], 2.), ([(64., 64.), (64., 64.)], 6.5)):
         colour = torch.tensor([.7, .1, .2])
         painted = torch.lerp(image, colour[:, None, None], cover(points, radius, size))
-        found.append((dict(image=image, points=torch.tensor(points), radius=torch.tensor(radius), colour=colour), dict(painted=painted)))
+        found.append((dict(image=image, points=torch.tensor(points), radius=torch.tensor(radius),
+                           colour=colour), dict(painted=painted)))
     return found
 
 # %% ../nbs/22g_site.ipynb #44a010d3
@@ -273,15 +297,18 @@ def _score_cases(known: dict) -> list:
         threshold = float(np.float32(threshold))
         table = confusion(scores, labels > 0, threshold)
         fpr, tpr = roc_points(scores, labels > 0)
-        values = [torch.tensor(table[f"{name}s"]) for name in ("true_positive", "false_positive", "true_negative", "false_negative")]
-        outputs = dict(zip(("tp", "fp", "tn", "fn"), values)) | dict(tpr=torch.tensor(tpr).float(), fpr=torch.tensor(fpr).float())
-        found.append((dict(scores=torch.from_numpy(scores), labels=torch.from_numpy(labels), threshold=torch.tensor(threshold)), outputs))
+        values = [torch.tensor(table[f"{name}s"])
+                  for name in ("true_positive", "false_positive", "true_negative", "false_negative")]
+        outputs = dict(zip(("tp", "fp", "tn", "fn"), values)) | dict(
+            tpr=torch.tensor(tpr).float(), fpr=torch.tensor(fpr).float())
+        found.append((dict(scores=torch.from_numpy(scores), labels=torch.from_numpy(labels),
+                           threshold=torch.tensor(threshold)), outputs))
     return found
 
 # %% ../nbs/22g_site.ipynb #711155cc
 TOLERANCES = dict(  # largest difference; of masks: share of the pixels that may differ; of others: none
-    noise=1e-5, share=1e-4, histogram=2, mask=1e-3, product=1e-3, noise_mask=1e-3, painted=1e-5, anomaly=1e-4, source=1e-4,
-    map=1e-3, score=1e-3, distances=1., tpr=1e-6, fpr=1e-6,
+    noise=1e-5, share=1e-4, histogram=2, mask=1e-3, product=1e-3, noise_mask=1e-3, painted=1e-5, anomaly=1e-4,
+    source=1e-4, map=1e-3, score=1e-3, distances=1., tpr=1e-6, fpr=1e-6,
     **{f"{what}{k}": 1e-3 for what in ("difference", "attention") for k in (1, 2, 3)})
 
 
@@ -309,13 +336,15 @@ def _onnx_types(graph) -> dict:
     def one(value):
         shape = [d.dim_value or d.dim_param for d in value.type.tensor_type.shape.dim]
         return dict(type=kinds[value.type.tensor_type.elem_type], shape=shape)
-    return {part: {value.name: one(value) for value in getattr(graph.graph, part[:-1])} for part in ("inputs", "outputs")}
+    return {part: {value.name: one(value) for value in getattr(graph.graph, part[:-1])}
+            for part in ("inputs", "outputs")}
 
 
 def _colours() -> dict:
     "256 colours each, red, green, blue, as base64"
     levels = np.linspace(0, 1, 256)
-    return {name: base64.b64encode(colormaps[name](levels, bytes=True)[:, :3].tobytes()).decode() for name in ("viridis", "magma")}
+    return {name: base64.b64encode(colormaps[name](levels, bytes=True)[:, :3].tobytes()).decode()
+            for name in ("viridis", "magma")}
 
 # %% ../nbs/22g_site.ipynb #3ea744f5
 def _graphs(folder: Folder, page: PageDetector) -> dict:
@@ -325,7 +354,8 @@ def _graphs(folder: Folder, page: PageDetector) -> dict:
     network = network_graph(page.small, recipe.image.size, recipe.evaluation.top_share)
     files = {name: folder.write(f"{name}.onnx", graph.SerializeToString()) for name, graph in graphs.items()}
     files["network"] = folder.write("network.onnx.gz", network.SerializeToString(), huffman=True)
-    return {name: dict(file=files[name]) | _onnx_types(graph) for name, graph in (graphs | {"network": network}).items()}
+    return {name: dict(file=files[name]) | _onnx_types(graph)
+            for name, graph in (graphs | {"network": network}).items()}
 
 
 def _product(folder: Folder, page: PageDetector, product: str) -> tuple[dict, dict]:
@@ -343,7 +373,8 @@ def _write(folder: Folder, products: tuple, size: tuple, photos: int) -> dict:
     "All files"
     drawn, pages = draws(), {product: page_detector(product, size) for product in products}
     data, table = pack(drawn)
-    parts = dict(graphs=_graphs(folder, pages[products[0]]), draws=dict(file=folder.write("draws.bin.gz", data), arrays=table))
+    parts = dict(graphs=_graphs(folder, pages[products[0]]),
+                 draws=dict(file=folder.write("draws.bin.gz", data), arrays=table))
     widgets, parts["products"] = {"perlin": state(PerlinPlayground((SIDE, SIDE)), folder, "perlin")}, {}
     widgets["studio"], parts["studio"] = _studio(folder, photos)
     widgets["threshold"], parts["threshold"] = _thresholds(folder, pages[products[0]].detector, products[0])
@@ -353,7 +384,8 @@ def _write(folder: Folder, products: tuple, size: tuple, photos: int) -> dict:
         widgets |= states
     cases = dict(perlin=_perlin_cases(drawn), studio=_studio_cases(drawn), paint=_paint_cases(size),
                  scores=_score_cases(parts["threshold"]))
-    cases["network"] = [(*case, product) for product in products for case in _network_cases(pages[product].detector, product)]
+    cases["network"] = [(*case, product) for product in products
+                        for case in _network_cases(pages[product].detector, product)]
     folder.write("fixtures.json", json.dumps(_fixtures(folder, cases)).encode())
     return dict(size=size[0], side=SIDE, colours=_colours(), widgets=widgets, **parts)
 

@@ -63,8 +63,8 @@ def as_graph(
     shapes = tuple(dynamic.get(name, {}) for name in inputs) if dynamic else None
     with torch.no_grad(), _quiet():
         program = torch.onnx.export(module.eval(), tuple(inputs.values()), input_names=list(inputs),
-                                    output_names=list(outputs), opset_version=20, dynamo=True, dynamic_shapes=shapes,
-                                    verbose=False)
+                                    output_names=list(outputs), opset_version=20, dynamo=True,
+                                    dynamic_shapes=shapes, verbose=False)
     return _strip(program.model_proto)
 
 # %% ../nbs/17d_pages.ipynb #db4790bb
@@ -119,8 +119,8 @@ class _Studio(nn.Module):
 # %% ../nbs/17d_pages.ipynb #e39d5e58
 class StudioGraph(_Studio):
     "As the anomaly studio: from a good image to an anomaly"
-    def forward(self, image, foreground, level, direction, angles, rotation, threshold, texture, pieces, changes,
-                kind, opacity) -> tuple:
+    def forward(self, image, foreground, level, direction, angles, rotation, threshold, texture, pieces,
+                changes, kind, opacity) -> tuple:
         image = image[None]
         product = self.product(image, foreground, level, direction)
         noise = _noise(angles, rotation, image.shape[2:])
@@ -140,8 +140,9 @@ class ScoresGraph(nn.Module):
     def forward(self, scores: Tensor, labels: Tensor, threshold: Tensor) -> tuple:
         labels = labels > 0
         table = confusion(scores, labels, threshold)
-        counts = [torch.tensor(table[f"{name}s"]) for name in ("true_positive", "false_positive", "true_negative",
-                                                                "false_negative")]
+        counts = [torch.tensor(table[f"{name}s"])
+                  for name in ("true_positive", "false_positive", "true_negative",
+                                "false_negative")]
         levels = torch.cat([scores.sort(descending=True).values, scores.new_full((1,), -torch.inf)])
         called = scores > levels[:, None]
         rates = [(called & group).sum(1) / group.sum().clamp_min(1) for group in (labels, ~labels)]
@@ -155,18 +156,21 @@ def small_graphs() -> dict:  # name -> onnx.ModelProto
     f, many = torch.tensor, Dim("images", min=2, max=100_000)
     lattice = {"angles": {0: Dim("rows", min=2, max=33), 1: Dim("columns", min=2, max=33)}}
     noise = dict(angles=torch.rand(5, 9), rotation=f(3.), threshold=f(.5))
-    studio = dict(image=torch.rand(3, SIDE, SIDE), foreground=torch.ones(SIDE, SIDE, dtype=torch.uint8), level=f(128.),
-                  direction=f(0), **noise, texture=torch.rand(3, SIDE, SIDE), pieces=torch.arange(32), changes=torch.rand(6),
-                  kind=f(0), opacity=f(.8))
+    studio = dict(image=torch.rand(3, SIDE, SIDE), foreground=torch.ones(SIDE, SIDE, dtype=torch.uint8),
+                  level=f(128.),
+                  direction=f(0), **noise, texture=torch.rand(3, SIDE, SIDE), pieces=torch.arange(32),
+                  changes=torch.rand(6), kind=f(0), opacity=f(.8))
     scores = dict(scores=torch.rand(7), labels=torch.ones(7, dtype=torch.uint8), threshold=f(.5))
     return {"perlin": as_graph(PerlinGraph((SIDE, SIDE)), noise, PERLIN, lattice),
             "studio": as_graph(StudioGraph(load_recipe()), studio, STUDIO, lattice),
-            "scores": as_graph(ScoresGraph(), scores, SCORES, {name: {0: many} for name in ("scores", "labels")})}
+            "scores": as_graph(ScoresGraph(), scores, SCORES,
+                               {name: {0: many} for name in ("scores", "labels")})}
 
 # %% ../nbs/17d_pages.ipynb #93205efa
 def draws() -> dict[str, np.ndarray]:  # by name; first axis: seed
     "The random numbers of the Perlin playground and of the studio, as the library draws them"
-    found = dict(angles=np.empty((SEEDS, 33 * 33 + 2), np.float32), exponents=np.empty((SEEDS, 6, 6, 2), np.uint8),
+    found = dict(angles=np.empty((SEEDS, 33 * 33 + 2), np.float32),
+                 exponents=np.empty((SEEDS, 6, 6, 2), np.uint8),
                  rotation=np.empty((SEEDS, 6), np.float32), changes=np.empty((SEEDS, 6, 6), np.float32),
                  pieces=np.empty((SEEDS, 6, 32), np.uint8))
     for seed in range(SEEDS):
@@ -174,7 +178,8 @@ def draws() -> dict[str, np.ndarray]:  # by name; first axis: seed
         found["angles"][seed] = perlin.uniform((33 * 33 + 2,), 0, 2 * torch.pi, fresh(seed))
         for largest in range(6):
             for smallest in range(largest + 1):
-                found["exponents"][seed, smallest, largest] = torch.randint(smallest, largest + 1, (2,), generator=fresh(seed))
+                found["exponents"][seed, smallest, largest] = torch.randint(
+                    smallest, largest + 1, (2,), generator=fresh(seed))
             turn, changes, pieces = _studio_draws(seed, largest)
             found["rotation"][seed, largest], found["changes"][seed, largest] = turn, changes
             found["pieces"][seed, largest] = pieces
@@ -189,7 +194,8 @@ def _studio_draws(seed: int, largest: int) -> tuple:
         drawn.append(torch.empty(shape).uniform_(low, high, generator=generator))
         return drawn[-1]
     with drawing(note):
-        simulation.Simulator(recipe.perlin, recipe.simulation, None, "off")(torch.zeros(1, 3, 32, 32), torch.Generator().manual_seed(seed))
+        simulation.Simulator(recipe.perlin, recipe.simulation, None, "off")(
+            torch.zeros(1, 3, 32, 32), torch.Generator().manual_seed(seed))
     _, turn, _, _, degrees, mirrored, colours, order = drawn
     return turn, torch.cat([degrees, mirrored.flatten(), colours.flatten()]), order.argsort()[0]
 

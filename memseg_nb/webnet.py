@@ -29,10 +29,10 @@ from .runtimes import cost
 from .webgraphs import as_graph, pack
 
 # %% ../nbs/17e_small.ipynb #cb3de86c
-# what keeps fine steps, as in `export.KEEP`: the frozen encoder, whose noise would be difference to the memory, and
-# the decoder's parts where the finest attended difference comes in, and its last ones
-FINE = ("encoder.conv1", "encoder.layer1", "encoder.layer2", "encoder.layer3", "decoder.merge.2", "decoder.merge.4",
-        "decoder.head")
+# what keeps fine steps, as in `export.KEEP`: the frozen encoder, whose noise would be difference to the
+# memory, and the decoder's parts where the finest attended difference comes in, and its last ones
+FINE = ("encoder.conv1", "encoder.layer1", "encoder.layer2", "encoder.layer3", "decoder.merge.2",
+        "decoder.merge.4", "decoder.head")
 
 
 class Small(NamedTuple):
@@ -76,7 +76,8 @@ class OpenMemory(FixedMemory):
 
     def forward(self, features: Features, index: None=None) -> Match:
         "Best match of one image, or that with the forced sample"
-        ours, theirs = [[pool(getattr(maps, name), self.pooling) for name in LEVELS] for maps in (features, self)]
+        ours, theirs = [[pool(getattr(maps, name), self.pooling) for name in LEVELS]
+                        for maps in (features, self)]
         sums = sum(_sums(a.flatten(1), b.flatten(1), self.difference) for a, b in zip(ours, theirs))
         index = torch.where(self.forced < 0, sums.argmin(-1), self.forced)
         return Match(index, sums, _differences(ours, theirs, index, self.difference))
@@ -92,7 +93,8 @@ class _Explaining(nn.Module):
 
 
 MEMORY = tuple(f"{what}{k}" for what in ("memory", "steps", "spread", "unit") for k in (1, 2, 3))
-OUTPUTS = ("map", "score", "distances", "index", *(f"{what}{k}" for what in ("difference", "attention") for k in (1, 2, 3)))
+OUTPUTS = ("map", "score", "distances", "index",
+           *(f"{what}{k}" for what in ("difference", "attention") for k in (1, 2, 3)))
 
 # %% ../nbs/17e_small.ipynb #4d7f79d9
 class PageNetwork(nn.Module):
@@ -114,7 +116,8 @@ class PageNetwork(nn.Module):
         found = torch.func.functional_call(self.whole, state, (image[None],))
         map = probability(found.logits)
         shown = [maps[0].mean(0) for maps in found.match.difference] + [maps[0, 0] for maps in found.maps]
-        return map[0], image_score(map, self.top_share)[0], found.match.distances[0], found.match.index[0], *shown
+        return (map[0], image_score(map, self.top_share)[0], found.match.distances[0], found.match.index[0],
+                *shown)
 
 # %% ../nbs/17e_small.ipynb #805ea312
 def memory_arrays(
@@ -155,7 +158,8 @@ def store_whole(
         whole = np.round(onnx.numpy_helper.to_array(tensor) / step).astype(np.int8)
         tensor.CopyFrom(onnx.numpy_helper.from_array(whole, f"{name}_whole"))
         scales.append(onnx.numpy_helper.from_array(step, f"{name}_step"))
-        made += [onnx.helper.make_node("Cast", [f"{name}_whole"], [f"{name}_float"], to=onnx.TensorProto.FLOAT),
+        made += [onnx.helper.make_node("Cast", [f"{name}_whole"], [f"{name}_float"],
+                                       to=onnx.TensorProto.FLOAT),
                  onnx.helper.make_node("Mul", [f"{name}_float", f"{name}_step"], [name])]
     nodes = [*made, *graph.graph.node]
     del graph.graph.node[:]
@@ -166,7 +170,8 @@ def store_whole(
 # %% ../nbs/17e_small.ipynb #2cea15db
 def squeeze(data: bytes, huffman: bool=False) -> bytes:
     "gzip, the same bytes for the same content; `huffman`: for numbers in which nothing repeats"
-    press = zlib.compressobj(9, zlib.DEFLATED, 31, 9, zlib.Z_HUFFMAN_ONLY if huffman else zlib.Z_DEFAULT_STRATEGY)
+    press = zlib.compressobj(9, zlib.DEFLATED, 31, 9,
+                             zlib.Z_HUFFMAN_ONLY if huffman else zlib.Z_DEFAULT_STRATEGY)
     return press.compress(data) + press.flush()
 
 
@@ -177,9 +182,10 @@ def weight_bytes(small: Small) -> int:
                                 for name, step in small.steps.items()), huffman=True))
 
 # %% ../nbs/17e_small.ipynb #5631375e
-COLUMNS = ("product", "samples", "step", "fine", "weights_bytes", "memory_bytes", "image_auroc", "pixel_auroc",
-           "score_difference", "mean_map_difference")
-WAYS = ((10, 0, 0), (10, .01, .01), (10, .25, .06), (10, .35, .06), (10, .5, .06), (10, .7, .06), (10, .5, .5), (4, .5, .06), (6, .5, .06),
+COLUMNS = ("product", "samples", "step", "fine", "weights_bytes", "memory_bytes", "image_auroc",
+           "pixel_auroc", "score_difference", "mean_map_difference")
+WAYS = ((10, 0, 0), (10, .01, .01), (10, .25, .06), (10, .35, .06), (10, .5, .06), (10, .7, .06),
+        (10, .5, .5), (4, .5, .06), (6, .5, .06),
         (8, .5, .06))  # samples, step, fine; a step of 0: single precision
 
 
@@ -191,9 +197,11 @@ def remembering(product: str, size: tuple[int, int], photos: int=10) -> Detector
         return Detector.remember(Path(folder) / product / "train" / "good", recipe, "cpu")
 
 
-def unseen_photos(product: str, size: tuple[int, int], good: int=12, defective: int=3) -> tuple[Tensor, Tensor]:
+def unseen_photos(product: str, size: tuple[int, int], good: int=12,
+                  defective: int=3) -> tuple[Tensor, Tensor]:
     "Photos of a product and their masks; so many good ones, and of each kind of defect"
-    jobs = [(None, k) for k in range(good)] + [(kind, k) for kind in PRODUCTS[product].defects for k in range(defective)]
+    jobs = [(None, k) for k in range(good)] + [(kind, k) for kind in PRODUCTS[product].defects
+                                               for k in range(defective)]
     images, masks = zip(*(render_product(product, size, defect=kind, index=k) for kind, k in jobs))
     return torch.stack(images), torch.stack(masks)
 
@@ -212,8 +220,10 @@ def price(
         memory = len(squeeze(pack(memory_arrays(small.model))[0])) if small else sum(
             getattr(detector.model.memory, name).nbytes for name in LEVELS)
         rows.append(dict(product=product, samples=samples, step=step, fine=fine, memory_bytes=memory,
-                         weights_bytes=weight_bytes(small) if small else 4 * sum(p.numel() for p in detector.model.parameters())))
-    found = cost(looks, *unseen_photos(product, size, *photos), detector.recipe.evaluation.top_share, repeats=1)
+                         weights_bytes=weight_bytes(small) if small
+                         else 4 * sum(p.numel() for p in detector.model.parameters())))
+    found = cost(looks, *unseen_photos(product, size, *photos), detector.recipe.evaluation.top_share,
+                 repeats=1)
     return [row | {name: getattr(one, name) for name in COLUMNS[6:]} for row, one in zip(rows, found)]
 
 # %% ../nbs/17e_small.ipynb #affd4cb1
@@ -227,5 +237,6 @@ def write_prices(
         table.writeheader()
         for product in products:
             for row in price(product):
-                table.writerow({name: f"{value:.5g}" if isinstance(value, float) else value for name, value in row.items()})
+                table.writerow({name: f"{value:.5g}" if isinstance(value, float) else value
+                                for name, value in row.items()})
             file.flush()

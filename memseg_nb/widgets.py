@@ -12,4 +12,5 @@ from .painter import DefectPainter
 from .playgrounds import AnomalyStudio, PerlinPlayground
 
 # %% ../nbs/22_widgets.ipynb #5c494a7f
-_all_ = ["PerlinPlayground", "AnomalyStudio", "MemoryExplorer", "DefectPainter", "ThresholdExplorer", "TrainingMonitor"]
+_all_ = ["PerlinPlayground", "AnomalyStudio", "MemoryExplorer", "DefectPainter", "ThresholdExplorer",
+         "TrainingMonitor"]

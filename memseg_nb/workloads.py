@@ -44,7 +44,8 @@ class Laps:
                        module.register_forward_hook(lambda *_: self(name))]
 
 # %% ../nbs/20c_workloads.ipynb #d5c69b46
-PARTS = ("data", "simulation", "encoder", "match", "fusion", "decoder", "loss", "backward", "optimiser", "other")
+PARTS = ("data", "simulation", "encoder", "match", "fusion", "decoder", "loss", "backward", "optimiser",
+         "other")
 
 
 def _listen(laps: Laps, model: MemSeg, optimizer: torch.optim.Optimizer) -> None:
@@ -54,12 +55,13 @@ def _listen(laps: Laps, model: MemSeg, optimizer: torch.optim.Optimizer) -> None
     laps.around(model.memory, "match")
     laps.around(model.fusion, "fusion", before="fusion")  # attention maps
     laps.around(model.decoder, "decoder")
-    answered = lambda module, given, result: result[1].register_hook(lambda gradient: laps("loss"))  # noqa: E731
+    answered = lambda module, given, result: result[1].register_hook(  # noqa: E731
+        lambda gradient: laps("loss"))
     laps.hooks += [model.decoder.register_forward_hook(lambda *call: answered(*call) and None),
                    optimizer.register_step_pre_hook(lambda *_: laps("backward")),
                    optimizer.register_step_post_hook(lambda *_: laps("optimiser"))]
 
-
+# %% ../nbs/20c_workloads.ipynb #b3d253c3
 class _Watched:
     "A simulator whose time is noted"
     def __init__(self, simulator: Simulator, laps: Laps): self.simulator, self.laps = simulator, laps
@@ -115,7 +117,8 @@ class Material:
     def photos(self) -> list[Path]:
         "Good images: 8 to learn from, then 30 to remember"
         names = [self.folder / f"photo{k:02}.png" for k in range(38)]
-        return [save_image(name, render_product("hex_nut", self.size, seed=k)[0]) for k, name in enumerate(names)]
+        return [save_image(name, render_product("hex_nut", self.size, seed=k)[0])
+                for k, name in enumerate(names)]
 
 # %% ../nbs/20c_workloads.ipynb #09051203
 def write_textures(
@@ -140,7 +143,8 @@ class Workshop(Material):
     def images(self) -> Tensor: return ImageSet(self.photos[:8], self.size).batch(range(8))
 
     @functools.cached_property
-    def data(self) -> StepData: return StepData(ImageSet(self.photos[:8], self.size), self.simulator(), self.recipe)
+    def data(self) -> StepData:
+        return StepData(ImageSet(self.photos[:8], self.size), self.simulator(), self.recipe)
 
     @functools.cached_property
     def model(self) -> MemSeg:

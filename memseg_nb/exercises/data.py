@@ -16,7 +16,8 @@ from ..course import Hint, Wrong, close, exercise, expect, expect_number, expect
 from ..recipe import MemSegError, load_recipe
 
 # %% ../../nbs/exercises/00_data.ipynb #12b6c75b
-@exercise("0.1", "Which layer wins?", "reading", "00_recipe", "a tuple of three numbers", "answer = (320, 300, 60)", (
+@exercise("0.1", "Which layer wins?", "reading", "00_recipe", "a tuple of three numbers",
+          "answer = (320, 300, 60)", (
     Wrong((320, 300, 12), "this run", "takes the file for the strongest layer"),
     Wrong((256, 300, 60), "your file", "forgets the file"),
     Wrong((320, 2700, 60), "steps", "takes steps from settings.ini"),
@@ -24,14 +25,17 @@ from ..recipe import MemSegError, load_recipe
 ), also=([320, 300, 60],))
 def check_layers(answer):
     "File over settings.ini, a value for this run over both"
-    expect(isinstance(answer, (tuple, list)) and len(answer) == 3, "three numbers are asked for: (height, steps, samples)")
+    expect(isinstance(answer, (tuple, list)) and len(answer) == 3,
+           "three numbers are asked for: (height, steps, samples)")
     height, steps, samples = (expect_number(part, "each of the three") for part in answer)
     expect(height == 320, "the height: your file has one of its own, and nothing stronger names it")
     expect(steps == 300, "the steps: your file says nothing about them, but the call does")
-    expect(samples == 60, "the samples: they are given for this run, and that layer is stronger than any file")
+    expect(samples == 60,
+           "the samples: they are given for this run, and that layer is stronger than any file")
 
 # %% ../../nbs/exercises/00_data.ipynb #496d0793
-@exercise("0.2", "A share instead of a count", "using", "00_recipe", "a number", "answer = 100 / (256 * 256) * 384 * 512", (
+@exercise("0.2", "A share instead of a count", "using", "00_recipe", "a number",
+          "answer = 100 / (256 * 256) * 384 * 512", (
     Wrong(100, "at 256 x 256", "a fixed count"),
     Wrong(100 / 65536, "share", "the share itself"),
     Wrong(150, "both sides", "scales with one side"),
@@ -42,7 +46,8 @@ def check_share(answer):
     number = expect_number(answer)
     expect(number != 100, "100 is the number at 256 x 256; what is kept is the share")
     expect(not close(number, 100 / 65536), "that's the share; how many of 384 x 512 pixels is it?")
-    expect(number not in (150, 200), "an image has more pixels along both sides: multiply the share by height times width")
+    expect(number not in (150, 200),
+           "an image has more pixels along both sides: multiply the share by height times width")
     expect(abs(number - 300) < .5, f"{number:g} of 384 x 512 pixels isn't a share of 100 / (256 * 256)")
 
 # %% ../../nbs/exercises/00_data.ipynb #2eba03b6
@@ -53,7 +58,8 @@ def side(value):
         raise ValueError(f"{value!r}: needs a whole number from 32 to 4096 in steps of 32")
     return number
 """
-_REFUSED = {250: "it's no multiple of 32", 0: "the smallest side is 32", -64: "the smallest side is 32", 4128: "the largest side is 4096",
+_REFUSED = {250: "it's no multiple of 32", 0: "the smallest side is 32", -64: "the smallest side is 32",
+            4128: "the largest side is 4096",
             128.5: "it's no whole number, and nothing is rounded", 128.: "it's a float, not an int",
             "250": "it's no multiple of 32", "tall": "it's no number",
             "128.5": "it's no whole number"}
@@ -67,7 +73,8 @@ def _side(value, low=32, high=4096, read=int):
 # %% ../../nbs/exercises/00_data.ipynb #92843e51
 @exercise("0.3", "A side that is checked", "rebuilding", "00_recipe", "side(value)", _SIDE, (
     Wrong(lambda v: int(v), "250", "converts only"),
-    Wrong(lambda v: round(float(v) / 32) * 32, "nothing is rounded", "mends the value instead of refusing it"),
+    Wrong(lambda v: round(float(v) / 32) * 32, "nothing is rounded",
+          "mends the value instead of refusing it"),
     Wrong(lambda v: _side(v, read=lambda x: int(float(x))), "128.5", "cuts the decimals off"),
     Wrong(lambda v: _side(v, low=0), "side(0)", "forgets the lower bound"),
     Wrong(lambda v: _side(v, high=1e9), "4128", "forgets the upper bound"),
@@ -77,7 +84,8 @@ def check_side(side):
     "What is allowed comes back as an int, the rest raises"
     for value in (256, 32, 4096, "128"):
         try: given = side(value)
-        except (ValueError, TypeError) as error: raise Hint(f"side({value!r}) is allowed, but yours stops: {error}") from None
+        except (ValueError, TypeError) as error:
+            raise Hint(f"side({value!r}) is allowed, but yours stops: {error}") from None
         right = isinstance(given, int) and not isinstance(given, bool) and given == int(value)
         expect(right, f"side({value!r}) gives {given!r}; wanted is the whole number {int(value)}")
     for value, why in _REFUSED.items():
@@ -87,9 +95,10 @@ def check_side(side):
         expect(False, f"side({value!r}) gives {given!r}, but should raise a ValueError: {why}{near}")
 
 # %% ../../nbs/exercises/00_data.ipynb #49d87d5c
-_HERE = {"training.steps": 300, "light.gain": 0., "data.textures": "", "memory_samples.wood": 10, "training.good": 4}
-_THERE = {"training.steps": 2700, "light.gain": 0., "data.textures": "dtd", "foreground_table.nut": "otsu", "light.gamma": 0,
-          "training.good": 4}
+_HERE = {"training.steps": 300, "light.gain": 0., "data.textures": "", "memory_samples.wood": 10,
+         "training.good": 4}
+_THERE = {"training.steps": 2700, "light.gain": 0., "data.textures": "dtd", "foreground_table.nut": "otsu",
+          "light.gamma": 0, "training.good": 4}
 _DIFFERENCES = """
 def differences(here, there):
     both = here.keys() & there.keys()
@@ -97,16 +106,18 @@ def differences(here, there):
 """
 _DIFFERENCES_WRONG = (
     Wrong(lambda a, b: [n for n in a if a[n] != b.get(n)], "second", "goes through the first recipe only"),
-    Wrong(lambda a, b: [n for n in a.keys() & b.keys() if a[n] != b[n]], "one recipe only", "compares common names only"),
+    Wrong(lambda a, b: [n for n in a.keys() & b.keys() if a[n] != b[n]], "one recipe only",
+          "compares common names only"),
     Wrong(lambda a, b: [n for n in a | b if a[n] != b[n]], "KeyError", "expects all names in both"),
     Wrong(lambda a, b: set(a.items()) ^ set(b.items()), "names", "gives pairs of name and value"),
-    Wrong(lambda a, b: [n for n in a | b if (a.get(n) or 0) != (b.get(n) or 0)], "light.gamma", "takes 0 for not set"),
+    Wrong(lambda a, b: [n for n in a | b if (a.get(n) or 0) != (b.get(n) or 0)], "light.gamma",
+          "takes 0 for not set"),
     Wrong(lambda a, b: list(a | b), "same in both", "lists them all"),
 )
 
 # %% ../../nbs/exercises/00_data.ipynb #338488bf
-@exercise("0.4", "What differs?", "changing", "00_recipe", "differences(here, there)", _DIFFERENCES, _DIFFERENCES_WRONG,
-          also=(lambda a, b: {n for n in {*a, *b} if a.get(n, ...) != b.get(n, ...)},))
+@exercise("0.4", "What differs?", "changing", "00_recipe", "differences(here, there)", _DIFFERENCES,
+          _DIFFERENCES_WRONG, also=(lambda a, b: {n for n in {*a, *b} if a.get(n, ...) != b.get(n, ...)},))
 def check_differences(differences):
     "Changed, in one only, and 0 against not set"
     given = differences(dict(_HERE), dict(_THERE))
@@ -114,16 +125,20 @@ def check_differences(differences):
     expect(names, f"names are asked for, in a list or a set, not {given!r}"[:300])
     same = [name for name in given if name in _HERE and _HERE[name] == _THERE.get(name, ...)]
     expect(not same, f"{', '.join(same[:1])} is the same in both")
-    expect({"training.steps", "data.textures"} <= {*given}, "training.steps and data.textures stand in both, with other values")
+    expect({"training.steps", "data.textures"} <= {*given},
+           "training.steps and data.textures stand in both, with other values")
     alone = {"memory_samples.wood": "first", "foreground_table.nut": "second"}
     missing = [name for name in alone if name not in given]
     expect(len(missing) < 2, "what stands in one recipe only is a difference, too")
-    expect(not missing, f"{missing[:1]} stands in the {alone.get(''.join(missing))} recipe only, and yours leaves it out")
-    expect("light.gamma" in given, "light.gamma is 0 in the second recipe and not set in the first: 0 is a value")
+    expect(not missing,
+           f"{missing[:1]} stands in the {alone.get(''.join(missing))} recipe only, and yours leaves it out")
+    expect("light.gamma" in given,
+           "light.gamma is 0 in the second recipe and not set in the first: 0 is a value")
     expect(len(given) == 5 == len({*given}), f"five names are wanted, each once, not {sorted(given)}")
 
 # %% ../../nbs/exercises/00_data.ipynb #ca7249da
-@exercise("0.5", "Misspelt, and caught", "proving", "00_recipe", "a text", 'answer = "[training]\\nmomentm = 0.9\\n"', (
+@exercise("0.5", "Misspelt, and caught", "proving", "00_recipe", "a text",
+          'answer = "[training]\\nmomentm = 0.9\\n"', (
     Wrong("[training]\nmomentum = 0.5", "accepts", "no slip in it"),
     Wrong("momentm = 0.9", "section", "no section"),
     Wrong("[training]\nmomentum = 1.5", "a number from", "a wrong value instead of a wrong name"),
@@ -132,7 +147,8 @@ def check_differences(differences):
 ), also=("# mine\n[training]\nsteps = 300\nmomemtum=0.5",))
 def check_caught(answer):
     "Whatever the library itself says"
-    expect(isinstance(answer, str), f"a text is asked for, the content of the file, not {type(answer).__name__}")
+    expect(isinstance(answer, str),
+           f"a text is asked for, the content of the file, not {type(answer).__name__}")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "mine.ini"
         path.write_text(answer, encoding="utf-8")
@@ -158,7 +174,8 @@ def check_bright(answer):
     row[..., 9] = 1
     wanted = F.interpolate(row, (1, 8), mode="bilinear", antialias=True)[..., 2].item()
     expect(not close(number, .5), "that's what comes out without smoothing: the mean of pixels 9 and 10")
-    expect(not close(number, .25), "that's the mean of the four pixels under it; the weights fall with the distance from the centre")
+    expect(not close(number, .25),
+           "that's the mean of the four pixels under it; the weights fall with the distance from the centre")
     expect(not close(number, .875), "that's the weight; it has to be divided by the sum of all weights")
     expect(not close(number, .1875), "the centre of pixel 9 lies at 9.5, not at 9")
     expect(number != 0, "pixel 9 lies under it, so it's not black")
@@ -180,73 +197,94 @@ def to_rgb(array):
 def _to_rgb(array, top=None, ground=1., seen=True):
     values = torch.from_numpy(array.astype("float32")) / (top or np.iinfo(array.dtype).max)
     values = values[:, :, None].repeat(1, 1, 3) if values.ndim == 2 else values
-    if values.shape[2] == 4: values = values[..., :3] * values[..., 3:] + ground * (1 - values[..., 3:]) if seen else values[..., :3]
+    if values.shape[2] == 4:
+        values = (values[..., :3] * values[..., 3:] + ground * (1 - values[..., 3:]) if seen
+                  else values[..., :3])
     return values.permute(2, 0, 1)
 
-# %% ../../nbs/exercises/00_data.ipynb #012ffd17
-@exercise("1.2", "Any file as RGB", "rebuilding", "01_images", "to_rgb(array)", _TO_RGB, (
+# %% ../../nbs/exercises/00_data.ipynb #8515e274
+_TO_RGB_WRONG = (
     Wrong(lambda a: _to_rgb(a, top=255), "65535", "divides by 255, whatever the type"),
     Wrong(lambda a: _to_rgb(a, top=float(a.max())), "brightest", "divides by the brightest pixel"),
     Wrong(lambda a: _to_rgb(a, ground=0.), "black", "lays transparent pixels on black"),
     Wrong(lambda a: _to_rgb(a, seen=False), "fourth channel", "drops the transparency"),
     Wrong(lambda a: _to_rgb(a).permute(1, 2, 0), "shape", "channels last"),
-    Wrong(lambda a: torch.from_numpy(a.astype("float32")).permute(2, 0, 1) / 255, "dims", "takes colour for granted"),
-), also=(_to_rgb,))
+    Wrong(lambda a: torch.from_numpy(a.astype("float32")).permute(2, 0, 1) / 255, "dims",
+          "takes colour for granted"),
+)
+
+# %% ../../nbs/exercises/00_data.ipynb #012ffd17
+@exercise("1.2", "Any file as RGB", "rebuilding", "01_images", "to_rgb(array)", _TO_RGB, _TO_RGB_WRONG,
+          also=(_to_rgb,))
 def check_to_rgb(to_rgb):
     "Colour, grey, 16 bits, transparent"
     draw = np.random.default_rng(0)
     pixels = draw.integers(0, 200, (5, 7, 4), dtype=np.uint8)
-    kinds = {"colour": pixels[:, :, :3], "grey": pixels[:, :, 0], "grey, 16 bits": pixels[:, :, 0].astype(np.uint16) * 200,
-             "transparent": pixels}
+    kinds = {"colour": pixels[:, :, :3], "grey": pixels[:, :, 0],
+             "grey, 16 bits": pixels[:, :, 0].astype(np.uint16) * 200, "transparent": pixels}
     for name, array in kinds.items():
         given = expect_tensor(to_rgb(array.copy()), (3, 5, 7), f"{name}: the result")
         if close(given, _to_rgb(array)): continue
-        expect(not close(given, _to_rgb(array, top=float(array.max()))), f"{name}: you divide by the brightest pixel")
+        expect(not close(given, _to_rgb(array, top=float(array.max()))),
+               f"{name}: you divide by the brightest pixel")
         expect(name != "grey, 16 bits", "16 bits: the largest number of uint16 is 65535")
-        expect(not close(given, _to_rgb(array, ground=0.)), "transparent pixels lie on black; they should lie on white")
-        expect(name != "transparent", "the fourth channel says how much is seen of a pixel; the rest of it is white")
+        expect(not close(given, _to_rgb(array, ground=0.)),
+               "transparent pixels lie on black; they should lie on white")
+        expect(name != "transparent",
+               "the fourth channel says how much is seen of a pixel; the rest of it is white")
         expect(False, f"{name}: the values aren't those of the file, by 255, channel by channel")
+
+# %% ../../nbs/exercises/00_data.ipynb #23cee373
+_SHRINK_MASK_WRONG = (
+    Wrong(lambda m, f: m[f // 2::f, f // 2::f], "lost", "nearest neighbour"),
+    Wrong(lambda m, f: F.avg_pool2d(m[None, None].float(), f)[0, 0] > .5, "lost", "the majority"),
+    Wrong(lambda m, f: F.interpolate(m[None, None].float(), (m.shape[0] // f, m.shape[1] // f),
+                                     mode="bilinear", antialias=True)[0, 0] > 0,
+          "spreads", "with smoothing, then above 0"),
+    Wrong(lambda m, f: F.avg_pool2d(m[None, None].float(), f)[0, 0], "bool", "the share of defect"),
+    Wrong(lambda m, f: F.max_pool2d(m[None, None].float(), f, stride=1)[0, 0] > 0, "shape", "a step of 1"),
+)
 
 # %% ../../nbs/exercises/00_data.ipynb #7012e144
 @exercise("1.3", "No speck is lost", "changing", "01_images", "shrink_mask(mask, factor)", """
 def shrink_mask(mask, factor):
     return F.max_pool2d(mask[None, None].float(), factor)[0, 0] > 0
-""", (
-    Wrong(lambda m, f: m[f // 2::f, f // 2::f], "lost", "nearest neighbour"),
-    Wrong(lambda m, f: F.avg_pool2d(m[None, None].float(), f)[0, 0] > .5, "lost", "the majority"),
-    Wrong(lambda m, f: F.interpolate(m[None, None].float(), (m.shape[0] // f, m.shape[1] // f), mode="bilinear", antialias=True)[0, 0] > 0,
-          "spreads", "with smoothing, then above 0"),
-    Wrong(lambda m, f: F.avg_pool2d(m[None, None].float(), f)[0, 0], "bool", "the share of defect"),
-    Wrong(lambda m, f: F.max_pool2d(m[None, None].float(), f, stride=1)[0, 0] > 0, "shape", "a step of 1"),
-), also=(lambda m, f: m.unflatten(1, (-1, f)).unflatten(0, (-1, f)).any(3).any(1),))
+""", _SHRINK_MASK_WRONG, also=(lambda m, f: m.unflatten(1, (-1, f)).unflatten(0, (-1, f)).any(3).any(1),))
 def check_shrink_mask(shrink_mask):
     "Every speck, at every place, and a crowd of them"
     for factor, (height, width) in ((4, (8, 12)), (3, (9, 6))):
         for place in range(height * width):
             mask, (y, x) = torch.arange(height * width).view(height, width) == place, divmod(place, width)
-            given = expect_tensor(shrink_mask(mask.clone(), factor), (height // factor, width // factor), "the mask")
+            given = expect_tensor(shrink_mask(mask.clone(), factor), (height // factor, width // factor),
+                                  "the mask")
             expect(given.dtype == torch.bool, f"a bool mask is wanted, not {given.dtype}")
-            expect(given[y // factor, x // factor], f"the speck at row {y}, column {x} is lost at a factor of {factor}")
-            expect(given.sum() == 1, f"the speck at row {y}, column {x} spreads to {given.sum()} pixels; it lies under one")
+            expect(given[y // factor, x // factor],
+                   f"the speck at row {y}, column {x} is lost at a factor of {factor}")
+            expect(given.sum() == 1,
+                   f"the speck at row {y}, column {x} spreads to {given.sum()} pixels; it lies under one")
     crowd = torch.rand(16, 24, generator=torch.Generator().manual_seed(0)) > .97
     wanted = crowd.view(4, 4, 6, 4).any(3).any(1)
-    expect(torch.equal(shrink_mask(crowd.clone(), 4), wanted), "right for a single speck, but not for several")
+    expect(torch.equal(shrink_mask(crowd.clone(), 4), wanted),
+           "right for a single speck, but not for several")
 
 # %% ../../nbs/exercises/00_data.ipynb #8dfec245
-_PATHS = {"nut/test/scratch/000.png": "scratch", "/data/goodyear/tyre/test/cut/good_01.png": "cut", "nut/test/good/000.png": "good",
-          "my photos/test/Good/1.JPG": "good", "caps/test/no good/1.png": "no good", "a/b/c/test/Bent_Pin/7.png": "Bent_Pin"}
+_PATHS = {"nut/test/scratch/000.png": "scratch", "/data/goodyear/tyre/test/cut/good_01.png": "cut",
+          "nut/test/good/000.png": "good",
+          "my photos/test/Good/1.JPG": "good", "caps/test/no good/1.png": "no good",
+          "a/b/c/test/Bent_Pin/7.png": "Bent_Pin"}
 
 
 def _parent(path): return path.split("/")[-2]
 
-
+# %% ../../nbs/exercises/00_data.ipynb #2adbc446
 @exercise("1.4", "The folder says it", "using", "01_images", "defect_of(path)", """
 def defect_of(path):
     folder = path.split("/")[-2]
     return "good" if folder.lower() == "good" else folder
 """, (
     Wrong(lambda p: "good" if "good" in p.lower() else _parent(p), "goodyear", "looks for the word anywhere"),
-    Wrong(lambda p: "good" if "good" in _parent(p).lower() else _parent(p), "no good", "looks for the word within the folder's name"),
+    Wrong(lambda p: "good" if "good" in _parent(p).lower() else _parent(p), "no good",
+          "looks for the word within the folder's name"),
     Wrong(_parent, "my photos", "leaves Good as it's written"),
     Wrong(lambda p: p.split("/")[2], "goodyear", "counts folders from the left"),
     Wrong(lambda p: _parent(p).lower(), "Bent_Pin", "all in small letters"),
@@ -256,4 +294,5 @@ def check_defect_of(defect_of):
     "Six paths"
     for path, wanted in _PATHS.items():
         given = defect_of(path)
-        expect(given == wanted, f"{path}: wanted is {wanted!r}, the image's own folder, and yours gives {given!r}"[:350])
+        expect(given == wanted,
+               f"{path}: wanted is {wanted!r}, the image's own folder, and yours gives {given!r}"[:350])

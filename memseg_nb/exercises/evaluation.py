@@ -263,6 +263,15 @@ def _limit(scores, limit):
     for value in scores.sort().values.tolist():
         if (scores > value).double().mean() <= limit + 1e-9: return value
 
+# %% ../../nbs/exercises/06_evaluation.ipynb #f57adf88
+_LIMIT_WRONG = (
+    Wrong(lambda s, p: s.max(), "lowest", "none at all"),
+    Wrong(lambda s, p: s.sort().values[int(p * len(s))], "false alarms", "from the wrong end"),
+    Wrong(lambda s, p: 1 - p, "scores themselves", "one minus the limit"),
+    Wrong(lambda s, p: s.mean() + 2 * s.std(), "scores themselves", "two standard deviations"),
+    Wrong(lambda s, p: s.sort().values[max(0, int((1 - p) * len(s)) - 2)], "false alarms", "one too many"),
+)
+
 # %% ../../nbs/exercises/06_evaluation.ipynb #4f0370e5
 @exercise("17.1", "At most so many false alarms", "changing", "17_detector",
           "threshold_for(good_scores, limit)", """
@@ -270,13 +279,7 @@ def threshold_for(good_scores, limit):
     for score in good_scores.sort().values:  # from the lowest
         if (good_scores > score).double().mean() <= limit + 1e-9:
             return score
-""", (
-    Wrong(lambda s, p: s.max(), "lowest", "none at all"),
-    Wrong(lambda s, p: s.sort().values[int(p * len(s))], "false alarms", "from the wrong end"),
-    Wrong(lambda s, p: 1 - p, "scores themselves", "one minus the limit"),
-    Wrong(lambda s, p: s.mean() + 2 * s.std(), "scores themselves", "two standard deviations"),
-    Wrong(lambda s, p: s.sort().values[max(0, int((1 - p) * len(s)) - 2)], "false alarms", "one too many"),
-))
+""", _LIMIT_WRONG)
 def check_limit(threshold_for):
     "Several limits, ties"
     many, few, tied, ten = torch.rand(105, generator=torch.Generator().manual_seed(0)).split((40, 25, 30, 10))
@@ -287,7 +290,8 @@ def check_limit(threshold_for):
         expect((scores == value).any() or abs(value - right) < 1e-6,
                "the threshold should be one of the scores themselves")
         expect(abs(value - right) < 1e-6,
-               f"only {alarms:.0%} false alarms, {limit:.0%} are allowed: the lowest threshold finds most defects")
+               f"only {alarms:.0%} false alarms, {limit:.0%} are allowed: the lowest threshold finds most "
+               "defects")
 
 # %% ../../nbs/exercises/06_evaluation.ipynb #207b144f
 @exercise("17.2", "Do corners touch?", "reading", "17_detector", "a tuple of two numbers",

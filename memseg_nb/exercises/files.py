@@ -13,7 +13,8 @@ from safetensors.torch import load, save
 from ..course import Wrong, close, exercise, expect, expect_number, expect_tensor
 
 # %% ../../nbs/exercises/05a_files.ipynb #11d098f9
-@exercise("13.1", "How long is the file?", "using", "13_checkpoints", "a number", "answer = 8 + 72 + 2 * 64 * 3 * 7 * 7", (
+@exercise("13.1", "How long is the file?", "using", "13_checkpoints", "a number",
+          "answer = 8 + 72 + 2 * 64 * 3 * 7 * 7", (
     Wrong(72 + 2 * 9408, "first eight", "forgets the eight bytes that hold the header's length"),
     Wrong(2 * 9408, "numbers alone", "the numbers only"),
     Wrong(8 + 2 * 9408, "header", "forgets the header"),
@@ -24,11 +25,13 @@ def check_length(answer):
     "18896"
     number, numbers = expect_number(answer), 64 * 3 * 7 * 7
     expect(number != 72 + 2 * numbers, "nearly: the first eight bytes of the file say how long the header is")
-    expect(number != 2 * numbers, "those are the numbers alone; before them come the header's length and the header")
+    expect(number != 2 * numbers,
+           "those are the numbers alone; before them come the header's length and the header")
     expect(number != 8 + 2 * numbers, "the header itself, 72 bytes, is in the file too")
     expect(number != 80 + 4 * numbers, "that would be numbers of 32 bits; these have 16 bits")
     expect(number != 80 + numbers, "a number of 16 bits takes two bytes")
-    expect(number == 80 + 2 * numbers, "eight bytes for the header's length, the header, then two bytes for each number")
+    expect(number == 80 + 2 * numbers,
+           "eight bytes for the header's length, the header, then two bytes for each number")
 
 # %% ../../nbs/exercises/05a_files.ipynb #e7359590
 def _header(data, order="<", start=8):
@@ -57,34 +60,43 @@ def shapes(data):
 _shapes_wrong = (
     Wrong(lambda d: _shapes_of(_header(d, ">")), "least significant", "the most significant byte first"),
     Wrong(lambda d: _shapes_of(_header(d, start=0)), "eight", "forgets to skip the length"),
-    Wrong(lambda d: {name: tuple(one.get("shape", ())) for name, one in _header(d).items()}, "__metadata__", "takes the metadata for a tensor"),
+    Wrong(lambda d: {name: tuple(one.get("shape", ())) for name, one in _header(d).items()}, "__metadata__",
+          "takes the metadata for a tensor"),
     Wrong(lambda d: _shapes_of(_header(d), "data_offsets"), "bytes", "where the bytes lie"),
-    Wrong(lambda d: {name: tuple(value.shape) for name, value in load(bytes(d)).items()}, "cut off", "loads the numbers"),
+    Wrong(lambda d: {name: tuple(value.shape) for name, value in load(bytes(d)).items()}, "cut off",
+          "loads the numbers"),
     Wrong(lambda d: list(_shapes_of(_header(d)).values()), "dictionary", "without the names"),
 )
 
+# %% ../../nbs/exercises/05a_files.ipynb #2ad44bc8
+def _read_shapes(shapes, data):
+    "As tuples, whatever sequences they are"
+    try: value = shapes(data)
+    except ValueError:
+        expect(False, "what you read as JSON isn't the header: its length stands in the first eight "
+               "bytes, the least significant byte first, and it begins after them")
+    expect(isinstance(value, dict), "a dictionary is asked for, name: shape")
+    return {name: tuple(shape) if isinstance(shape, (tuple, list, torch.Size)) else shape
+            for name, shape in value.items()}
+
 # %% ../../nbs/exercises/05a_files.ipynb #8b7ddfa6
-@exercise("13.2", "Read a header", "rebuilding", "13_checkpoints", "shapes(data)", _shapes_solution, _shapes_wrong, also=(_from_bytes,))
+@exercise("13.2", "Read a header", "rebuilding", "13_checkpoints", "shapes(data)", _shapes_solution,
+          _shapes_wrong, also=(_from_bytes,))
 def check_shapes(shapes):
     "A whole file, the same cut off, one with metadata"
     tensors = {"a": torch.arange(6.).view(2, 3), "unit.1": torch.zeros(4, 1, 1), "step": torch.tensor(7)}
     wanted = {name: tuple(value.shape) for name, value in tensors.items()}
-
-    def given(data):
-        try: value = shapes(data)
-        except ValueError:
-            expect(False, "what you read as JSON isn't the header: its length stands in the first eight bytes, the least significant byte first, and it begins after them")
-        expect(isinstance(value, dict), "a dictionary is asked for, name: shape")
-        return {name: tuple(shape) if isinstance(shape, (tuple, list, torch.Size)) else shape for name, shape in value.items()}
     plain, noted = save(tensors), save(tensors, {"memseg": "{}"})
-    found = given(plain)
-    expect(found == wanted or list(map(len, found.values())) != [2] * 3, "those are the places of the bytes, not the shapes")
+    found = _read_shapes(shapes, plain)
+    expect(found == wanted or list(map(len, found.values())) != [2] * 3,
+           "those are the places of the bytes, not the shapes")
     expect(found == wanted, f"for tensors of the shapes {wanted} yours are {found}")
-    expect("__metadata__" not in given(noted), "__metadata__ is no tensor: leave it out")
-    expect(given(noted) == wanted, "with metadata in the header other shapes come out")
-    try: cut = given(plain[:-20])
+    expect("__metadata__" not in _read_shapes(shapes, noted), "__metadata__ is no tensor: leave it out")
+    expect(_read_shapes(shapes, noted) == wanted, "with metadata in the header other shapes come out")
+    try: cut = _read_shapes(shapes, plain[:-20])
     except Exception: cut = None
-    expect(cut == wanted, "right for a whole file, but not when the numbers are cut off: read the header alone")
+    expect(cut == wanted,
+           "right for a whole file, but not when the numbers are cut off: read the header alone")
 
 # %% ../../nbs/exercises/05a_files.ipynb #1e8fef19
 def _beside(path, data, write, finish, tidy=True):
@@ -140,7 +152,8 @@ _save_wrong = (
 class _Disk:
     "A folder with one file; `write` notes what it is given, and fails if it should"
     def __init__(self, folder, old, fails):
-        self.path, self.fails, self.part, self.seen, self.number = Path(folder) / "weights", fails, None, [], 0
+        self.path, self.fails, self.part, self.seen, self.number = (
+            Path(folder) / "weights", fails, None, [], 0)
         if old is not None: self.path.write_bytes(old)
 
     def look(self): self.seen.append(self.path.read_bytes() if self.path.exists() else None)
@@ -176,26 +189,39 @@ def _failure(save, disk, data):
     except OSError: return True
     return False
 
-# %% ../../nbs/exercises/05a_files.ipynb #f63944ab
-@exercise("13.3", "All of it or nothing", "changing", "13_checkpoints", "save(path, data, write)", _save_solution, _save_wrong, also=(_renamed,))
-def check_save(save):
-    "A disk that fails, one that doesn't, and what is to be seen meanwhile"
-    old, new = b"o" * 100, b"n" * 120
+# %% ../../nbs/exercises/05a_files.ipynb #a9a0b717
+def _judge_failure(save, old, new):
+    "What a disk that fails leaves behind"
     with tempfile.TemporaryDirectory() as folder:
         disk = _Disk(folder, old, True)
         raised = _failure(save, disk, new)
         expect(disk.part is not None, "your function doesn't call write(path, data)")
         expect(None not in disk.seen, "the old bytes are gone while the new ones are being written")
-        expect(disk.seen == [old, old] and disk.path.read_bytes() == old, "the file holds half of the new bytes when write fails: let it write to another file, beside this one")
-        expect(disk.part.parent == disk.path.parent, "write to a file in the same folder: from another disk a rename is a copy, and a copy can be cut off")
+        expect(disk.seen == [old, old] and disk.path.read_bytes() == old,
+               "the file holds half of the new bytes when write fails: "
+               "let it write to another file, beside this one")
+        expect(disk.part.parent == disk.path.parent,
+               "write to a file in the same folder: from another disk a rename is a copy, "
+               "and a copy can be cut off")
         expect(raised, "the failure has to be passed on: who saves must know that nothing was saved")
         expect(not disk.others(), f"after a failure {disk.others()} is left in the folder")
+
+# %% ../../nbs/exercises/05a_files.ipynb #f63944ab
+@exercise("13.3", "All of it or nothing", "changing", "13_checkpoints", "save(path, data, write)",
+          _save_solution, _save_wrong, also=(_renamed,))
+def check_save(save):
+    "A disk that fails, one that doesn't, and what is to be seen meanwhile"
+    old, new = b"o" * 100, b"n" * 120
+    _judge_failure(save, old, new)
     for before in (old, None):
         with tempfile.TemporaryDirectory() as folder:
             disk = _Disk(folder, before, False)
-            expect(not _failure(save, disk, new), "an OSError although write didn't fail; is the file there before the first time?")
-            expect(disk.path.exists() and disk.path.read_bytes() == new, "the file doesn't hold the new bytes")
-            expect(disk.path.stat().st_ino == disk.number, "the finished bytes are copied, and that can be cut off too: rename the file")
+            expect(not _failure(save, disk, new),
+                   "an OSError although write didn't fail; is the file there before the first time?")
+            expect(disk.path.exists() and disk.path.read_bytes() == new,
+                   "the file doesn't hold the new bytes")
+            expect(disk.path.stat().st_ino == disk.number,
+                   "the finished bytes are copied, and that can be cut off too: rename the file")
             expect(not disk.others(), f"{disk.others()} is left in the folder")
 
 # %% ../../nbs/exercises/05a_files.ipynb #042b1356
@@ -214,11 +240,15 @@ _damage_wrong = (
     Wrong(lambda d: _set(d, d.index(b"{"), 32), "doesn't load", "a bracket of the header"),
 )
 
-# %% ../../nbs/exercises/05a_files.ipynb #25e6e355
-@exercise("13.4", "A bit that nobody misses", "proving", "13_checkpoints", "damage(data)", """
+# %% ../../nbs/exercises/05a_files.ipynb #70652574
+_DAMAGE = """
 def damage(data):
     return data[:-1] + bytes([data[-1] ^ 1])  # the last byte belongs to the last number
-""", _damage_wrong, also=(lambda data: bytearray(data[:-4] + bytes([data[-4] ^ 128]) + data[-3:]),))
+"""
+
+# %% ../../nbs/exercises/05a_files.ipynb #25e6e355
+@exercise("13.4", "A bit that nobody misses", "proving", "13_checkpoints", "damage(data)", _DAMAGE,
+          _damage_wrong, also=(lambda data: bytearray(data[:-4] + bytes([data[-4] ^ 128]) + data[-3:]),))
 def check_damage(damage):
     "One byte, the same names and shapes, another number"
     draw = torch.Generator().manual_seed(0)
@@ -226,35 +256,45 @@ def check_damage(damage):
     data = save(tensors)
     given = damage(data)
     expect(isinstance(given, (bytes, bytearray)), f"bytes are asked for, not {type(given).__name__}")
-    expect(len(given) == len(data), f"the file should be as long as before, {len(data)} bytes; yours has {len(given)}")
+    expect(len(given) == len(data),
+           f"the file should be as long as before, {len(data)} bytes; yours has {len(given)}")
     changed = sum(one != other for one, other in zip(given, data))
     try: loaded = load(bytes(given))
-    except Exception as error: loaded = expect(False, f"it doesn't load any more ({type(error).__name__}): leave length and header alone")
+    except Exception as error:
+        loaded = expect(False,
+                        f"it doesn't load any more ({type(error).__name__}): leave length and header alone")
     shapes = {name: tuple(value.shape) for name, value in loaded.items()}
-    expect(shapes == {name: tuple(value.shape) for name, value in tensors.items()}, "names or shapes are others: leave the header alone")
+    expect(shapes == {name: tuple(value.shape) for name, value in tensors.items()},
+           "names or shapes are others: leave the header alone")
     expect(changed == 1, f"exactly one byte should differ, in yours {changed} do")
-    same = all(bytes(loaded[name].numpy().tobytes()) == value.numpy().tobytes() for name, value in tensors.items())
+    same = all(bytes(loaded[name].numpy().tobytes()) == value.numpy().tobytes()
+               for name, value in tensors.items())
     expect(not same, "all numbers are the same: the byte that you change must belong to one of them")
 
 # %% ../../nbs/exercises/05a_files.ipynb #f56edb1f
 _whole_wrong = (
     Wrong(lambda m, v: (m.mean(0), v.mean(0)), "differ from each other", "the mean of the variances"),
-    Wrong(lambda m, v: (m.mean(0), v.mean(0) + m.var(0)), "Bessel", "the means' variance with Bessel's correction"),
-    Wrong(lambda m, v: (m.mean(0), (v + m**2).mean(0)), "minus", "forgets to subtract the square of the mean"),
+    Wrong(lambda m, v: (m.mean(0), v.mean(0) + m.var(0)), "Bessel",
+          "the means' variance with Bessel's correction"),
+    Wrong(lambda m, v: (m.mean(0), (v + m**2).mean(0)), "minus",
+          "forgets to subtract the square of the mean"),
     Wrong(lambda m, v: (m.sum(0), v.sum(0)), "sum", "the sums"),
     Wrong(lambda m, v: (m.mean(1), v.mean(1)), "shape", "along the wrong axis"),
-    Wrong(lambda m, v: (m.mean(0), v.sqrt().mean(0)**2), "differ from each other", "the mean of the deviations"),
+    Wrong(lambda m, v: (m.mean(0), v.sqrt().mean(0)**2), "differ from each other",
+          "the mean of the deviations"),
 )
 
-
-@exercise("13a.1", "The whole from its shares", "rebuilding", "13a_distributed", "whole(means, variances)", """
+# %% ../../nbs/exercises/05a_files.ipynb #28eb8234
+@exercise("13a.1", "The whole from its shares", "rebuilding", "13a_distributed", "whole(means, variances)",
+          """
 def whole(means, variances):
     mean = means.mean(0)
     return mean, (variances + means**2).mean(0) - mean**2  # the mean of the squares, minus the square of the mean
 """, _whole_wrong, also=(lambda m, v: [m.mean(0), v.mean(0) + m.var(0, correction=0)],))
 def check_whole(whole):
     "Against the batch itself"
-    shares = torch.randn(3, 50, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + torch.arange(3.)[:, None, None]
+    shares = (torch.randn(3, 50, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+              + torch.arange(3.)[:, None, None])
     batch, means, variances = shares.flatten(0, 1), shares.mean(1), shares.var(1, correction=0)
     given = whole(means.clone(), variances.clone())
     _judge_moments(given, batch.mean(0), batch.var(0, correction=0), means, variances)
@@ -263,25 +303,33 @@ def check_whole(whole):
 def _judge_moments(given, mean, variance, means, variances):
     "What is wrong with mean and variance of the whole"
     expect(isinstance(given, (tuple, list)) and len(given) == 2, "a tuple is asked for: mean, variance")
-    m, v = expect_tensor(given[0], (4,), "the mean").double(), expect_tensor(given[1], (4,), "the variance").double()
-    expect(not close(m, means.sum(0)), "that's the sum of the means; the shares are equal, so take their mean")
+    m, v = expect_tensor(given[0], (4,),
+                         "the mean").double(), expect_tensor(given[1], (4,), "the variance").double()
+    expect(not close(m, means.sum(0)),
+           "that's the sum of the means; the shares are equal, so take their mean")
     expect(close(m, mean), "the mean of the whole is the mean of the means, since the shares are equal")
     parts = variances.mean(0), variances.sqrt().mean(0)**2
-    expect(not any(close(v, part) for part in parts), "that's how much varies within a share; the shares also differ from each other")
-    expect(not close(v, variances.mean(0) + means.var(0)), "nearly: the variance between the means without Bessel's correction, as within the shares")
-    expect(not close(v, (variances + means**2).mean(0)), "that's the mean of the squares; minus the square of the mean")
-    expect(close(v, variance), "think of squares: within a share their mean is its variance plus the square of its mean, and means can be averaged")
+    expect(not any(close(v, part) for part in parts),
+           "that's how much varies within a share; the shares also differ from each other")
+    expect(not close(v, variances.mean(0) + means.var(0)),
+           "nearly: the variance between the means without Bessel's correction, as within the shares")
+    expect(not close(v, (variances + means**2).mean(0)),
+           "that's the mean of the squares; minus the square of the mean")
+    expect(close(v, variance), "think of squares: within a share their mean is its variance plus the square "
+           "of its mean, and means can be averaged")
 
 # %% ../../nbs/exercises/05a_files.ipynb #8e092b20
 def _letters(answer, known):
     "The letters of an answer, as a set"
-    expect(isinstance(answer, (list, tuple, set, str)) and len(answer) > 0 and all(isinstance(x, str) for x in answer), "a list of letters is asked for")
+    expect(isinstance(answer, (list, tuple, set, str)) and len(answer) > 0
+           and all(isinstance(x, str) for x in answer), "a list of letters is asked for")
     letters = {x.strip().lower() for x in answer} - {"", ","}
     expect(letters and letters <= set(known), f"the letters are {known[0]} to {known[-1]}")
     return letters
 
-
-@exercise("13a.2", "What must agree", "reading", "13a_distributed", "a list of letters", "answer = [\"a\", \"b\", \"d\", \"f\"]", (
+# %% ../../nbs/exercises/05a_files.ipynb #579ca53c
+@exercise("13a.2", "What must agree", "reading", "13a_distributed", "a list of letters",
+          "answer = [\"a\", \"b\", \"d\", \"f\"]", (
     Wrong(["a", "b", "f"], "d:", "forgets the batch norms"),
     Wrong(["a", "b", "c", "d", "f"], "c:", "both look at the same images"),
     Wrong(["a", "b", "d", "e", "f"], "e:", "the same noise"),
@@ -292,8 +340,10 @@ def check_agree(answer):
     "a, b, d and f"
     letters = _letters(answer, "abcdef")
     expect("c" not in letters, "c: then both would do the same work; each takes its half of the batch")
-    expect("e" not in letters, "e: with the same noise both simulate the same defects, half of the variety of one process")
+    expect("e" not in letters,
+           "e: with the same noise both simulate the same defects, half of the variety of one process")
     expect("a" in letters, "a: the same moves from different places lead to different places")
     expect("b" in letters, "b: who moves along the gradient of his own half trains a network of his own")
-    expect("d" in letters, "d: a batch norm that sees half of the batch computes something else, and so does its gradient")
+    expect("d" in letters,
+           "d: a batch norm that sees half of the batch computes something else, and so does its gradient")
     expect("f" in letters, "f: one that begins another step waits forever for the one that has ended")

@@ -34,17 +34,20 @@ def otsu(counts):
     return int(between.argmax())
 """
 _OTSU_WRONG = (
-    Wrong(lambda c: int((c * torch.arange(len(c))).sum() / c.sum()), "mean level", "halfway, as one does by eye"),
+    Wrong(lambda c: int((c * torch.arange(len(c))).sum() / c.sum()), "mean level",
+          "halfway, as one does by eye"),
     Wrong(lambda c: int((c.cumsum(0) >= c.sum() / 2).nonzero()[0]), "half of the pixels", "the median"),
     Wrong(lambda c: _otsu(c, lambda w0, w1, m0, m1: (m0 - m1)**2), "shares", "forgets the shares"),
-    Wrong(lambda c: _otsu(c, lambda w0, w1, m0, m1: w0 * w1 * (m0 - m1)**2) + 1, "up to", "counts the level to the upper class"),
+    Wrong(lambda c: _otsu(c, lambda w0, w1, m0, m1: w0 * w1 * (m0 - m1)**2) + 1, "up to",
+          "counts the level to the upper class"),
 )
 
 # %% ../../nbs/exercises/01a_foreground.ipynb #6b5e297f
 @exercise("4.1", "Otsu's threshold", "rebuilding", "04_foreground", "otsu(counts)", _OTSU, _OTSU_WRONG)
 def check_otsu(otsu):
     "Histograms on which the usual mistakes part"
-    for counts in ([0, 6, 2, 0, 0, 1, 3, 0], [40, 30, 20, 5, 1, 0, 2, 9, 8, 1], [1, 50, 60, 30, 8, 6, 5, 4, 2, 3, 0, 1]):
+    for counts in ([0, 6, 2, 0, 0, 1, 3, 0], [40, 30, 20, 5, 1, 0, 2, 9, 8, 1],
+                   [1, 50, 60, 30, 8, 6, 5, 4, 2, 3, 0, 1]):
         counts = torch.tensor(counts).float()
         right = _otsu(counts, lambda w0, w1, m0, m1: w0 * w1 * (m0 - m1)**2)
         given = expect_number(otsu(counts.clone()), "the level")
@@ -52,9 +55,11 @@ def check_otsu(otsu):
         if given == right: continue
         mean = int((counts * torch.arange(len(counts))).sum() / counts.sum())
         expect(given != right + 1, f"{said}, one too many: levels up to k, k included, are the first class")
-        expect(given != _otsu(counts, lambda w0, w1, m0, m1: (m0 - m1)**2), f"{said}: the shares w0 and w1 count too")
+        expect(given != _otsu(counts, lambda w0, w1, m0, m1: (m0 - m1)**2),
+               f"{said}: the shares w0 and w1 count too")
         expect(given != mean, f"{said}, the mean level: it knows nothing of two classes")
-        expect(given != int((counts.cumsum(0) >= counts.sum() / 2).nonzero()[0]), f"{said}: half of the pixels, whatever the classes")
+        expect(given != int((counts.cumsum(0) >= counts.sum() / 2).nonzero()[0]),
+               f"{said}: half of the pixels, whatever the classes")
         expect(False, f"{said}, Otsu's is {right}")
 
 # %% ../../nbs/exercises/01a_foreground.ipynb #3316a50d
@@ -85,21 +90,28 @@ answer = erode(dilate(dilate(erode(row))))
 def check_row(answer):
     "Runs shorter than the window go, then gaps shorter than it"
     row = answer.tolist() if isinstance(answer, torch.Tensor) else answer
-    expect(isinstance(row, (list, tuple)) and len(row) == 26, "26 numbers are asked for, one a pixel, in a list")
+    expect(isinstance(row, (list, tuple)) and len(row) == 26,
+           "26 numbers are asked for, one a pixel, in a list")
     expect(all(pixel in (0, 1) for pixel in row), "each of the 26 should be 0 or 1")
     _judge_row("".join(str(int(pixel)) for pixel in row))
 
 # %% ../../nbs/exercises/01a_foreground.ipynb #38cd7c3d
 def _judge_row(row):
     "Compare with what the usual mistakes give; worked out by hand"
-    hints = {"00000000111000011110011100": "that's opened only: the gap of two pixels is narrower than the window, and is closed",
-             "00100011111111111111111100": "that's closed only: runs of one or two pixels, narrower than the window, go before",
-             "00000011111111111111111100": "closed first, then opened: it's the other way round, and the result isn't the same",
-             "00000001111100111111111110": "a closing dilates and then erodes; one that dilates only lets the product grow",
-             "00000000010000001100001000": "that's eroded, the first half of an opening: what is left grows back"}
+    hints = {"00000000111000011110011100": "that's opened only: the gap of two pixels is narrower than the "
+             "window, and is closed",
+             "00100011111111111111111100": "that's closed only: runs of one or two pixels, narrower than the "
+             "window, go before",
+             "00000011111111111111111100": "closed first, then opened: it's the other way round, and the "
+             "result isn't the same",
+             "00000001111100111111111110": "a closing dilates and then erodes; one that dilates only lets "
+             "the product grow",
+             "00000000010000001100001000": "that's eroded, the first half of an opening: what is left grows "
+             "back"}
     expect(row not in hints, hints.get(row, ""))
-    expect(row == "00000000111000011111111100", "the opening removes runs that the window doesn't fit into, the closing fills gaps that "
-                                            "it doesn't fit into; everything else stays as it is")
+    expect(row == "00000000111000011111111100",
+           "the opening removes runs that the window doesn't fit into, the closing fills gaps that "
+           "it doesn't fit into; everything else stays as it is")
 
 # %% ../../nbs/exercises/01a_foreground.ipynb #9e103ae0
 def _sides(bright): return torch.cat([bright[0], bright[-1], bright[:, 0], bright[:, -1]])
@@ -137,24 +149,28 @@ def _product_cases():
             ("a bright product that reaches the borders left and right", lying, True),
             ("a bright product that reaches the borders above and below", upright, True),
             ("a bright product, and glare in the four corners", corners, True),
-            ("7 of the 16 pixels of the frame are bright, the corners among them: none of them counts twice", five, True))
+            ("7 of the 16 pixels of the frame are bright, the corners among them: none of them counts twice",
+             five, True))
 
 # %% ../../nbs/exercises/01a_foreground.ipynb #47d9a6ed
 @exercise("4.3", "Which half is the product?", "changing", "04_foreground", "product_mask(bright)",
-          _PRODUCT, _PRODUCT_WRONG, also=(lambda b: b ^ (b.sum() - b[1:-1, 1:-1].sum() > b.shape[0] + b.shape[1] - 2),))
+          _PRODUCT, _PRODUCT_WRONG,
+          also=(lambda b: b ^ (b.sum() - b[1:-1, 1:-1].sum() > b.shape[0] + b.shape[1] - 2),))
 def check_product(product_mask):
     "Small and large, bright and dark, at the border, with corners"
     for case, bright, product in _product_cases():
         given = expect_tensor(product_mask(bright.clone()), bright.shape, "the mask").bool()
         wanted = bright if product else ~bright
         if case == "a small bright product":
-            expect(not torch.equal(given, ~wanted), "you give the background: the product is the class that is *rare* along the border")
+            expect(not torch.equal(given, ~wanted),
+                   "you give the background: the product is the class that is *rare* along the border")
         expect(torch.equal(given, wanted), f"wrong for {case}")
 
 # %% ../../nbs/exercises/01a_foreground.ipynb #e8b1cd92
 def _looks(mask):
     "Whether each pixel, its own place included, sees mask to the left, right, above, below"
-    along = [(mask.flip(axis).int() if flip else mask.int()).cumsum(axis) > 0 for axis in (1, 0) for flip in (False, True)]
+    along = [(mask.flip(axis).int() if flip else mask.int()).cumsum(axis) > 0 for axis in (1, 0)
+             for flip in (False, True)]
     return along[0], along[1].flip(1), along[2], along[3].flip(0)
 
 
@@ -174,17 +190,20 @@ def surrounded(mask):
 """, (
     Wrong(_by_loops, "loop", "the naive version"),
     Wrong(lambda m: _looks(m)[0] & _looks(m)[1], "above and below", "left and right only"),
-    Wrong(lambda m: m.any(0) & m.any(1)[:, None], "on one side", "its row and its column have mask, on whatever side"),
+    Wrong(lambda m: m.any(0) & m.any(1)[:, None], "on one side",
+          "its row and its column have mask, on whatever side"),
     Wrong(lambda m: torch.stack(_looks(m)).any(0), "all four", "one direction is enough"),
     Wrong(lambda m: torch.stack(_looks(m)).all(0) & ~m, "is missing", "the filling without the mask itself"),
 ), also=(lambda m: m | torch.stack(_looks(m)).all(0),))
 def check_surrounded(surrounded):
     "A ring, noise, an open ring"
-    expect(not has_loop(surrounded), "there is a loop in it: a running sum (`cumsum`) that isn't 0 says that there is mask before")
+    expect(not has_loop(surrounded),
+           "there is a loop in it: a running sum (`cumsum`) that isn't 0 says that there is mask before")
     ring = torch.zeros(7, 9, dtype=torch.bool)
     ring[1:6, 2:7], ring[2:5, 3:6] = True, False
     noise = torch.rand(8, 11, generator=torch.Generator().manual_seed(0)) > .7
-    for mask in (ring, noise, ring & (torch.arange(7) < 5)[:, None]): _compare_filled(surrounded(mask.clone()), mask)
+    for mask in (ring, noise, ring & (torch.arange(7) < 5)[:, None]):
+        _compare_filled(surrounded(mask.clone()), mask)
 
 # %% ../../nbs/exercises/01a_foreground.ipynb #de2332dd
 def _compare_filled(given, mask):
@@ -192,9 +211,12 @@ def _compare_filled(given, mask):
     given, wanted = expect_tensor(given, mask.shape, "the mask").bool(), _by_loops(mask)
     expect(not (mask & ~given).any(), "some of the mask itself is missing")
     left, right, above, below = _looks(mask)
-    expect(not torch.equal(given, left & right) or torch.equal(given, wanted), "left and right are there; above and below count too")
-    expect(not torch.equal(given, left | right | above | below), "mask in one direction is enough for yours; it takes all four")
-    expect(not (given & ~wanted).any(), "some of your pixels see mask on one side only of their row or column; it takes all four sides")
+    expect(not torch.equal(given, left & right) or torch.equal(given, wanted),
+           "left and right are there; above and below count too")
+    expect(not torch.equal(given, left | right | above | below),
+           "mask in one direction is enough for yours; it takes all four")
+    expect(not (given & ~wanted).any(),
+           "some of your pixels see mask on one side only of their row or column; it takes all four sides")
     expect(torch.equal(given, wanted), "pixels that are surrounded on all four sides are missing")
 
 # %% ../../nbs/exercises/01a_foreground.ipynb #d4a69635
@@ -202,7 +224,8 @@ def _compare_filled(given, mask):
 def board(u, v):
     return (u.floor() + v.floor()) % 2
 """, (
-    Wrong(lambda u, v: (u.long() + v.long()) % 2, "towards 0", "cuts the decimals off, so that -0.5 becomes 0"),
+    Wrong(lambda u, v: (u.long() + v.long()) % 2, "towards 0",
+          "cuts the decimals off, so that -0.5 becomes 0"),
     Wrong(lambda u, v: u.floor() % 2, "stripes", "looks at one coordinate only"),
     Wrong(lambda u, v: (u + v).floor() % 2, "at a slant", "adds first, then rounds"),
     Wrong(lambda u, v: (u.floor() * v.floor()) % 2, "one square in four", "multiplies"),
@@ -219,21 +242,28 @@ def check_board(board):
 # %% ../../nbs/exercises/01a_foreground.ipynb #cce84f37
 def _judge_board(given, u, v):
     "Which mistake it is"
-    black = torch.tensor([[(math.floor(x) + math.floor(y)) % 2 for x, y in zip(*row)] for row in zip(u.tolist(), v.tolist())])
+    black = torch.tensor([[(math.floor(x) + math.floor(y)) % 2 for x, y in zip(*row)]
+                          for row in zip(u.tolist(), v.tolist())])
     expect(given.min() >= 0, "some values are below 0: `fmod` keeps the sign of the number, `%` doesn't")
     expect(((given == 0) | (given == 1)).all(), "every value should be 0 or 1")
     expect(not torch.equal(given, 1. - black), "the square between 0 and 1 should be white, 0")
     expect((given == given[:1]).float().mean() < 1, "those are stripes: both coordinates count")
     positive = (u > 0) & (v > 0)
-    expect((given == black)[positive].all() or given.mean() > .3, "one square in four is black; it should be every other one")
-    expect(not torch.equal(given, (u + v).floor() % 2), "stripes at a slant: round each coordinate first, then add")
-    expect(not torch.equal(given, (u.round() + v.round()) % 2), "the board is shifted by half a square: round down, not to the nearest")
+    expect((given == black)[positive].all() or given.mean() > .3,
+           "one square in four is black; it should be every other one")
+    expect(not torch.equal(given, (u + v).floor() % 2),
+           "stripes at a slant: round each coordinate first, then add")
+    expect(not torch.equal(given, (u.round() + v.round()) % 2),
+           "the board is shifted by half a square: round down, not to the nearest")
     expect(not (given == black)[positive].all() or torch.equal(given, black.float()),
-           "right for positive coordinates; below 0 yours rounds towards 0, and the two squares beside 0 become one. Round *down*")
-    expect(torch.equal(given, black.float()), "not a chequered board: floor of u plus floor of v, odd or even")
+           "right for positive coordinates; below 0 yours rounds towards 0, and the two squares beside 0 "
+           "become one. Round *down*")
+    expect(torch.equal(given, black.float()),
+           "not a chequered board: floor of u plus floor of v, odd or even")
 
 # %% ../../nbs/exercises/01a_foreground.ipynb #ec6be273
-_CELLS = torch.cartesian_prod(torch.arange(-2., 3), torch.arange(-2., 3)).view(5, 5, 2)  # each cell's lower corner
+# each cell's lower corner
+_CELLS = torch.cartesian_prod(torch.arange(-2., 3), torch.arange(-2., 3)).view(5, 5, 2)
 
 
 def _with_point(points, i, j, point):
@@ -254,16 +284,20 @@ answer = pixel, points
 
 # %% ../../nbs/exercises/01a_foreground.ipynb #018cf447
 _NINE_WRONG = (
-    Wrong((_BESIDE, _with_point(_AWAY, 4, 2, [1.2, .5])), "not in its cell", "moves the far point out of its cell"),
-    Wrong((_BESIDE, _with_point(_CELLS + .5, 4, 2, [2., .5])), "the nearest is that of cell (0, 0)", "all others in the middle"),
+    Wrong((_BESIDE, _with_point(_AWAY, 4, 2, [1.2, .5])), "not in its cell",
+          "moves the far point out of its cell"),
+    Wrong((_BESIDE, _with_point(_CELLS + .5, 4, 2, [2., .5])), "the nearest is that of cell (0, 0)",
+          "all others in the middle"),
     Wrong((torch.tensor([1.4, .5]), _with_point(_AWAY, 4, 2, [2., .5])), "pixel", "a pixel in another cell"),
     Wrong((_BESIDE, _AWAY), "the nearest is that of cell", "all as far as they can be"),
     Wrong((_BESIDE, _with_point(_AWAY, 4, 2, [2., .5])[1:4, 1:4]), "(5, 5, 2)", "nine points"),
 )
 
-
-@exercise("4a.2", "Nine cells are too few", "proving", "04a_patterns", "a pixel and 25 points", _NINE, _NINE_WRONG,
-          also=(([.5, .01], _with_point(torch.where(_CELLS + .5 > torch.tensor([.5, .01]), _CELLS + .99, _CELLS + .01), 2, 0, [.5, -1.])),))
+# %% ../../nbs/exercises/01a_foreground.ipynb #7a5d6b06
+@exercise("4a.2", "Nine cells are too few", "proving", "04a_patterns", "a pixel and 25 points", _NINE,
+          _NINE_WRONG,
+          also=(([.5, .01], _with_point(torch.where(_CELLS + .5 > torch.tensor([.5, .01]), _CELLS + .99,
+                                                    _CELLS + .01), 2, 0, [.5, -1.])),))
 def check_nine(answer):
     "Each in its cell, and the nearest not among the nine"
     expect(isinstance(answer, (tuple, list)) and len(answer) == 2, "a pair is asked for: (pixel, points)")
@@ -281,5 +315,7 @@ def _judge_nine(distance):
     i, j = divmod(int(distance.argmin()), 5)
     rim = torch.ones(5, 5, dtype=torch.bool)
     rim[1:4, 1:4] = False
-    expect(distance[rim].min() < distance[1:4, 1:4].min(), f"the nearest is that of cell ({i - 2}, {j - 2}), one of the nine, at {distance.min():.3f}; "
-           f"two cells away the nearest is at {distance[rim].min():.3f}. Put the nine as far away as their cells allow, one other as near as its cell does")
+    expect(distance[rim].min() < distance[1:4, 1:4].min(),
+           f"the nearest is that of cell ({i - 2}, {j - 2}), one of the nine, at {distance.min():.3f}; "
+           f"two cells away the nearest is at {distance[rim].min():.3f}. Put the nine as far away as their "
+           "cells allow, one other as near as its cell does")

@@ -24,12 +24,16 @@ from ..course import Wrong, close, exercise, expect, expect_number, expect_tenso
 def check_pixel(answer):
     "0.05199, and what other numbers come from"
     value, right = expect_number(answer), 1.2 * .5**4 * math.log(2)
-    expect(not close(value, -right, 1e-5), "a loss is positive: log p is negative, and there is a minus in front")
+    expect(not close(value, -right, 1e-5),
+           "a loss is positive: log p is negative, and there is a minus in front")
     expect(not close(value, right / 1.2, 1e-5), "alpha, 1.2, is missing")
-    expect(not close(value, 1.2 * math.log(2), 1e-5), "that's the cross entropy; the factor (1 - p)^gamma is missing")
-    expect(all(not close(value, right / math.log(base), 1e-5) for base in (2, 10)), "the logarithm is the natural one")
+    expect(not close(value, 1.2 * math.log(2), 1e-5),
+           "that's the cross entropy; the factor (1 - p)^gamma is missing")
+    expect(all(not close(value, right / math.log(base), 1e-5) for base in (2, 10)),
+           "the logarithm is the natural one")
     expect(not close(value, 1.2 * 2 * math.log(2), 1e-5), "gamma is a power of (1 - p), not a factor")
-    expect(close(value, right, 1e-5), "put the numbers in: 1.2, then 0.5 to the power of 4, then minus log 0.5")
+    expect(close(value, right, 1e-5),
+           "put the numbers in: 1.2, then 0.5 to the power of 4, then minus log 0.5")
 
 # %% ../../nbs/exercises/04_losses.ipynb #2f362051
 @exercise("12.2", "The lazy network", "reading", "12_losses", "a number", "answer = 0.02", (
@@ -74,17 +78,29 @@ def focal_loss(logits, masks, gamma, alpha_normal, alpha_anomalous):
 
 # %% ../../nbs/exercises/04_losses.ipynb #36a3d9b7
 _focal_wrong = (
-    Wrong(lambda x, m, g, a, b: _focal(x, m, g, a, b, log=torch.log), "log_softmax", "the logarithm of a softmax"),
+    Wrong(lambda x, m, g, a, b: _focal(x, m, g, a, b, log=torch.log), "log_softmax",
+          "the logarithm of a softmax"),
     Wrong(lambda x, m, g, a, b: _focal(x, m, g, b, a), "alpha", "the two alphas swapped"),
     Wrong(lambda x, m, g, a, b: _focal(x, m, g, a, b, power=False), "(1 - p", "p instead of 1 - p"),
-    Wrong(lambda x, m, g, a, b: _focal(x, m, g, a, b, swap=True), "true class", "the wrong class's probability"),
+    Wrong(lambda x, m, g, a, b: _focal(x, m, g, a, b, swap=True), "true class",
+          "the wrong class's probability"),
     Wrong(lambda x, m, g, a, b: _focal(x, m, g, a, b, mean=False), "mean", "the sum"),
     Wrong(_one_side, "normal pixels", "anomalous pixels only"),
     Wrong(lambda x, m, g, a, b: F.cross_entropy(x, m.long()), "cross entropy", "cross entropy"),
 )
 
+# %% ../../nbs/exercises/04_losses.ipynb #caaffb28
+def _judge_extreme(focal_loss, masks, draw):
+    "Value and gradient for logits that leave no doubt"
+    extreme = (400 * (torch.rand(2, 2, 5, 6, generator=draw) > .5) - 200.).requires_grad_()
+    loss = focal_loss(extreme, masks.clone(), 4., 1., 1.2)
+    finite = loss.isfinite() and torch.autograd.grad(loss, extreme)[0].isfinite().all()
+    expect(finite, "right, but not finite for logits of 200 (or its gradient isn't): log(softmax) is log(0) "
+           "there; log_softmax knows better")
+
 # %% ../../nbs/exercises/04_losses.ipynb #dc566c4d
-@exercise("12.3", "The focal loss", "rebuilding", "12_losses", "focal_loss(logits, masks, gamma, alpha_normal, alpha_anomalous)", _focal_solution, _focal_wrong)
+@exercise("12.3", "The focal loss", "rebuilding", "12_losses",
+          "focal_loss(logits, masks, gamma, alpha_normal, alpha_anomalous)", _focal_solution, _focal_wrong)
 def check_focal(focal_loss):
     "Values, then extremes, then the gradient there"
     draw = torch.Generator().manual_seed(0)
@@ -93,18 +109,20 @@ def check_focal(focal_loss):
     def given(x, *settings): return expect_number(focal_loss(x.clone(), masks.clone(), *settings), "the loss")
     settings, right = (2., .7, 1.6), _focal(logits, masks, 2., .7, 1.6).item()
     value = given(logits, *settings)
-    expect(not close(value, F.cross_entropy(logits, masks.long()).item()), "that's the cross entropy: gamma and alpha play no part")
+    expect(not close(value, F.cross_entropy(logits, masks.long()).item()),
+           "that's the cross entropy: gamma and alpha play no part")
     expect(not close(value, right * masks.numel()), "the sum over all pixels; the mean is asked for")
     expect(not close(value, _focal(logits, masks, 2., 1.6, .7).item()), "the two alphas are swapped")
-    expect(not close(value, _focal(logits, masks, *settings, power=False).item()), "the factor is (1 - p_t)^gamma: pixels that are right already count less")
-    expect(not close(value, _focal(logits, masks, *settings, swap=True).item()), "p_t is the probability of the true class: of anomalous where the mask is True")
-    expect(not close(value, _one_side(logits, masks, *settings).item()), "normal pixels count too: their p_t is the probability of normal")
+    expect(not close(value, _focal(logits, masks, *settings, power=False).item()),
+           "the factor is (1 - p_t)^gamma: pixels that are right already count less")
+    expect(not close(value, _focal(logits, masks, *settings, swap=True).item()),
+           "p_t is the probability of the true class: of anomalous where the mask is True")
+    expect(not close(value, _one_side(logits, masks, *settings).item()),
+           "normal pixels count too: their p_t is the probability of normal")
     expect(close(value, right), f"for random logits the loss should be {right:.4f}, yours is {value:.4f}")
-    expect(close(given(logits, 0., 1., 1.), F.cross_entropy(logits, masks.long()).item()), "with gamma 0 and alpha 1 it must be the cross entropy")
-    extreme = (400 * (torch.rand(2, 2, 5, 6, generator=draw) > .5) - 200.).requires_grad_()
-    loss = focal_loss(extreme, masks.clone(), 4., 1., 1.2)
-    finite = loss.isfinite() and torch.autograd.grad(loss, extreme)[0].isfinite().all()
-    expect(finite, "right, but not finite for logits of 200 (or its gradient isn't): log(softmax) is log(0) there; log_softmax knows better")
+    expect(close(given(logits, 0., 1., 1.), F.cross_entropy(logits, masks.long()).item()),
+           "with gamma 0 and alpha 1 it must be the cross entropy")
+    _judge_extreme(focal_loss, masks, draw)
 
 # %% ../../nbs/exercises/04_losses.ipynb #1958ec56
 def _slope(p, g):
@@ -119,18 +137,22 @@ def _automatic(p, gamma):
 _slope_wrong = (
     Wrong(lambda p, g: -(1 - p)**g / p, "product rule", "derives the logarithm only"),
     Wrong(lambda p, g: -_slope(p, g), "sign", "the sign"),
-    Wrong(lambda p, g: -g * (1 - p)**(g - 1) * p.log() - (1 - p)**g / p, "chain rule", "forgets the inner derivative, -1"),
+    Wrong(lambda p, g: -g * (1 - p)**(g - 1) * p.log() - (1 - p)**g / p, "chain rule",
+          "forgets the inner derivative, -1"),
     Wrong(lambda p, g: g * (1 - p)**g * p.log() - (1 - p)**g / p, "gamma - 1", "keeps the power"),
     Wrong(_automatic, "autograd", "lets autograd do it"),
     Wrong(lambda p, g: g * (1 - p)**(g - 1) / p, "product", "the product of the derivatives"),
 )
 
-# %% ../../nbs/exercises/04_losses.ipynb #12a8cbd8
-@exercise("12.4", "Its derivative", "proving", "12_losses", "slope(p, gamma)", """
+# %% ../../nbs/exercises/04_losses.ipynb #3639a2e4
+_SLOPE = """
 def slope(p, gamma):
     # product rule: the derivative of -(1 - p)^gamma is gamma (1 - p)^(gamma - 1), that of log p is 1 / p
     return gamma * (1 - p)**(gamma - 1) * p.log() - (1 - p)**gamma / p
-""", _slope_wrong)
+"""
+
+# %% ../../nbs/exercises/04_losses.ipynb #12a8cbd8
+@exercise("12.4", "Its derivative", "proving", "12_losses", "slope(p, gamma)", _SLOPE, _slope_wrong)
 def check_slope(slope):
     "Against the derivative, for several gammas"
     p = torch.linspace(.05, .95, 19, dtype=torch.float64)
@@ -142,12 +164,16 @@ def check_slope(slope):
                 raise
             given, right = expect_tensor(value, (19,)), _slope(p, gamma)
             expect(not close(given, -right), "the sign: the loss falls when p rises, so its slope is below 0")
-            expect(not close(given, -(1 - p)**gamma / p), "the first factor depends on p as well: product rule")
+            expect(not close(given, -(1 - p)**gamma / p),
+                   "the first factor depends on p as well: product rule")
             expect(not close(given, -gamma * (1 - p)**(gamma - 1) * p.log() - (1 - p)**gamma / p),
                    "the chain rule: the derivative of (1 - p)^gamma has a factor -1 from inside")
-            expect(not close(given, gamma * (1 - p)**gamma * p.log() - (1 - p)**gamma / p), "the power falls to gamma - 1 when derived")
-            expect(not close(given, gamma * (1 - p)**(gamma - 1) / p), "the derivative of a product isn't the product of the derivatives")
-            expect(close(given, right), f"not the derivative for gamma = {gamma:g}; compare with (L(p + h) - L(p)) / h for a small h")
+            expect(not close(given, gamma * (1 - p)**gamma * p.log() - (1 - p)**gamma / p),
+                   "the power falls to gamma - 1 when derived")
+            expect(not close(given, gamma * (1 - p)**(gamma - 1) / p),
+                   "the derivative of a product isn't the product of the derivatives")
+            expect(close(given, right), f"not the derivative for gamma = {gamma:g}; compare with (L(p + h) - "
+                   "L(p)) / h for a small h")
 
 # %% ../../nbs/exercises/04_losses.ipynb #174c8519
 def _by_area(masks, over):
@@ -156,35 +182,46 @@ def _by_area(masks, over):
 
 
 _weights_wrong = (
-    Wrong(lambda m: m.float() / m.float().sum((1, 2), keepdim=True) + (~m).float() / (~m).float().sum((1, 2), keepdim=True),
+    Wrong(lambda m: m.float() / m.float().sum((1, 2), keepdim=True)
+          + (~m).float() / (~m).float().sum((1, 2), keepdim=True),
           "no defect", "divides by 0 where there is no defect"),
     Wrong(lambda m: _by_area(m, (0, 1, 2)), "each image", "over the whole batch"),
-    Wrong(lambda m: m / m.sum((1, 2), keepdim=True).clamp_min(1), "normal pixels", "forgets the normal pixels"),
-    Wrong(lambda m: m.float() * m[0].numel() / m.sum((1, 2), keepdim=True).clamp_min(1) + (~m).float() / (~m).sum((1, 2), keepdim=True).clamp_min(1),
-          "sum up to 1", "another scale"),
+    Wrong(lambda m: m / m.sum((1, 2), keepdim=True).clamp_min(1), "normal pixels",
+          "forgets the normal pixels"),
+    Wrong(lambda m: m.float() * m[0].numel() / m.sum((1, 2), keepdim=True).clamp_min(1)
+          + (~m).float() / (~m).sum((1, 2), keepdim=True).clamp_min(1), "sum up to 1", "another scale"),
     Wrong(lambda m: torch.ones(m.shape) / m[0].numel(), "sum up to 1", "all the same"),
 )
 
-# %% ../../nbs/exercises/04_losses.ipynb #1893c2aa
-@exercise("12.5", "Each defect counts the same", "changing", "12_losses", "weights(masks)", """
+# %% ../../nbs/exercises/04_losses.ipynb #bf2bc902
+_WEIGHTS = """
 def weights(masks):
     anomalous = masks.float()
     normal = 1 - anomalous
     area, rest = (part.sum((1, 2), keepdim=True).clamp_min(1) for part in (anomalous, normal))  # never 0
     return anomalous / area + normal / rest
-""", _weights_wrong)
+"""
+
+# %% ../../nbs/exercises/04_losses.ipynb #1893c2aa
+@exercise("12.5", "Each defect counts the same", "changing", "12_losses", "weights(masks)", _WEIGHTS,
+          _weights_wrong)
 def check_weights(weights):
     "Sums an image and class; an image without a defect, one that is nothing else"
     masks = torch.zeros(4, 6, 8, dtype=torch.bool)
     masks[0, 1, 2], masks[1, 2:5, 1:7], masks[3] = True, True, True
     value = weights(masks.clone())
-    expect(not (isinstance(value, torch.Tensor) and not value.isfinite().all()), "not finite for an image with no defect (or nothing else): there the sum is 0, don't divide by it")
+    expect(not (isinstance(value, torch.Tensor) and not value.isfinite().all()),
+           "not finite for an image with no defect (or nothing else): there the sum is 0, don't divide by it")
     given = expect_tensor(value, (4, 6, 8), "the weights").double()
-    expect(not close(given, _by_area(masks, (0, 1, 2))), "the sums are 1 over the whole batch; they should be for each image")
+    expect(not close(given, _by_area(masks, (0, 1, 2))),
+           "the sums are 1 over the whole batch; they should be for each image")
     expect((given >= 0).all(), "a weight below 0 makes the loss better by being wrong")
     normal = [(given[k] * ~masks[k]).sum().item() for k in (0, 1, 2)]
     expect(min(normal) > 0, "the normal pixels have no weight: nothing would punish false alarms")
     anomalous = [(given[k] * masks[k]).sum().item() for k in (0, 1, 3)]
-    expect(close(torch.tensor(anomalous), torch.ones(3)), f"the anomalous pixels of an image should sum up to 1, in yours to {anomalous[0]:.3g} and {anomalous[1]:.3g}")
-    expect(close(torch.tensor(normal), torch.ones(3)), f"the normal pixels of an image should sum up to 1, in yours to {normal[0]:.3g} and {normal[2]:.3g}")
-    expect(close(given, _by_area(masks, (1, 2))), "the sums are right, but pixels of one class in one image should weigh the same")
+    expect(close(torch.tensor(anomalous), torch.ones(3)), "the anomalous pixels of an image should sum up "
+           f"to 1, in yours to {anomalous[0]:.3g} and {anomalous[1]:.3g}")
+    expect(close(torch.tensor(normal), torch.ones(3)), "the normal pixels of an image should sum up to 1, "
+           f"in yours to {normal[0]:.3g} and {normal[2]:.3g}")
+    expect(close(given, _by_area(masks, (1, 2))),
+           "the sums are right, but pixels of one class in one image should weigh the same")

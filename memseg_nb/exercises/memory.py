@@ -11,7 +11,8 @@ from torch import nn
 from ..course import Wrong, close, exercise, expect, expect_number, expect_tensor, has_loop
 
 # %% ../../nbs/exercises/02_memory.ipynb #537a8431
-@exercise("7.1", "The shape of a layer", "reading", "07_encoder", "a tuple of three numbers", "answer = (128, 256 // 8, 192 // 8)", (
+@exercise("7.1", "The shape of a layer", "reading", "07_encoder", "a tuple of three numbers",
+          "answer = (128, 256 // 8, 192 // 8)", (
     Wrong((128, 32, 32), "192", "as for a square image"),
     Wrong((64, 64, 48), "layer 1", "counts from 0"),
     Wrong((256, 16, 12), "layer 3", "counts the stem as layer 1"),
@@ -20,12 +21,15 @@ from ..course import Wrong, close, exercise, expect, expect_number, expect_tenso
 ))
 def check_shape(answer):
     "128 channels at an eighth of the size"
-    expect(isinstance(answer, (tuple, list, torch.Size)) and len(answer) == 3, "three numbers are asked for: (channels, height, width)")
+    expect(isinstance(answer, (tuple, list, torch.Size)) and len(answer) == 3,
+           "three numbers are asked for: (channels, height, width)")
     shape = tuple(expect_number(part, "each of the three") for part in answer)
-    hints = {(128, 32, 32): "the image is 192 wide, not 256", (64, 64, 48): "that's layer 1", (256, 16, 12): "that's layer 3",
-             (128, 24, 32): "height first, then width", (128, 64, 48): "layer 2 halves the size of layer 1, which is a quarter of the image"}
+    hints = {(128, 32, 32): "the image is 192 wide, not 256", (64, 64, 48): "that's layer 1",
+             (256, 16, 12): "that's layer 3", (128, 24, 32): "height first, then width",
+             (128, 64, 48): "layer 2 halves the size of layer 1, which is a quarter of the image"}
     expect(shape not in hints, hints.get(shape, ""))
-    expect(shape == (128, 32, 24), "layer 1 has 64 channels at a quarter of the size; each further layer doubles the channels and halves the size")
+    expect(shape == (128, 32, 24), "layer 1 has 64 channels at a quarter of the size; each further layer "
+           "doubles the channels and halves the size")
 
 # %% ../../nbs/exercises/02_memory.ipynb #9e578de2
 class _NoGradient(nn.Module):
@@ -41,7 +45,7 @@ class _EvalOnce(_NoGradient):
         super().__init__(inner)
         self.eval()
 
-
+# %% ../../nbs/exercises/02_memory.ipynb #188ba1d6
 class _EvalOnly(nn.Module):
     def __init__(self, inner):
         super().__init__()
@@ -87,16 +91,19 @@ def check_frozen(Frozen):
     before = {name: value.clone() for name, value in network.state_dict().items()}
     frozen = Frozen(network)
     expect(isinstance(frozen, nn.Module), "Frozen(network) should be an nn.Module")
-    expect(len(list(frozen.parameters())) == 4, "the network isn't a part of it: keep it as an attribute, after super().__init__()")
+    expect(len(list(frozen.parameters())) == 4,
+           "the network isn't a part of it: keep it as an attribute, after super().__init__()")
     expect(not any(p.requires_grad for p in frozen.parameters()), "its parameters require gradients still")
     for call in (lambda: frozen, lambda: frozen.train(), lambda: nn.Sequential(frozen).train()):
         call()
         given = expect_tensor(frozen(x), wanted.shape, "what forward gives")
-        expect(close(given, wanted), "after .train() the batch norm takes the statistics of the batch: override train()")
+        expect(close(given, wanted),
+               "after .train() the batch norm takes the statistics of the batch: override train()")
     expect(all(torch.equal(value, before[name]) for name, value in network.state_dict().items()),
            "the running statistics of the batch norm have changed after .train(): override train()")
     probe = x.clone().requires_grad_()
-    expect(frozen(probe).requires_grad, "gradients must still pass through it to the input; only its own weights get none")
+    expect(frozen(probe).requires_grad,
+           "gradients must still pass through it to the input; only its own weights get none")
 
 # %% ../../nbs/exercises/02_memory.ipynb #b5b7dcfc
 MEAN, STD = torch.tensor([.485, .456, .406]).view(3, 1, 1), torch.tensor([.229, .224, .225]).view(3, 1, 1)
@@ -128,7 +135,8 @@ def check_normalise(normalise):
     expect(not close(given, (255 * images - MEAN) / STD), "the values are 0..1 already, not 0..255")
     expect(not close(given, (images - MEAN) / STD**2), "divide by the standard deviation, not by its square")
     expect(close(given, wanted), "each channel has its own mean and deviation: view them as (3, 1, 1)")
-    expect(torch.equal(handed, images), "right, but the images that were given have changed too: don't work in place")
+    expect(torch.equal(handed, images),
+           "right, but the images that were given have changed too: don't work in place")
 
 # %% ../../nbs/exercises/02_memory.ipynb #ce0ac6de
 @exercise("8.1", "How much does it remember?", "reading", "08_memory", "a number",
@@ -144,14 +152,16 @@ def check_memory_size(answer):
     number, one = expect_number(answer), 64**3 + 128 * 32**2 + 256 * 16**2
     expect(number != one, "that's one sample; there are 30")
     expect(number != 30 * 3 * 256**2, "those are the pixels of the images; what is stored is features")
-    expect(number != 30 * (one + 512 * 64), "without layer 4: it's trained, so what it gives today isn't what it gives tomorrow")
+    expect(number != 30 * (one + 512 * 64),
+           "without layer 4: it's trained, so what it gives today isn't what it gives tomorrow")
     expect(number != 30 * 448, "those are the channels; each is a map of height x width")
     expect(number != 120 * one, "those are bytes (4 for each number); the question is about numbers")
     expect(number == 30 * one, "30 x (64 channels of 64 x 64 + 128 of 32 x 32 + 256 of 16 x 16)")
 
 # %% ../../nbs/exercises/02_memory.ipynb #0a2ec729
 @exercise("8.2", "The best match by hand", "using", "08_memory", "a number",
-    "differences = [1 + 1 + 1 + 1.5, 0 + 0 + 0 + 3.5, 2 + 2 + 2 + 1.5]  # 4.5, 3.5, 7.5\nanswer = differences.index(min(differences))", (
+    "differences = [1 + 1 + 1 + 1.5, 0 + 0 + 0 + 3.5, 2 + 2 + 2 + 1.5]  # 4.5, 3.5, 7.5\n"
+    "answer = differences.index(min(differences))", (
     Wrong(0, "square", "squares the differences: 5.25, 12.25, 14.25"),
     Wrong(2, "largest", "the largest difference, or counted from 1"),
     Wrong(3.5, "which sample", "the distance instead of the index"),
@@ -159,14 +169,17 @@ def check_memory_size(answer):
 def check_best(answer):
     "Sample 1, at 3.5"
     number = expect_number(answer)
-    expect(number != 0, "sample 0 is nearest if you square the differences (5.25); the paper takes them absolute: 4.5 against ...")
+    expect(number != 0, "sample 0 is nearest if you square the differences (5.25); the paper takes them "
+           "absolute: 4.5 against ...")
     expect(number != 2, "that has the largest difference, 7.5; or did you count from 1? Here it's from 0")
     expect(number != 3.5, "3.5 is the smallest sum of differences; the question is which sample has it")
-    expect(number == 1, "for each sample add up |MI - II| over the four numbers; i* is the one with the smallest sum")
+    expect(number == 1,
+           "for each sample add up |MI - II| over the four numbers; i* is the one with the smallest sum")
 
 # %% ../../nbs/exercises/02_memory.ipynb #f0bf4314
 def _looped(memory, features):
-    return torch.tensor([min(range(len(memory)), key=lambda n: (memory[n] - f).abs().sum().item()) for f in features])
+    return torch.tensor([min(range(len(memory)), key=lambda n: (memory[n] - f).abs().sum().item())
+                         for f in features])
 
 
 def _all(memory, features):
@@ -181,9 +194,11 @@ _MATCH_WRONG = (
     Wrong(_looped, "loop", "the naive version"),
     Wrong(lambda m, f: torch.cdist(f.flatten(1), m.flatten(1)).argmin(1), "square", "Euclidean distance"),
     Wrong(lambda m, f: torch.cdist(f.flatten(1), m.flatten(1), p=1).argmax(1), "farthest", "argmax"),
-    Wrong(lambda m, f: torch.cdist(f.flatten(1), m.flatten(1), p=1).argmin(0), "shape", "the minimum over the images"),
+    Wrong(lambda m, f: torch.cdist(f.flatten(1), m.flatten(1), p=1).argmin(0), "shape",
+          "the minimum over the images"),
     Wrong(lambda m, f: _all(m, f).amax((2, 3, 4)).argmin(1), "sum", "the largest single difference"),
-    Wrong(lambda m, f: (m.mean((1, 2, 3))[None] - f.mean((1, 2, 3))[:, None]).abs().argmin(1), "before", "compares means"),
+    Wrong(lambda m, f: (m.mean((1, 2, 3))[None] - f.mean((1, 2, 3))[:, None]).abs().argmin(1), "before",
+          "compares means"),
 )
 
 # %% ../../nbs/exercises/02_memory.ipynb #aecbdda1
@@ -191,17 +206,21 @@ _MATCH_WRONG = (
           _MATCH, _MATCH_WRONG)
 def check_match(match):
     "No loop; against all differences, where the usual mistakes differ"
-    expect(not has_loop(match), "there is a loop in it: flatten both and let torch.cdist compare all with all")
+    expect(not has_loop(match),
+           "there is a loop in it: flatten both and let torch.cdist compare all with all")
     draw = torch.Generator().manual_seed(5)
     memory, features = torch.randn(7, 3, 4, 5, generator=draw)**3, torch.randn(40, 3, 4, 5, generator=draw)**3
     difference = _all(memory, features)
     given = expect_tensor(match(memory.clone(), features.clone()), (40,), "the index").long()
     sums = difference.sum((2, 3, 4))
     expect(not torch.equal(given, sums.argmax(1)), "that's the farthest sample, not the nearest")
-    expect(not torch.equal(given, difference.square().sum((2, 3, 4)).argmin(1)), "nearest in squared difference; the paper takes it absolute: p=1")
-    expect(not torch.equal(given, difference.amax((2, 3, 4)).argmin(1)), "that looks at the largest single difference; the paper takes their sum")
+    expect(not torch.equal(given, difference.square().sum((2, 3, 4)).argmin(1)),
+           "nearest in squared difference; the paper takes it absolute: p=1")
+    expect(not torch.equal(given, difference.amax((2, 3, 4)).argmin(1)),
+           "that looks at the largest single difference; the paper takes their sum")
     means = (memory.mean((1, 2, 3))[None] - features.mean((1, 2, 3))[:, None]).abs().argmin(1)
-    expect(not torch.equal(given, means), "you average before you compare: then left and right may be swapped, and nobody notices")
+    expect(not torch.equal(given, means),
+           "you average before you compare: then left and right may be swapped, and nobody notices")
     expect(torch.equal(given, sums.argmin(1)), "not the sample with the smallest sum of |MI - II|")
 
 # %% ../../nbs/exercises/02_memory.ipynb #ad8bfbe6
@@ -219,12 +238,16 @@ def check_joint(joint):
     "Sum over the levels, then the smallest"
     d = 10 * torch.rand(3, 30, 6, generator=torch.Generator().manual_seed(1))
     value = joint(d.clone())
-    expect(not (isinstance(value, torch.Tensor) and value.shape == (3, 30)), "that's one sample for each level; one for all of them is asked for")
+    expect(not (isinstance(value, torch.Tensor) and value.shape == (3, 30)),
+           "that's one sample for each level; one for all of them is asked for")
     given = expect_tensor(value, (30,), "the index").long()
-    expect(not torch.equal(given, d.argmin(2).mode(0).values), "the levels vote; but a level that hardly cares has the same vote as one that cares a lot. Add the distances first")
+    expect(not torch.equal(given, d.argmin(2).mode(0).values), "the levels vote; but a level that hardly "
+           "cares has the same vote as one that cares a lot. Add the distances first")
     expect(not torch.equal(given, d[2].argmin(1)), "the coarsest level alone decides; all three count")
-    expect(not torch.equal(given, d.amin(0).argmin(1)), "you take the smallest of the three distances; their sum counts")
-    expect(torch.equal(given, d.sum(0).argmin(1)), "add the distances of the levels, then take the sample with the smallest sum")
+    expect(not torch.equal(given, d.amin(0).argmin(1)),
+           "you take the smallest of the three distances; their sum counts")
+    expect(torch.equal(given, d.sum(0).argmin(1)),
+           "add the distances of the levels, then take the sample with the smallest sum")
 
 # %% ../../nbs/exercises/02_memory.ipynb #6e348019
 def _replaced(memory, sample):
@@ -254,4 +277,5 @@ def check_poison(poison):
     expect(changed <= 1, f"{changed} samples have changed; one sample only may be replaced")
     best = (given - defective).abs().flatten(1).sum(1).argmin()
     left = (given[best] - defective).abs().max().item()
-    expect(left < 1e-6, f"DI* isn't 0 everywhere: the largest difference to the best match is {left:.2f}. Which sample has none at all?")
+    expect(left < 1e-6, f"DI* isn't 0 everywhere: the largest difference to the best match is {left:.2f}. "
+           "Which sample has none at all?")

@@ -14,7 +14,8 @@ from torch import nn
 from ..course import Wrong, close, exercise, expect, expect_number, expect_tensor
 
 # %% ../../nbs/exercises/03_network.ipynb #c025f637
-@exercise("9.1", "One pixel of an attention map", "using", "09_attention", "a number", "answer = (1 + 3) / 2 * 0.5", (
+@exercise("9.1", "One pixel of an attention map", "using", "09_attention", "a number",
+          "answer = (1 + 3) / 2 * 0.5", (
     Wrong(2., "M_3", "forgets the coarser map"),
     Wrong(2.5, "times", "adds the coarser map"),
     Wrong(2 * 1., "M_3", "the mean alone"),
@@ -24,7 +25,8 @@ from ..course import Wrong, close, exercise, expect, expect_number, expect_tenso
 def check_m2(answer):
     "One"
     value = expect_number(answer)
-    expect(not close(value, 2.), "that's the mean over the channels, or their sum times M_3: the mean, times M_3")
+    expect(not close(value, 2.),
+           "that's the mean over the channels, or their sum times M_3: the mean, times M_3")
     expect(not close(value, 2.5), "the mean times the enlarged M_3, not plus it")
     expect(not close(value, 1.5), "the mean over the channels, not the largest")
     expect(not close(value, 4.), "the mean over the channels, not their sum, and then M_3")
@@ -53,28 +55,35 @@ _maps_wrong = (
     Wrong(lambda *d: tuple(m[:, 0] for m in _maps(*d)), "shape", "no channel axis"),
 )
 
-# %% ../../nbs/exercises/03_network.ipynb #64d31ae5
-@exercise("9.2", "The attention maps", "rebuilding", "09_attention", "attention_maps(d1, d2, d3)", """
+# %% ../../nbs/exercises/03_network.ipynb #60179770
+_MAPS = """
 def attention_maps(d1, d2, d3):
     def up(m): return F.interpolate(m, scale_factor=2, mode="bilinear", align_corners=False)
     m3 = d3.mean(1, keepdim=True)
     m2 = d2.mean(1, keepdim=True) * up(m3)
     m1 = d1.mean(1, keepdim=True) * up(m2)
     return m1, m2, m3
-""", _maps_wrong)
+"""
+
+# %% ../../nbs/exercises/03_network.ipynb #64d31ae5
+@exercise("9.2", "The attention maps", "rebuilding", "09_attention", "attention_maps(d1, d2, d3)", _MAPS,
+          _maps_wrong)
 def check_maps(attention_maps):
     "From coarse to fine, each map with its usual mistakes"
     draw = torch.Generator().manual_seed(0)
     d = [torch.rand(2, c, size, size + 2 * size, generator=draw) for c, size in ((3, 8), (4, 4), (5, 2))]
     given = attention_maps(*[x.clone() for x in d])
     expect(isinstance(given, (tuple, list)) and len(given) == 3, "three maps are asked for: M_1, M_2, M_3")
-    expect(not (isinstance(given[0], torch.Tensor) and given[0].shape[-1] == 6), "the order is M_1, M_2, M_3, the finest first")
-    m1, m2, m3 = [expect_tensor(m, (2, 1, *x.shape[2:]), f"M_{k}") for k, (m, x) in enumerate(zip(given, d), 1)]
+    expect(not (isinstance(given[0], torch.Tensor) and given[0].shape[-1] == 6),
+           "the order is M_1, M_2, M_3, the finest first")
+    m1, m2, m3 = [expect_tensor(m, (2, 1, *x.shape[2:]), f"M_{k}")
+                  for k, (m, x) in enumerate(zip(given, d), 1)]
     w1, w2, w3 = _maps(*d)
     expect(close(m3, w3), "M_3 is the mean over the channels of the coarsest difference")
     expect(not close(m2, d[1].mean(1, keepdim=True)), "M_2 must be multiplied by the coarser map, enlarged")
     expect(not close(m2, _maps(*d, mode="nearest")[1]), "enlarge bilinearly, not by copying pixels")
-    expect(not close(m2, _maps(*d, corners=True)[1]), "with align_corners=False, which keeps the pixels' centres in place")
+    expect(not close(m2, _maps(*d, corners=True)[1]),
+           "with align_corners=False, which keeps the pixels' centres in place")
     expect(close(m2, w2), "M_2 is mean(d2) times the enlarged M_3")
     expect(not close(m1, _from_three(*d)[0]), "M_1 uses M_2, which holds M_3 already, not M_3 itself")
     expect(close(m1, w1), "M_1 is mean(d1) times the enlarged M_2")
@@ -82,8 +91,18 @@ def check_maps(attention_maps):
 # %% ../../nbs/exercises/03_network.ipynb #d70b32d5
 def _spot(d1=1., d2=1., d3=1., hole=(1, 1), side=3):
     a, b, c = torch.full((1, 2, 16, 16), d1), torch.full((1, 2, 8, 8), d2), torch.full((1, 2, 4, 4), d3)
-    c[..., max(0, hole[0] - side // 2):hole[0] + side // 2 + 1, max(0, hole[1] - side // 2):hole[1] + side // 2 + 1] = 0
+    c[..., max(0, hole[0] - side // 2):hole[0] + side // 2 + 1, max(0, hole[1] - side // 2):hole[1]
+      + side // 2 + 1] = 0
     return a, b, c
+
+# %% ../../nbs/exercises/03_network.ipynb #9290c620
+_BLIND_WRONG = (
+    Wrong(lambda: _spot(d3=0.), "elsewhere", "no attention at all"),
+    Wrong(lambda: _spot(side=0, hole=(-9, -9)), "is", "nothing changed"),
+    Wrong(lambda: _spot(d1=0.), "level 1", "no difference at all"),
+    Wrong(lambda: tuple(-d for d in _spot()), "below 0", "differences below 0"),
+    Wrong(lambda: _spot(side=1), "neighbours", "one coarse pixel: the neighbours shine in"),
+)
 
 # %% ../../nbs/exercises/03_network.ipynb #f108f975
 @exercise("9.3", "Make the attention fail", "proving", "09_attention", "blind_spot()", """
@@ -91,28 +110,27 @@ def blind_spot():
     d1, d2, d3 = torch.ones(1, 2, 16, 16), torch.ones(1, 2, 8, 8), torch.ones(1, 2, 4, 4)
     d3[..., :3, :3] = 0  # nothing there in the coarsest level: whatever the fine ones see is multiplied by 0
     return d1, d2, d3
-""", (
-    Wrong(lambda: _spot(d3=0.), "elsewhere", "no attention at all"),
-    Wrong(lambda: _spot(side=0, hole=(-9, -9)), "is", "nothing changed"),
-    Wrong(lambda: _spot(d1=0.), "level 1", "no difference at all"),
-    Wrong(lambda: tuple(-d for d in _spot()), "below 0", "differences below 0"),
-    Wrong(lambda: _spot(side=1), "neighbours", "one coarse pixel: the neighbours shine in"),
-))
+""", _BLIND_WRONG)
 def check_blind(blind_spot):
     "A difference that is there, attention that isn't"
     given = blind_spot()
-    expect(isinstance(given, (tuple, list)) and len(given) == 3, "three differences are asked for, the finest first")
-    d = [expect_tensor(x, (1, 2, side, side), f"the difference of level {k}").float() for k, (x, side) in enumerate(zip(given, (16, 8, 4)), 1)]
+    expect(isinstance(given, (tuple, list)) and len(given) == 3,
+           "three differences are asked for, the finest first")
+    d = [expect_tensor(x, (1, 2, side, side), f"the difference of level {k}").float()
+         for k, (x, side) in enumerate(zip(given, (16, 8, 4)), 1)]
     expect(min(x.min().item() for x in d) >= 0, "a difference is an absolute value: it can't be below 0")
-    expect(d[0][0, :, 4, 4].min() >= 1, "there should be a difference of at least 1 in level 1 at (4, 4), in both channels")
+    expect(d[0][0, :, 4, 4].min() >= 1,
+           "there should be a difference of at least 1 in level 1 at (4, 4), in both channels")
     m1 = _maps(*d)[0][0, 0]
     expect(m1.max() > 0, "M_1 is 0 everywhere; there should be attention elsewhere, or nobody is fooled")
     coarse = min(d[2][0, :, 1, 1].max(), d[1][0, :, 2, 2].max()) == 0
-    hint = "; bilinear enlarging lets the neighbours of a coarse pixel shine in: they have to be 0 too" if coarse else ""
+    hint = ("; bilinear enlarging lets the neighbours of a coarse pixel shine in: they have to be 0 too"
+            if coarse else "")
     expect(m1[4, 4] == 0, f"M_1 at (4, 4) is {m1[4, 4]:.3f}; what in a coarser level makes it 0?{hint}")
 
 # %% ../../nbs/exercises/03_network.ipynb #61fa8b5a
-@exercise("9.4", "Two bright corners", "reading", "09_attention", "a number", "answer = 1  # a column of a_h times a row of a_w", (
+@exercise("9.4", "Two bright corners", "reading", "09_attention", "a number",
+          "answer = 1  # a column of a_h times a row of a_w", (
     Wrong(2, "product", "one for rows, one for columns"),
     Wrong(0, "0", "the zero matrix"),
     Wrong(256, "full", "any matrix"),
@@ -122,7 +140,8 @@ def check_rank(answer):
     number = expect_number(answer)
     expect(number != 2, "a_h and a_w aren't added: it's a product of a column and a row")
     expect(number != 0, "rank 0 has the matrix of zeros only")
-    expect(number == 1, "a full rank would allow any pattern. How many rows of a_h[y] * a_w[x] are no multiples of each other?")
+    expect(number == 1, "a full rank would allow any pattern. How many rows of a_h[y] * a_w[x] are no "
+           "multiples of each other?")
 
 # %% ../../nbs/exercises/03_network.ipynb #48072b8f
 @exercise("10.1", "Channels", "reading", "10_fusion", "a number", "answer = 128 + 128", (
@@ -136,10 +155,12 @@ def check_channels(answer):
     expect(number != 128, "that's II_2 alone; CI concatenates both, II_2 and DI*_2")
     expect(number != 512, "that's level 3")
     expect(number != 384, "one level at a time: II_2 and DI*_2, 128 channels each")
-    expect(number == 256, "layer 2 has 128 channels; CI_2 is its features and their difference, one after the other")
+    expect(number == 256,
+           "layer 2 has 128 channels; CI_2 is its features and their difference, one after the other")
 
 # %% ../../nbs/exercises/03_network.ipynb #71ddfcdb
-@exercise("10.2", "Weights of a convolution", "using", "10_fusion", "a number", "answer = 3 * 3 * 256 * 128 + 2 * 128", (
+@exercise("10.2", "Weights of a convolution", "using", "10_fusion", "a number",
+          "answer = 3 * 3 * 256 * 128 + 2 * 128", (
     Wrong(3 * 3 * 256 * 128, "batch norm", "forgets the batch norm"),
     Wrong(3 * 3 * 256 * 128 + 3 * 128, "bias", "counts a bias"),
     Wrong(3 * 3 * 256 * 128 + 4 * 128, "statistics", "counts the running statistics"),
@@ -181,9 +202,12 @@ def effect(factor):
 def check_effect(effect):
     "Nothing for large factors, something for one so small that the norm's epsilon counts"
     same, large, tiny = (expect_number(effect(factor), f"effect({factor:g})") for factor in (1., 100., 1e-3))
-    expect(same < 1e-4, f"with a factor of 1 nothing should differ, in yours {same:.2g} does: the same features and the same layers twice")
-    expect(large < .05, f"a factor of 100 changes the result by {large:.2g}: use a batch norm in training mode, which takes the statistics of this batch")
-    expect(tiny > .01, "even a factor of 0.001 has no effect: there epsilon, which the batch norm adds to the variance, should show. Do you compare at all?")
+    expect(same < 1e-4, f"with a factor of 1 nothing should differ, in yours {same:.2g} does: the same "
+           "features and the same layers twice")
+    expect(large < .05, f"a factor of 100 changes the result by {large:.2g}: use a batch norm in training "
+           "mode, which takes the statistics of this batch")
+    expect(tiny > .01, "even a factor of 0.001 has no effect: there epsilon, which the batch norm adds to "
+           "the variance, should show. Do you compare at all?")
 
 # %% ../../nbs/exercises/03_network.ipynb #1ea5e66d
 def _up(x, mode="bilinear"):
@@ -212,7 +236,8 @@ _top_down_wrong = (
 )
 
 # %% ../../nbs/exercises/03_network.ipynb #3dc11109
-@exercise("10.4", "Top down", "rebuilding", "10_fusion", "top_down(f1, f2, f3, conv2, conv1)", _top_down_solution, _top_down_wrong)
+@exercise("10.4", "Top down", "rebuilding", "10_fusion", "top_down(f1, f2, f3, conv2, conv1)",
+          _top_down_solution, _top_down_wrong)
 def check_top_down(top_down):
     "F_3 as it is, F_2, then F_1 from the new F_2"
     draw = torch.Generator().manual_seed(0)
@@ -223,8 +248,10 @@ def check_top_down(top_down):
     def conv1(x): return F.conv2d(x, w1)
     given = top_down(f1.clone(), f2.clone(), f3.clone(), conv2, conv1)
     expect(isinstance(given, (tuple, list)) and len(given) == 3, "three maps are asked for: f1, f2, f3")
-    expect(not (isinstance(given[0], torch.Tensor) and given[0].shape == f3.shape), "the order is f1, f2, f3, the finest first")
-    a, b, c = [expect_tensor(x, like.shape, f"F_{k}") for k, (x, like) in enumerate(zip(given, (f1, f2, f3)), 1)]
+    expect(not (isinstance(given[0], torch.Tensor) and given[0].shape == f3.shape),
+           "the order is f1, f2, f3, the finest first")
+    a, b, c = [expect_tensor(x, like.shape, f"F_{k}")
+               for k, (x, like) in enumerate(zip(given, (f1, f2, f3)), 1)]
     wanted = _down(f1, f2, f3, conv2, conv1)
     expect(close(c, f3), "F_3, the coarsest, stays as it is")
     expect(not close(b, wanted[1] - f2), "F_2 *plus* what comes from F_3, not in its place")
@@ -233,34 +260,41 @@ def check_top_down(top_down):
     expect(not close(a, f1 + conv1(_up(f2))), "F_1 takes the new F_2, which holds something of F_3 already")
     expect(close(a, wanted[0]), "F_1 + conv1(up(new F_2))")
 
-# %% ../../nbs/exercises/03_network.ipynb #e286f2a8
-@exercise("11.1", "A size that fits", "changing", "11_model", "next_size(height, width)", """
-def next_size(height, width):
-    return -(-height // 32) * 32, -(-width // 32) * 32  # rounded up
-""", (
+# %% ../../nbs/exercises/03_network.ipynb #74fd0c9a
+_SIZE_WRONG = (
     Wrong(lambda h, w: (h // 32 * 32, w // 32 * 32), "smaller", "rounds down"),
     Wrong(lambda h, w: (h // 32 * 32 + 32, w // 32 * 32 + 32), "fits already", "always one more"),
     Wrong(lambda h, w: (round(h / 32) * 32, round(w / 32) * 32), "smaller", "rounds to the nearest"),
     Wrong(lambda h, w: (-(-max(h, w) // 32) * 32,) * 2, "each direction", "makes it square"),
     Wrong(lambda h, w: (-(-w // 32) * 32, -(-h // 32) * 32), "height first", "swaps"),
-    Wrong(lambda h, w: (2 ** math.ceil(math.log2(h)), 2 ** math.ceil(math.log2(w))), "smallest", "powers of two"),
-))
+    Wrong(lambda h, w: (2 ** math.ceil(math.log2(h)), 2 ** math.ceil(math.log2(w))), "smallest",
+          "powers of two"),
+)
+
+# %% ../../nbs/exercises/03_network.ipynb #e286f2a8
+@exercise("11.1", "A size that fits", "changing", "11_model", "next_size(height, width)", """
+def next_size(height, width):
+    return -(-height // 32) * 32, -(-width // 32) * 32  # rounded up
+""", _SIZE_WRONG)
 def check_size(next_size):
     "Down, up, equal, not square"
     for height, width in ((256, 256), (250, 257), (33, 96), (700, 1000), (1, 31)):
         given = next_size(height, width)
         expect(isinstance(given, (tuple, list)) and len(given) == 2, "a tuple (height, width) is asked for")
         h, w = (expect_number(side, "each side") for side in given)
-        right, said = (-(-height // 32) * 32, -(-width // 32) * 32), f"for {height} x {width} yours is {h:g} x {w:g}"
+        right, said = ((-(-height // 32) * 32, -(-width // 32) * 32),
+                       f"for {height} x {width} yours is {h:g} x {w:g}")
         expect((h, w) != right[::-1] or right[0] == right[1], f"{said}: height first")
         expect(h >= height and w >= width, f"{said}, smaller than the image")
         expect(h % 32 == 0 and w % 32 == 0, f"{said}: not multiples of 32")
         expect(right != (height, width) or (h, w) == right, f"{said}, but this size fits already")
-        expect(not (h == w == max(right) and right[0] != right[1]), f"{said}: each direction on its own, images need not be square")
+        expect(not (h == w == max(right) and right[0] != right[1]),
+               f"{said}: each direction on its own, images need not be square")
         expect((h, w) == right, f"{said}, which isn't the smallest that fits")
 
 # %% ../../nbs/exercises/03_network.ipynb #1bbdf98d
-@exercise("11.2", "From logits to a probability", "using", "11_model", "a number", "answer = math.exp(1.5) / (math.exp(0.5) + math.exp(1.5))", (
+@exercise("11.2", "From logits to a probability", "using", "11_model", "a number",
+          "answer = math.exp(1.5) / (math.exp(0.5) + math.exp(1.5))", (
     Wrong(1 / (1 + math.exp(-1.5)), "both", "the sigmoid of one logit"),
     Wrong(1 / (1 + math.exp(1)), "normal", "the other class"),
     Wrong(.75, "exp", "the share of the logits"),
@@ -269,7 +303,8 @@ def check_size(next_size):
 def check_probability_value(answer):
     "0.731"
     value = expect_number(answer)
-    expect(not close(value, 1 / (1 + math.exp(-1.5)), 2e-3), "that's the sigmoid of 1.5 alone; both logits count")
+    expect(not close(value, 1 / (1 + math.exp(-1.5)), 2e-3),
+           "that's the sigmoid of 1.5 alone; both logits count")
     expect(not close(value, 1 / (1 + math.exp(1)), 2e-3), "that's the probability of normal")
     expect(not close(value, .75, 2e-3), "logits aren't shares: exp() of each first")
     expect(not close(value, 1., 2e-3), "that's a decision, not a probability")
@@ -292,6 +327,8 @@ def check_probability(probability):
     logits = 3 * torch.randn(2, 2, 4, 5, generator=torch.Generator().manual_seed(0))
     given, wanted = expect_tensor(probability(logits.clone()), (2, 4, 5)), logits.softmax(1)[:, 1]
     expect(not close(given, 1 - wanted), "that's the probability of normal")
-    expect(close(given, wanted), "the sigmoid of what? Divide numerator and denominator of the softmax by exp(b): their difference is left")
+    expect(close(given, wanted), "the sigmoid of what? Divide numerator and denominator of the softmax by "
+           "exp(b): their difference is left")
     large = torch.tensor([500., 900.]).view(1, 2, 1, 1)
-    expect(close(expect_tensor(probability(large), (1, 1, 1), "for logits of 500 and 900 the result"), torch.ones(1, 1, 1)), "wrong for large logits")
+    expect(close(expect_tensor(probability(large), (1, 1, 1), "for logits of 500 and 900 the result"),
+                 torch.ones(1, 1, 1)), "wrong for large logits")

@@ -13,31 +13,40 @@ import torch
 from ..course import Hint, Wrong, close, exercise, expect, expect_number, has_loop
 from .shapes import expect_array
 
-# %% ../../nbs/exercises/00c_products.ipynb #0a05dee0
-@exercise("2c.1", "Another twill", "changing", "02c_fabric", "on_top(i, j)", """
-def on_top(i, j):
-    return (j - i) % 4 < 2
-""", (
+# %% ../../nbs/exercises/00c_products.ipynb #acbd63ef
+_ON_TOP_WRONG = (
     Wrong(lambda i, j: (i - j) % 3 != 0, "half", "denim"),
     Wrong(lambda i, j: (i - j) % 2 == 0, "two in a row", "over one, under one"),
     Wrong(lambda i, j: (i + j) % 4 < 2, "later", "slants the other way"),
     Wrong(lambda i, j: j % 4 < 2, "neighbour", "all warp yarns do the same"),
     Wrong(lambda i, j: i % 4 < 2, "never", "depends on the warp yarn only"),
     Wrong(lambda i, j: np.where((j - i) % 4 < 2, 1, -1), "true or false", "+1 and -1"),
-), also=(lambda i, j: (i - j + 1) % 4 // 2 == 1, lambda i, j: (np.floor_divide(j - i, 2) % 2).astype(int)))
+)
+
+# %% ../../nbs/exercises/00c_products.ipynb #0a05dee0
+@exercise("2c.1", "Another twill", "changing", "02c_fabric", "on_top(i, j)", """
+def on_top(i, j):
+    return (j - i) % 4 < 2
+""", _ON_TOP_WRONG, also=(lambda i, j: (i - j + 1) % 4 // 2 == 1,
+                          lambda i, j: (np.floor_divide(j - i, 2) % 2).astype(int)))
 def check_on_top(on_top):
     "The rules, wherever the pattern begins"
     i, j = np.meshgrid(np.arange(-6, 10), np.arange(-6, 10))  # columns are warp yarns
     given = expect_array(on_top(i.copy(), j.copy()), i.shape)
     expect(set(given.unique().tolist()) <= {0., 1.}, "true or false is asked for")
     over = given.bool()
-    expect(over.any(0).all() and not over.all(0).any(), "some warp yarns never change from over to under, or back")
+    expect(over.any(0).all() and not over.all(0).any(),
+           "some warp yarns never change from over to under, or back")
     share = over.double().mean()
-    expect(share == .5, f"the warp lies on top in {share:.0%} of all crossings; over two, under two makes half")
-    expect((over[2:] != over[:-2]).all(), "along a warp yarn it should be two in a row over, then two under: go down a column")
+    expect(share == .5,
+           f"the warp lies on top in {share:.0%} of all crossings; over two, under two makes half")
+    expect((over[2:] != over[:-2]).all(),
+           "along a warp yarn it should be two in a row over, then two under: go down a column")
     same = (over[1:, 1:] == over[:-1, :-1]).all()
-    expect(same or not (over[:, 1:] == over[:, :-1]).all(), "all warp yarns do the same; the neighbour on the right is one weft yarn later")
-    expect(same, "the neighbour on the right does the same one weft yarn later: on_top(i + 1, j + 1) is on_top(i, j)")
+    expect(same or not (over[:, 1:] == over[:, :-1]).all(),
+           "all warp yarns do the same; the neighbour on the right is one weft yarn later")
+    expect(same, "the neighbour on the right does the same one weft yarn later: on_top(i + 1, j + 1) is "
+           "on_top(i, j)")
 
 # %% ../../nbs/exercises/00c_products.ipynb #8b5836b8
 _LATE = """
@@ -60,26 +69,33 @@ _LATE_WRONG = (
     Wrong(lambda r: _step(.2, .9, r % 1), "abruptly", "forgets the winter"),
     Wrong(lambda r: _step(.2, .9, r % 1) + _step(1, .93, r % 1), "product", "adds the two"),
     Wrong(lambda r: _step(.2, .9, r % 1) * _step(.93, 1, r % 1), "from 1 to 0", "a step that rises"),
-    Wrong(lambda r: np.clip((r % 1 - .2) / .7, 0, 1) * np.clip((1 - r % 1) / .07, 0, 1), "smooth", "straight ramps"),
+    Wrong(lambda r: np.clip((r % 1 - .2) / .7, 0, 1) * np.clip((1 - r % 1) / .07, 0, 1), "smooth",
+          "straight ramps"),
 )
 
 # %% ../../nbs/exercises/00c_products.ipynb #efaf55ee
 @exercise("2d.1", "From spring to winter", "rebuilding", "02d_surfaces", "late(ring)", _LATE, _LATE_WRONG,
-          also=(lambda ring: _step(.2, .9, ring - np.floor(ring)) * (1 - _step(.93, 1, ring - np.floor(ring))),))
+          also=(lambda ring: _step(.2, .9, ring - np.floor(ring))
+                * (1 - _step(.93, 1, ring - np.floor(ring))),))
 def check_late(late):
     "Within a ring, then in the next ones"
     t = np.float64([[.1, .3, .55, .7], [.9, .93, .96, .99]])
     wanted = torch.from_numpy(np.where(t <= .93, _step(.2, .9, t), 1 - _step(.93, 1, t)))
     given = expect_array(late(t.copy()), (2, 4))
-    expect(not close(given, _step(.2, .9, t)), "it rises as it should, but doesn't stop abruptly at the end of the ring")
-    expect(not close(given, wanted.numpy() + np.where(t <= .93, 1, _step(.2, .9, t))), "a product is wanted, not a sum")
-    expect(given[0, 3] > given[0, 0], "in summer, at 0.7, it's darker than in spring, at 0.1: does your second step fall, from 1 to 0?")
+    expect(not close(given, _step(.2, .9, t)),
+           "it rises as it should, but doesn't stop abruptly at the end of the ring")
+    expect(not close(given, wanted.numpy() + np.where(t <= .93, 1, _step(.2, .9, t))),
+           "a product is wanted, not a sum")
+    expect(given[0, 3] > given[0, 0],
+           "in summer, at 0.7, it's darker than in spring, at 0.1: does your second step fall, from 1 to 0?")
     straight = np.clip((t - .2) / .7, 0, 1) * np.clip((1 - t) / .07, 0, 1)
     expect(not close(given, straight), "these are straight ramps; the smooth step is 3 t^2 - 2 t^3")
     off = int((given - wanted).abs().argmax())
-    expect(close(given, wanted), f"at {t.flat[off]:g} of a ring it's {wanted.flatten()[off]:.3f}, yours gives {given.flatten()[off]:.3f}")
+    expect(close(given, wanted), f"at {t.flat[off]:g} of a ring it's {wanted.flatten()[off]:.3f}, yours "
+           f"gives {given.flatten()[off]:.3f}")
     again = expect_array(late(t + 7), (2, 4))
-    expect(close(again, wanted), "right in ring 0, but each ring begins again in spring: what counts is what is left of ring % 1")
+    expect(close(again, wanted),
+           "right in ring 0, but each ring begins again in spring: what counts is what is left of ring % 1")
 
 # %% ../../nbs/exercises/00c_products.ipynb #f0e2c8de
 @exercise("2e.1", "One pixel of tolerance", "using", "02e_objects", "a number", """
@@ -97,10 +113,21 @@ def check_tolerance(answer):
     expect(number > 0, "an angle above 0 is asked for")
     moved = 256 * 2 * .398 * math.sin(math.radians(min(number, 180)) / 2)
     expect(abs(number - .0098) > .0002, "that's in radians; degrees are asked for")
-    expect(number != 4, "4 degrees is what the nut is turned by in the chapter; a corner moves by 7 pixels then")
+    expect(number != 4,
+           "4 degrees is what the nut is turned by in the chapter; a corner moves by 7 pixels then")
     expect(abs(moved - .5) > .01, "half of it: with this angle a corner moves by half a pixel")
     expect(abs(moved - 2) > .02, "twice as much: with this angle a corner moves by two pixels")
-    expect(abs(moved - 1) < .01, f"turned by {number:g} degrees a corner moves by {moved:.2f} pixels: 2 r sin(angle / 2), in pixels")
+    expect(abs(moved - 1) < .01, f"turned by {number:g} degrees a corner moves by {moved:.2f} pixels: 2 r "
+           "sin(angle / 2), in pixels")
+
+# %% ../../nbs/exercises/00c_products.ipynb #6ec32eff
+_POUR_WRONG = (
+    Wrong(lambda a, m, g: np.maximum(a, -m), "touches", "keeps no distance"),
+    Wrong(lambda a, m, g: np.minimum(a, g - m), "outside of the areas", "the union"),
+    Wrong(lambda a, m, g: np.maximum(a, m - g), "around the metal", "the other side"),
+    Wrong(lambda a, m, g: np.maximum(a, m + g), "around the metal", "within the metal"),
+    Wrong(lambda a, m, g: (a < 0) & (m > g), "distances", "a mask"),
+)
 
 # %% ../../nbs/exercises/00c_products.ipynb #91a29327
 @exercise("2f.1", "Copper keeps its distance", "rebuilding", "02f_artwork", "pour(area, metal, gap)", """
@@ -109,24 +136,22 @@ import numpy as np
 
 def pour(area, metal, gap):
     return np.maximum(area, gap - metal)
-""", (
-    Wrong(lambda a, m, g: np.maximum(a, -m), "touches", "keeps no distance"),
-    Wrong(lambda a, m, g: np.minimum(a, g - m), "outside of the areas", "the union"),
-    Wrong(lambda a, m, g: np.maximum(a, m - g), "around the metal", "the other side"),
-    Wrong(lambda a, m, g: np.maximum(a, m + g), "around the metal", "within the metal"),
-    Wrong(lambda a, m, g: (a < 0) & (m > g), "distances", "a mask"),
-), also=(lambda a, m, g: -np.minimum(-a, m - g), lambda a, m, g: torch.from_numpy(a).maximum(g - torch.from_numpy(m))))
+""", _POUR_WRONG, also=(lambda a, m, g: -np.minimum(-a, m - g),
+                        lambda a, m, g: torch.from_numpy(a).maximum(g - torch.from_numpy(m))))
 def check_pour(pour):
     "Inside and clear, inside and too near, outside"
     area, metal = np.meshgrid(np.linspace(-.1, .1, 9), np.linspace(-.03, .07, 21))
     raw = pour(area.copy(), metal.copy(), .014)
-    expect(getattr(raw, "dtype", None) not in (bool, torch.bool), "signed distances are wanted, not yes and no")
+    expect(getattr(raw, "dtype", None) not in (bool, torch.bool),
+           "signed distances are wanted, not yes and no")
     given, (a, m) = expect_array(raw, area.shape), (torch.from_numpy(area), torch.from_numpy(metal))
     expect((given[(a > 0) & (m > .014)] >= 0).all(), "copper is poured outside of the areas, too")
-    expect((given[(a < 0) & (m > .02)] < 0).all(), "copper is poured around the metal only, and not where there is room")
+    expect((given[(a < 0) & (m > .02)] < 0).all(),
+           "copper is poured around the metal only, and not where there is room")
     expect((given[(a < 0) & (m < .01) & (m > 0)] > 0).all(), "the copper touches other metal: it needs a gap")
     expect((given[m < 0] > 0).all(), "copper is poured over the other metal")
-    expect(close(given, torch.maximum(a, .014 - m)), "right about where, but the distance isn't the larger of the two")
+    expect(close(given, torch.maximum(a, .014 - m)),
+           "right about where, but the distance isn't the larger of the two")
 
 # %% ../../nbs/exercises/00c_products.ipynb #f016acef
 _FOLD = """
@@ -151,30 +176,41 @@ def _fold_by_loop(v, count, pitch):
     number = np.array([min(range(count), key=lambda k: abs(place - places[k])) for place in v])
     return number, v - np.array(places)[number]
 
-# %% ../../nbs/exercises/00c_products.ipynb #5ecb3d8c
-@exercise("2g.1", "Fold a row of pins", "rebuilding", "02g_electronics", "fold(v, count, pitch)", _FOLD, (
+# %% ../../nbs/exercises/00c_products.ipynb #819772c1
+_FOLD_WRONG = (
     Wrong(_fold_by_loop, "loop", "asks every pin"),
     Wrong(lambda v, n, p: _fold(v, n, p, clip=False), "beyond", "pins without an end"),
     Wrong(lambda v, n, p: _fold(v, n, p, near=np.floor), "nearest", "rounds down"),
     Wrong(lambda v, n, p: _fold(v, n, p, shift=(n - 1) / 2), "from 0", "counts from the middle"),
     Wrong(lambda v, n, p: _fold(v, n, p, sign=-1), "sign", "from the place to the pin"),
     Wrong(lambda v, n, p: _fold(v, n, p)[1], "two", "the coordinate only"),
-), also=(lambda v, n, p: torch.from_numpy(np.stack(_fold(v, n, p, near=lambda t: np.floor(t + .5)))).unbind(),))
+)
+
+# %% ../../nbs/exercises/00c_products.ipynb #5ecb3d8c
+@exercise("2g.1", "Fold a row of pins", "rebuilding", "02g_electronics", "fold(v, count, pitch)", _FOLD,
+          _FOLD_WRONG,
+          also=(lambda v, n, p: torch.from_numpy(np.stack(_fold(v, n, p, near=lambda t: np.floor(t + .5))))
+         .unbind(),))
 def check_fold(fold):
     "Within the row, then beyond it; an odd and an even number of pins"
     expect(not has_loop(fold), "there is a loop in it: divide by the pitch, round, and cut off at the ends")
     for count, pitch in ((8, .0265), (3, .5)):
         v = np.linspace(-.7 * count * pitch, .7 * count * pitch, 32)
         found = fold(v.copy(), count, pitch)
-        expect(isinstance(found, (tuple, list)) and len(found) == 2, "two arrays are asked for: numbers and coordinates")
+        expect(isinstance(found, (tuple, list)) and len(found) == 2,
+               "two arrays are asked for: numbers and coordinates")
         number, rest = (expect_array(part, (32,)) for part in found)
         n, r = (torch.from_numpy(part) for part in _fold_by_loop(v, count, pitch))
         inside = torch.from_numpy(np.abs(v) < count * pitch / 2)
-        expect(not close(number, n - (count - 1) / 2), "pins are counted from 0, not from the middle of the row")
-        expect(close(number[inside], n[inside].double()), "not always the nearest pin: its place is (k - (count - 1) / 2) times the pitch")
-        expect(close(number, n.double()), f"beyond the ends of the row yours finds pin {number[0]:g} and pin {number[-1]:g} of {count}")
+        expect(not close(number, n - (count - 1) / 2),
+               "pins are counted from 0, not from the middle of the row")
+        expect(close(number[inside], n[inside].double()),
+               "not always the nearest pin: its place is (k - (count - 1) / 2) times the pitch")
+        expect(close(number, n.double()),
+               f"beyond the ends of the row yours finds pin {number[0]:g} and pin {number[-1]:g} of {count}")
         expect(not close(rest, -r), "the sign: the coordinate grows in the direction of v")
-        expect(close(rest, r, 1e-6), "the numbers are right, but the coordinate isn't v minus the pin's place")
+        expect(close(rest, r, 1e-6),
+               "the numbers are right, but the coordinate isn't v minus the pin's place")
 
 # %% ../../nbs/exercises/00c_products.ipynb #37279b9e
 _KEY = """
@@ -184,7 +220,8 @@ from zlib import crc32
 def key(seed, product, split, kind, index):
     return [seed, crc32(product.encode()), crc32(split.encode()), crc32(kind.encode()), index]
 """
-_PARTS = {"seed": (0, 1, 2, 11), "product": ("nut", "cap"), "split": ("train", "test"), "kind": ("good", "dent"), "index": (0, 1, 2, 11)}
+_PARTS = {"seed": (0, 1, 2, 11), "product": ("nut", "cap"), "split": ("train", "test"),
+          "kind": ("good", "dent"), "index": (0, 1, 2, 11)}
 
 
 def _crc(*texts): return [crc32(text.encode()) for text in texts]
@@ -202,9 +239,11 @@ def _calls_hash(function):
 # %% ../../nbs/exercises/00c_products.ipynb #fba03423
 _KEY_WRONG = (
     Wrong(lambda s, p, t, k, n: [s, *_crc(p, k), n], "split", "forgets the split"),
-    Wrong(lambda s, p, t, k, n: [s, *(hash(text) % 2**32 for text in (p, t, k)), n], "every start", "Python's hash"),
+    Wrong(lambda s, p, t, k, n: [s, *(hash(text) % 2**32 for text in (p, t, k)), n], "every start",
+          "Python's hash"),
     Wrong(lambda s, p, t, k, n: [s + n, *_crc(p, t, k)], "seed 0, index 1", "adds seed and index"),
-    Wrong(lambda s, p, t, k, n: crc32("".join(sorted(f"{s}{p}{t}{k}{n}")).encode()), "seed 0, index 1", "the letters, in another order"),
+    Wrong(lambda s, p, t, k, n: crc32("".join(sorted(f"{s}{p}{t}{k}{n}")).encode()), "seed 0, index 1",
+          "the letters, in another order"),
     Wrong(lambda s, p, t, k, n: [*_crc(p, t, k), n], "seed", "forgets the seed"),
     Wrong(lambda s, p, t, k, n: np.random.randint(2**31), "same image", "random"),
     Wrong(lambda s, p, t, k, n: [s, p, t, k, n], "numbers of the texts", "hands the texts on"),
@@ -216,25 +255,30 @@ def _first_draws(key, names):
     keys = [key(*name) for name in names]
     try: return [tuple(np.random.default_rng(one).integers(2**62, size=2).tolist()) for one in keys]
     except (TypeError, ValueError) as error:
-        raise Hint("np.random.default_rng takes whole numbers, 0 or above, or a list of them, so make numbers of the texts; "
-                   f"of {keys[0]!r} it says: {error}"[:250]) from None
+        raise Hint("np.random.default_rng takes whole numbers, 0 or above, or a list of them, so make "
+                   f"numbers of the texts; of {keys[0]!r} it says: {error}"[:250]) from None
 
-
-@exercise("2h.1", "A generator for each image", "changing", "02h_products", "key(seed, product, split, kind, index)", _KEY, _KEY_WRONG,
-          also=(lambda *name: list("/".join(map(str, name)).encode()), lambda s, p, t, k, n: crc32(f"{s},{p},{t},{k},{n}".encode())))
+# %% ../../nbs/exercises/00c_products.ipynb #9d7cab17
+@exercise("2h.1", "A generator for each image", "changing", "02h_products",
+          "key(seed, product, split, kind, index)", _KEY, _KEY_WRONG,
+          also=(lambda *name: list("/".join(map(str, name)).encode()),
+                lambda s, p, t, k, n: crc32(f"{s},{p},{t},{k},{n}".encode())))
 def check_key(key):
     "Repeatable; each part counts; seed and index aren't mixed up"
-    expect(not _calls_hash(key), "Python's hash of a text is another one with every start of Python: take a checksum such as zlib.crc32")
+    expect(not _calls_hash(key), "Python's hash of a text is another one with every start of Python: take a "
+           "checksum such as zlib.crc32")
     base = (0, "nut", "train", "good", 0)
     expect(len({*_first_draws(key, [base] * 3)}) == 1, "the same image gets another key at each call")
     for place, (part, values) in enumerate(_PARTS.items()):
         names = [base[:place] + (value,) + base[place + 1:] for value in values]
-        expect(len({*_first_draws(key, names)}) == len(values), f"two images that differ in their {part} only get the same key")
+        expect(len({*_first_draws(key, names)}) == len(values),
+               f"two images that differ in their {part} only get the same key")
     one, other = _first_draws(key, [(0, "nut", "train", "good", 1), (1, "nut", "train", "good", 0)])
     expect(one != other, "seed 0, index 1 and seed 1, index 0 get the same key")
-    names = [(s, p, t, k, n) for s in (0, 1, 11) for p in ("nut", "cap") for t in ("train", "test") for k in ("good", "dent", "test")
-             for n in (0, 1, 11)]
-    expect(len({*_first_draws(key, names)}) == len(names), "some images that differ in several parts get the same key")
+    names = [(s, p, t, k, n) for s in (0, 1, 11) for p in ("nut", "cap") for t in ("train", "test")
+             for k in ("good", "dent", "test") for n in (0, 1, 11)]
+    expect(len({*_first_draws(key, names)}) == len(names),
+           "some images that differ in several parts get the same key")
 
 # %% ../../nbs/exercises/00c_products.ipynb #8538a422
 def _of_names(photos, share, least=1):
@@ -249,26 +293,34 @@ def split(photos, share):
     return [photo in test for photo in photos]
 """
 _SPLIT_WRONG = (
-    Wrong(lambda p, s: [k < max(1, round(s * len(p))) for k in range(len(p))], "both sides", "splits the crops"),
+    Wrong(lambda p, s: [k < max(1, round(s * len(p))) for k in range(len(p))], "both sides",
+          "splits the crops"),
     Wrong(lambda p, s: [k % round(1 / s) == 0 for k in range(len(p))], "both sides", "every so many crops"),
-    Wrong(lambda p, s: [photo in _of_names(p, s, least=0) for photo in p], "at least one", "rounds down to none"),
-    Wrong(lambda p, s: [photo not in _of_names(p, s) for photo in p], "for the test", "true and false swapped"),
+    Wrong(lambda p, s: [photo in _of_names(p, s, least=0) for photo in p], "at least one",
+          "rounds down to none"),
+    Wrong(lambda p, s: [photo not in _of_names(p, s) for photo in p], "for the test",
+          "true and false swapped"),
     Wrong(lambda p, s: _of_names(p, s), "one for each crop", "the names"),
 )
 
 # %% ../../nbs/exercises/00c_products.ipynb #450c7e8c
-@exercise("2h.2", "No photo on both sides", "changing", "02h_products", "split(photos, share)", _SPLIT, _SPLIT_WRONG,
-          also=(lambda p, s: np.isin(p, _of_names(p[::-1], s)), lambda p, s: torch.tensor([int(photo in _of_names(p, s)) for photo in p])))
+@exercise("2h.2", "No photo on both sides", "changing", "02h_products", "split(photos, share)", _SPLIT,
+          _SPLIT_WRONG, also=(lambda p, s: np.isin(p, _of_names(p[::-1], s)),
+                lambda p, s: torch.tensor([int(photo in _of_names(p, s)) for photo in p])))
 def check_split(split):
     "Whatever photos are chosen"
-    few, many = [f"p{k % 7}" for k in range(40)], [f"photo {k * k % 10}" for k in range(30)] + ["b", "a", "b", "c", "c", "d"]
+    few, many = ([f"p{k % 7}" for k in range(40)],
+                 [f"photo {k * k % 10}" for k in range(30)] + ["b", "a", "b", "c", "c", "d"])
     for photos, share in ((few, .3), (many, .5), (few, .05)):
         names, found = sorted({*photos}), split(list(photos), share)
         found = found.tolist() if isinstance(found, (np.ndarray, torch.Tensor)) else found
-        right = isinstance(found, (list, tuple)) and len(found) == len(photos) and all(part in (0, 1) for part in found)
+        right = (isinstance(found, (list, tuple)) and len(found) == len(photos)
+                 and all(part in (0, 1) for part in found))
         expect(right, f"a list of {len(photos)} times true or false is asked for, one for each crop")
         test, train = ({photo for photo, part in zip(photos, found) if part == side} for side in (1, 0))
-        expect(not test & train, f"crops of {sorted(test & train)[:1]} are on both sides: choose photos, not crops")
+        expect(not test & train,
+               f"crops of {sorted(test & train)[:1]} are on both sides: choose photos, not crops")
         expect(test, f"a share of {share} of {len(names)} photos: at least one goes to the test")
         wanted = max(1, round(share * len(names)))
-        expect(len(test) == wanted, f"a share of {share} of {len(names)} photos is {wanted} for the test, yours takes {len(test)}")
+        expect(len(test) == wanted,
+               f"a share of {share} of {len(names)} photos is {wanted} for the test, yours takes {len(test)}")

@@ -18,17 +18,21 @@ from .files import _letters
 def check_figure(answer):
     "The last step's"
     value = expect_number(answer)
-    expect(not close(value, 98.3), "that checkpoint was chosen because it is good on these very images; on new ones nobody knows which will be")
+    expect(not close(value, 98.3), "that checkpoint was chosen because it is good on these very images; on "
+           "new ones nobody knows which will be")
     expect(not close(value, .974, 1e-6), "in per cent")
-    expect(not close(value, 97.85), "a mean with a figure that was chosen on the test is half chosen on the test")
+    expect(not close(value, 97.85),
+           "a mean with a figure that was chosen on the test is half chosen on the test")
     expect(close(value, 97.4, 1e-6), "which of the two was fixed before anybody looked at the test set?")
 
 # %% ../../nbs/exercises/05b_runs.ipynb #979257bc
 _luck_wrong = (
     Wrong(lambda c, t: (.01 * torch.randn(t, c)).mean().item(), "best", "the mean"),
     Wrong(lambda c, t: (.01 * torch.randn(t, c)).max().item(), "mean over", "the best of all trials"),
-    Wrong(lambda c, t: (.01 * torch.randn(t, c)).amax(0).mean().item(), "of each trial", "the best of the wrong axis"),
-    Wrong(lambda c, t: .95 + (.01 * torch.randn(t, c)).amax(1).mean().item(), "minus 0.95", "forgets to subtract"),
+    Wrong(lambda c, t: (.01 * torch.randn(t, c)).amax(0).mean().item(), "of each trial",
+          "the best of the wrong axis"),
+    Wrong(lambda c, t: .95 + (.01 * torch.randn(t, c)).amax(1).mean().item(), "minus 0.95",
+          "forgets to subtract"),
     Wrong(lambda c, t: (.01 * torch.rand(t, c)).amax(1).mean().item(), "normal", "evenly spread noise"),
 )
 
@@ -45,12 +49,16 @@ def check_luck(luck):
         alone, two, many = (expect_number(luck(n, 4000), f"luck({n}, 4000)") for n in (1, 2, 27))
     expect(min(alone, two, many) < .5, "minus 0.95: how much *too* good it looks is asked for")
     expect(not (abs(alone) < .002 and abs(many) < .002), "nothing in it is the best of anything")
-    expect(not (alone > .02 and many > .03), "that's the best of each checkpoint over the trials, or of everything: take the best of each trial, then the mean over the trials")
-    expect(abs(alone) < .002, "with one checkpoint there is nothing to choose, and no luck; noise from a normal distribution has mean 0")
-    expect(abs(two - .00564) < .001 and abs(many - .0206) < .0015, f"for 27 checkpoints about 0.02 is right, yours is {many:.4f}")
+    expect(not (alone > .02 and many > .03), "that's the best of each checkpoint over the trials, or of "
+           "everything: take the best of each trial, then the mean over the trials")
+    expect(abs(alone) < .002, "with one checkpoint there is nothing to choose, and no luck; noise from a "
+           "normal distribution has mean 0")
+    expect(abs(two - .00564) < .001 and abs(many - .0206) < .0015,
+           f"for 27 checkpoints about 0.02 is right, yours is {many:.4f}")
 
 # %% ../../nbs/exercises/05b_runs.ipynb #f6ce038d
-@exercise("14.3", "What it takes to go on", "reading", "14_training", "a list of letters", "answer = [\"a\", \"b\", \"c\", \"e\"]", (
+@exercise("14.3", "What it takes to go on", "reading", "14_training", "a list of letters",
+          "answer = [\"a\", \"b\", \"c\", \"e\"]", (
     Wrong(["a"], "b:", "the weights alone"),
     Wrong(["a", "b", "c"], "e:", "forgets what batch norms keep"),
     Wrong(["a", "b", "e"], "c:", "forgets the step"),
@@ -61,12 +69,17 @@ def check_luck(luck):
 def check_going_on(answer):
     "a, b, c and e"
     letters = _letters(answer, "abcdef")
-    expect("d" not in letters, "d: what step k draws depends on the seed and on k, not on what was drawn before")
-    expect("f" not in letters, "f: the batch of any step can be made again, from the seed and the step's number")
+    expect("d" not in letters,
+           "d: what step k draws depends on the seed and on k, not on what was drawn before")
+    expect("f" not in letters,
+           "f: the batch of any step can be made again, from the seed and the step's number")
     expect("a" in letters, "a: what else was the training for?")
-    expect("b" in letters, "b: without the momentum the next steps go elsewhere; the optimiser would begin from rest")
-    expect("c" in letters, "c: images, random numbers and learning rate of the next step follow from its number")
-    expect("e" in letters, "e: no gradient moves them, but each batch does, and the finished network computes with them")
+    expect("b" in letters,
+           "b: without the momentum the next steps go elsewhere; the optimiser would begin from rest")
+    expect("c" in letters,
+           "c: images, random numbers and learning rate of the next step follow from its number")
+    expect("e" in letters,
+           "e: no gradient moves them, but each batch does, and the finished network computes with them")
 
 # %% ../../nbs/exercises/05b_runs.ipynb #4444859f
 def _descend(w, v, gradient, steps, rate, momentum, order="v first", share=1., ahead=False, sign=-1):
@@ -78,16 +91,20 @@ def _descend(w, v, gradient, steps, rate, momentum, order="v first", share=1., a
 
 
 _descend_wrong = (
-    Wrong(lambda w, v, g, n, r, m: _descend(w, 0. * v, g, n, r, m), "from rest", "forgets the velocity that is given"),
-    Wrong(lambda w, v, g, n, r, m: _descend(w, v, g, n, r, m, "w first"), "first", "moves, then takes the gradient"),
-    Wrong(lambda w, v, g, n, r, m: _descend(w, v, g, n, r, m, share=1 - m), "1 - momentum", "an average of gradients"),
+    Wrong(lambda w, v, g, n, r, m: _descend(w, 0. * v, g, n, r, m), "from rest",
+          "forgets the velocity that is given"),
+    Wrong(lambda w, v, g, n, r, m: _descend(w, v, g, n, r, m, "w first"), "first",
+          "moves, then takes the gradient"),
+    Wrong(lambda w, v, g, n, r, m: _descend(w, v, g, n, r, m, share=1 - m), "1 - momentum",
+          "an average of gradients"),
     Wrong(lambda w, v, g, n, r, m: _descend(w, v, g, n, r, m, ahead=True), "ahead", "Nesterov's momentum"),
     Wrong(lambda w, v, g, n, r, m: _descend(w, v, g, n, r, m)[0], "(w, v)", "the weight only"),
     Wrong(lambda w, v, g, n, r, m: _descend(w, v, g, n, r, m, sign=1), "uphill", "the sign"),
 )
 
 # %% ../../nbs/exercises/05b_runs.ipynb #552c4eae
-@exercise("14.4", "Two steps and two more", "rebuilding", "14_training", "descend(w, v, gradient, steps, rate, momentum)", """
+@exercise("14.4", "Two steps and two more", "rebuilding", "14_training",
+          "descend(w, v, gradient, steps, rate, momentum)", """
 def descend(w, v, gradient, steps, rate, momentum):
     for _ in range(steps):
         v = momentum * v + gradient(w)
@@ -100,14 +117,16 @@ def check_descend(descend):
 
     def given(w, v, steps):
         value = descend(w, v, slope, steps, .05, .9)
-        expect(isinstance(value, (tuple, list)) and len(value) == 2, "(w, v) is asked for: without the velocity nobody can go on")
+        expect(isinstance(value, (tuple, list)) and len(value) == 2,
+               "(w, v) is asked for: without the velocity nobody can go on")
         return tuple(expect_number(part, name) for part, name in zip(value, "wv"))
     for start in ((1., 0.), (1., .5)):
         w, v = given(*start, 1)
         _judge_step(w, v, slope, *start)
     four, two = given(1., .5, 4), given(*given(1., .5, 2), 2)
     expect(close(torch.tensor(two), torch.tensor(four)), "two steps and two more don't end where four do")
-    expect(close(torch.tensor(four), torch.tensor(_descend(1., .5, slope, 4, .05, .9))), "the first step is right, but not four of them")
+    expect(close(torch.tensor(four), torch.tensor(_descend(1., .5, slope, 4, .05, .9))),
+           "the first step is right, but not four of them")
 
 # %% ../../nbs/exercises/05b_runs.ipynb #10970789
 def _judge_step(w, v, slope, w0, v0):
@@ -115,28 +134,39 @@ def _judge_step(w, v, slope, w0, v0):
     pull = slope(w0)
     expect(not (v0 and close(v, pull)), "every call begins from rest: the velocity that is given must go on")
     expect(not close(v, .9 * v0 + .1 * pull), "the gradient counts in full here, not times 1 - momentum")
-    expect(not (v0 and close(v, .9 * v0 + slope(w0 - .05 * .9 * v0))), "that's the gradient ahead of the weight (Nesterov); take it where the weight is")
+    expect(not (v0 and close(v, .9 * v0 + slope(w0 - .05 * .9 * v0))),
+           "that's the gradient ahead of the weight (Nesterov); take it where the weight is")
     expect(not close(w, w0 + .05 * v) or close(v, 0.), "uphill: the weight moves against the velocity")
-    expect(not (close(v, .9 * v0 + slope(w0 - .05 * v0)) and v0) and not close(w, w0), "first the velocity, then the weight with the new velocity")
+    expect(not (close(v, .9 * v0 + slope(w0 - .05 * v0)) and v0) and not close(w, w0),
+           "first the velocity, then the weight with the new velocity")
     expect(close(v, .9 * v0 + pull), "v is momentum times v plus the gradient at w")
     expect(close(w, w0 - .05 * v), "w moves by the rate times the new v")
 
 # %% ../../nbs/exercises/05b_runs.ipynb #1861775f
 _washer_wrong = (
     Wrong(lambda x, y, a, b: torch.hypot(x, y) - a, "hole", "a disc without a hole"),
-    Wrong(lambda x, y, a, b: torch.maximum(torch.hypot(x, y) - a, torch.hypot(x, y) - b), "inner disc", "forgets to turn the inner one inside out"),
-    Wrong(lambda x, y, a, b: torch.minimum(torch.hypot(x, y) - a, b - torch.hypot(x, y)), "either", "the smaller of the two"),
-    Wrong(lambda x, y, a, b: torch.minimum(a - torch.hypot(x, y), torch.hypot(x, y) - b), "negative in the metal", "the sign"),
-    Wrong(lambda x, y, a, b: torch.maximum(x**2 + y**2 - a**2, b**2 - x**2 - y**2), "not a distance", "squares without a root"),
-    Wrong(lambda x, y, a, b: (torch.hypot(x, y) - (a + b) / 2).abs(), "width", "the distance to the middle of the metal"),
+    Wrong(lambda x, y, a, b: torch.maximum(torch.hypot(x, y) - a, torch.hypot(x, y) - b), "inner disc",
+          "forgets to turn the inner one inside out"),
+    Wrong(lambda x, y, a, b: torch.minimum(torch.hypot(x, y) - a, b - torch.hypot(x, y)), "either",
+          "the smaller of the two"),
+    Wrong(lambda x, y, a, b: torch.minimum(a - torch.hypot(x, y), torch.hypot(x, y) - b),
+          "negative in the metal", "the sign"),
+    Wrong(lambda x, y, a, b: torch.maximum(x**2 + y**2 - a**2, b**2 - x**2 - y**2), "not a distance",
+          "squares without a root"),
+    Wrong(lambda x, y, a, b: (torch.hypot(x, y) - (a + b) / 2).abs(), "width",
+          "the distance to the middle of the metal"),
 )
 
-# %% ../../nbs/exercises/05b_runs.ipynb #428921ce
-@exercise("14b.1", "A washer", "rebuilding", "14b_formulas", "washer(x, y, outer, inner)", """
+# %% ../../nbs/exercises/05b_runs.ipynb #af6a48ac
+_WASHER = """
 def washer(x, y, outer, inner):
     r = torch.sqrt(x**2 + y**2)
     return torch.maximum(r - outer, inner - r)  # in the outer disc, and not in the inner one
-""", _washer_wrong, also=(lambda x, y, a, b: (torch.hypot(x, y) - (a + b) / 2).abs() - (a - b) / 2,))
+"""
+
+# %% ../../nbs/exercises/05b_runs.ipynb #428921ce
+@exercise("14b.1", "A washer", "rebuilding", "14b_formulas", "washer(x, y, outer, inner)", _WASHER,
+          _washer_wrong, also=(lambda x, y, a, b: (torch.hypot(x, y) - (a + b) / 2).abs() - (a - b) / 2,))
 def check_washer(washer):
     "Walks out from the centre in some directions: how far is it to the nearer circle?"
     radius, angle = torch.linspace(.01, 1.2, 40)[:, None], torch.linspace(0, 6, 7)
@@ -144,16 +174,23 @@ def check_washer(washer):
     given = expect_tensor(washer(x.clone(), y.clone(), a, b), (40, 7), "the distance")
     metal = (radius > b) & (radius < a)
     right = torch.where(metal, -1., 1.) * torch.minimum((radius - a).abs(), (radius - b).abs()).expand(40, 7)
-    expect(not close(given, -right), "negative in the metal, positive in the hole and outside: yours is the other way round")
+    expect(not close(given, -right),
+           "negative in the metal, positive in the hole and outside: yours is the other way round")
     expect(not close(given, radius - a + 0 * x), "that's a disc without a hole")
-    expect(not close(given, radius - b + 0 * x), "that's the inner disc: what lies in both. The hole is what lies *outside* of it: its distance times -1")
-    expect(not close(given, torch.minimum(radius - a, b - radius) + 0 * x), "the smaller of two distances is what lies in either; in both lies the larger")
-    expect(not close(given, (radius - (a + b) / 2).abs() + 0 * x), "that's the distance to the circle in the middle of the metal: subtract half of its width")
-    expect(not ((given < 0) == (right < 0)).all() or close(given, right), "the signs are right, but it's not a distance: at twice the distance the number should be twice as large")
-    expect(close(given, right), "at the centre it's `inner` to the edge; combine the two discs as the chapter combines ring and block")
+    expect(not close(given, radius - b + 0 * x), "that's the inner disc: what lies in both. The hole is what "
+           "lies *outside* of it: its distance times -1")
+    expect(not close(given, torch.minimum(radius - a, b - radius) + 0 * x),
+           "the smaller of two distances is what lies in either; in both lies the larger")
+    expect(not close(given, (radius - (a + b) / 2).abs() + 0 * x),
+           "that's the distance to the circle in the middle of the metal: subtract half of its width")
+    expect(not ((given < 0) == (right < 0)).all() or close(given, right), "the signs are right, but it's not "
+           "a distance: at twice the distance the number should be twice as large")
+    expect(close(given, right), "at the centre it's `inner` to the edge; combine the two discs as the "
+           "chapter combines ring and block")
 
 # %% ../../nbs/exercises/05b_runs.ipynb #fb3607cc
-@exercise("14b.2", "How much of the pixel?", "using", "14b_formulas", "a number", "answer = 0.5 - 0.005 * 64", (
+@exercise("14b.2", "How much of the pixel?", "using", "14b_formulas", "a number", "answer = 0.5 - 0.005 * 64",
+          (
     Wrong(.82, "outside", "the sign"),
     Wrong(.495, "pixels in a unit", "forgets that a unit has 64 pixels"),
     Wrong(.32, "half", "the distance in pixels"),
@@ -165,7 +202,9 @@ def check_covered(answer):
     value = expect_number(answer)
     expect(not close(value, .82), "the centre lies outside, so less than half of the pixel is covered")
     expect(not close(value, .495), "distances are in units; how many pixels in a unit are there?")
-    expect(not close(value, .32), "that's the distance in pixels; at the edge itself half of the pixel is covered")
-    expect(not close(value, 0.), "the edge runs through this pixel: it's less than half a pixel away from the centre")
+    expect(not close(value, .32),
+           "that's the distance in pixels; at the edge itself half of the pixel is covered")
+    expect(not close(value, 0.),
+           "the edge runs through this pixel: it's less than half a pixel away from the centre")
     expect(not close(value, -.14), "the sheet is 2 units wide, so 128 pixels are two of them")
     expect(close(value, .18), "half, minus the distance in pixels")

@@ -25,11 +25,15 @@ answer = math.hypot(x, y) - 0.5
 def check_corner(answer):
     "The centre of the rounding is (1.5, 0.5)"
     number, wanted = expect_number(answer), math.dist((3, 2), (1.5, .5)) - .5
-    expect(not close(number, 2**.5, 1e-3), "that's the distance to the pointed corner (2, 1); the rounded one is farther away")
-    expect(not close(number, wanted + .5, 1e-3), "that's the distance to the centre of the rounding; subtract its radius")
-    expect(not close(number, 2**.5 - .5, 1e-3), "first take a smaller box, 0.5 less all around, then the distance, then subtract 0.5")
+    expect(not close(number, 2**.5, 1e-3),
+           "that's the distance to the pointed corner (2, 1); the rounded one is farther away")
+    expect(not close(number, wanted + .5, 1e-3),
+           "that's the distance to the centre of the rounding; subtract its radius")
+    expect(not close(number, 2**.5 - .5, 1e-3),
+           "first take a smaller box, 0.5 less all around, then the distance, then subtract 0.5")
     expect(not close(number, -wanted, 1e-3), "outside of a shape its signed distance is positive")
-    expect(close(number, wanted, 1e-3), "the corner is a part of a circle with the radius 0.5: where is its centre?")
+    expect(close(number, wanted, 1e-3),
+           "the corner is a part of a circle with the radius 0.5: where is its centre?")
 
 # %% ../../nbs/exercises/00b_shapes.ipynb #3727b8c8
 def expect_array(
@@ -39,7 +43,8 @@ def expect_array(
 ) -> torch.Tensor:           # float64
     "The value as a tensor, if it's finite"
     expect(value is not None, f"{what} is None: did you forget to return it?")
-    expect(isinstance(value, (np.ndarray, torch.Tensor)), f"{what} should be an array, not {type(value).__name__}")
+    expect(isinstance(value, (np.ndarray, torch.Tensor)),
+           f"{what} should be an array, not {type(value).__name__}")
     plain = isinstance(value, torch.Tensor) or value.dtype.kind in "bif"
     expect(plain, f"{what} should be an array of numbers, not of {getattr(value, 'dtype', '')}")
     return expect_tensor(torch.as_tensor(np.ascontiguousarray(value)), shape, what).double()
@@ -59,13 +64,25 @@ def check_outline(outline):
     "Inside, on the line, outside"
     distance = np.linspace(-.4, .6, 21).reshape(3, 7)
     raw = outline(distance.copy(), .2)
-    expect(getattr(raw, "dtype", None) not in (bool, torch.bool), "signed distances are wanted, not yes and no")
+    expect(getattr(raw, "dtype", None) not in (bool, torch.bool),
+           "signed distances are wanted, not yes and no")
     given, d = expect_array(raw, (3, 7)), torch.from_numpy(distance)
-    expect(not close(given, d - .1), "that's the whole shape, filled and larger; inside of it, away from the line, is outside of the line")
+    expect(not close(given, d - .1), "that's the whole shape, filled and larger; inside of it, away from the "
+           "line, is outside of the line")
     expect(not close(given, d.abs() - .2), "your line is twice as wide")
     expect(not close(given, .1 - d.abs()), "distances are negative inside of the line")
     expect(given.min() < 0, "nothing is negative, so nothing lies on the line")
-    expect(close(given, d.abs() - .1), "how far is a point from the outline, whatever its side? The line begins half its width nearer")
+    expect(close(given, d.abs() - .1),
+           "how far is a point from the outline, whatever its side? The line begins half its width nearer")
+
+# %% ../../nbs/exercises/00b_shapes.ipynb #80d06893
+_COVER_WRONG = (
+    Wrong(lambda d, p: (d < 0).astype(float), "stairs", "inside or outside"),
+    Wrong(lambda d, p: np.clip(-d / p, 0, 1), "half", "0 on the outline"),
+    Wrong(lambda d, p: np.clip(.5 + d / p, 0, 1), "inside", "the sign"),
+    Wrong(lambda d, p: .5 - d / p, "0 to 1", "forgets the limits"),
+    Wrong(lambda d, p: np.clip(.5 - d, 0, 1), "width of a pixel", "forgets the pixel"),
+)
 
 # %% ../../nbs/exercises/00b_shapes.ipynb #911b0f89
 @exercise("2.3", "Without stairs", "rebuilding", "02_shapes", "cover(distance, pixel)", """
@@ -74,24 +91,21 @@ import numpy as np
 
 def cover(distance, pixel):
     return np.clip(0.5 - distance / pixel, 0, 1)
-""", (
-    Wrong(lambda d, p: (d < 0).astype(float), "stairs", "inside or outside"),
-    Wrong(lambda d, p: np.clip(-d / p, 0, 1), "half", "0 on the outline"),
-    Wrong(lambda d, p: np.clip(.5 + d / p, 0, 1), "inside", "the sign"),
-    Wrong(lambda d, p: .5 - d / p, "0 to 1", "forgets the limits"),
-    Wrong(lambda d, p: np.clip(.5 - d, 0, 1), "width of a pixel", "forgets the pixel"),
-), also=(lambda d, p: (.5 - torch.from_numpy(d) / p).clamp(0, 1),))
+""", _COVER_WRONG, also=(lambda d, p: (.5 - torch.from_numpy(d) / p).clamp(0, 1),))
 def check_cover(cover):
     "At five places of an edge, for two widths of a pixel"
     for pixel in (1 / 8, 2.):
         places = np.float64([[-3, -.5, -.25], [0, .25, .5], [1., 2., 3.]])
         given = expect_array(cover(places * pixel, pixel), (3, 3)).flatten().tolist()
-        expect(min(given) >= 0 and max(given) <= 1, f"shares go from 0 to 1, yours from {min(given):g} to {max(given):g}")
-        expect(given[0] > given[-1], "a pixel far inside is covered, one far outside isn't: is it the other way round?")
+        expect(min(given) >= 0 and max(given) <= 1,
+               f"shares go from 0 to 1, yours from {min(given):g} to {max(given):g}")
+        expect(given[0] > given[-1],
+               "a pixel far inside is covered, one far outside isn't: is it the other way round?")
         expect(not {*given} <= {0., 1.}, "these are stairs: on the outline a pixel is covered in part")
         expect(close(given[3], .5), f"on the outline a pixel is half covered, yours by {given[3]:g}")
         right = [max(0., min(1., .5 - place)) for place in places.flatten()]
-        expect(close(given, right), f"a quarter of a pixel inside it's 3/4, yours gives {given[2]:g}: measure in the width of a pixel")
+        expect(close(given, right), f"a quarter of a pixel inside it's 3/4, yours gives {given[2]:g}: "
+               "measure in the width of a pixel")
 
 # %% ../../nbs/exercises/00b_shapes.ipynb #aea136cf
 @exercise("2.4", "The variance of a sum", "using", "02_shapes", "a number", """
@@ -110,10 +124,12 @@ def check_variance(answer):
     wanted = (weights[:, None] * weights).square().sum().item()
     expect(number != 1, "the weights add up to 1; for the variance add up their squares")
     expect(not close(number, .5, 1e-3), "that's one direction; there are nine weights, in both directions")
-    expect(not close(number, .2296, 1e-4), "that's the variance on average over all places; here it's a crossing of lattice lines")
+    expect(not close(number, .2296, 1e-4),
+           "that's the variance on average over all places; here it's a crossing of lattice lines")
     expect(not close(number, .5**.5, 1e-3), "a variance is asked for, in both directions")
     expect(not close(number, wanted * 2.087**2, 2e-3), "that's after the factor; it was asked for before")
-    expect(close(number, wanted, 1e-3), "a sum of independent values with weights w has the variance sum of w squared")
+    expect(close(number, wanted, 1e-3),
+           "a sum of independent values with weights w has the variance sum of w squared")
 
 # %% ../../nbs/exercises/00b_shapes.ipynb #ed82113a
 _OWN = """
@@ -126,7 +142,8 @@ def own(x, y, degrees, centre):
 
 def _seen(x, y, degrees, centre, way=1, unit=math.pi / 180, moved=True):
     c, s, (u, v) = math.cos(degrees * unit), way * math.sin(degrees * unit), centre
-    return (c * (x - u) + s * (y - v), c * (y - v) - s * (x - u)) if moved else (c * x + s * y - u, c * y - s * x - v)
+    return ((c * (x - u) + s * (y - v), c * (y - v) - s * (x - u)) if moved
+            else (c * x + s * y - u, c * y - s * x - v))
 
 
 def _complex(x, y, degrees, centre):
@@ -146,11 +163,14 @@ def check_own(own):
     for degrees, (u, v) in ((30, (0., 0.)), (30, (.2, -.1)), (-70, (.3, .4))):
         c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
         found = own(np.float64([[u, u + c, u - s]]), np.float64([[v, v + s, v + c]]), degrees, (u, v))
-        expect(isinstance(found, (tuple, list, np.ndarray)) and len(found) == 2, "two arrays are asked for: x and y")
+        expect(isinstance(found, (tuple, list, np.ndarray)) and len(found) == 2,
+               "two arrays are asked for: x and y")
         x, y = (expect_array(part, (1, 3), "each of the two").flatten() for part in found)
-        expect(close([x[0], y[0]], [0, 0]), f"its middle, at ({u}, {v}), should be (0, 0): yours is ({x[0]:.2f}, {y[0]:.2f})")
+        expect(close([x[0], y[0]], [0, 0]),
+               f"its middle, at ({u}, {v}), should be (0, 0): yours is ({x[0]:.2f}, {y[0]:.2f})")
         turned = math.degrees(math.atan2(y[1], x[1]))
-        expect(not close(turned, -2 * degrees, .01) and not close(turned, 2 * degrees, .01), "turned the other way: undo the turn")
+        expect(not close(turned, -2 * degrees, .01) and not close(turned, 2 * degrees, .01),
+               "turned the other way: undo the turn")
         expect(close([x[1], y[1], x[2], y[2]], [1, 0, 0, 1]),
                f"its right tip should be (1, 0): yours is ({x[1]:.2f}, {y[1]:.2f}). Are your angles degrees?")
 
@@ -165,7 +185,7 @@ def normals(height):
     return np.stack([-right, -down, np.ones_like(height)]) / length
 """
 
-
+# %% ../../nbs/exercises/00b_shapes.ipynb #92ae0902
 def _facing(height, sign=-1, half=1., unit=True, swap=False):
     down, right = (half * slope for slope in np.gradient(height))
     if swap: down, right = right, down
@@ -177,7 +197,8 @@ def _facing_by_loop(height):
     n = np.zeros((3, *height.shape))
     for y in range(1, height.shape[0] - 1):
         for x in range(1, height.shape[1] - 1):
-            n[:, y, x] = (height[y, x - 1] - height[y, x + 1]) / 2, (height[y - 1, x] - height[y + 1, x]) / 2, 1
+            n[:, y, x] = ((height[y, x - 1] - height[y, x + 1]) / 2,
+                          (height[y - 1, x] - height[y + 1, x]) / 2, 1)
     return n / np.maximum(np.linalg.norm(n, axis=0), 1e-9)
 
 # %% ../../nbs/exercises/00b_shapes.ipynb #46a8d0b2
@@ -192,11 +213,13 @@ _NORMALS_WRONG = (
 
 
 def _by_shift(height):
-    right, down = np.roll(height, -1, 1) / 2 - np.roll(height, 1, 1) / 2, np.roll(height, -1, 0) / 2 - np.roll(height, 1, 0) / 2
+    right, down = (np.roll(height, -1, 1) / 2 - np.roll(height, 1, 1) / 2,
+                   np.roll(height, -1, 0) / 2 - np.roll(height, 1, 0) / 2)
     return torch.nn.functional.normalize(torch.from_numpy(np.stack([-right, -down, 0 * right + 1])), dim=0)
 
 # %% ../../nbs/exercises/00b_shapes.ipynb #cba6e101
-@exercise("2a.1", "Where a surface faces", "rebuilding", "02a_rendering", "normals(height)", _NORMALS, _NORMALS_WRONG, also=(_by_shift,))
+@exercise("2a.1", "Where a surface faces", "rebuilding", "02a_rendering", "normals(height)", _NORMALS,
+          _NORMALS_WRONG, also=(_by_shift,))
 def check_normals(normals):
     "A roof, then hills, away from the border"
     expect(not has_loop(normals), "there is a loop in it: np.gradient gives the slopes of all pixels")
@@ -208,12 +231,16 @@ def check_normals(normals):
         expect(close(given.square().sum(0), torch.ones(5, 7)), f"{name}: a direction has the length 1")
         x, y, z = given[:, 2, 3].tolist()
         expect(not close(given[:2], -wanted[:2]), f"{name}: it faces against the climb")
-        expect(not close(given[:2], wanted[:2].flip(0)), f"{name}: to the right comes first, then downwards; rows are downwards")
-        expect(not (name != "hills" and close(x, -1.5 / 3.25**.5)), f"{name}: the slope is half the difference of the two neighbours")
-        expect(close(given, wanted), f"{name}: at row 3, column 4 yours faces ({x:.2f}, {y:.2f}, {z:.2f}), not (-a, -b, 1) by its length")
+        expect(not close(given[:2], wanted[:2].flip(0)),
+               f"{name}: to the right comes first, then downwards; rows are downwards")
+        expect(not (name != "hills" and close(x, -1.5 / 3.25**.5)),
+               f"{name}: the slope is half the difference of the two neighbours")
+        expect(close(given, wanted), f"{name}: at row 3, column 4 yours faces ({x:.2f}, {y:.2f}, {z:.2f}), "
+               "not (-a, -b, 1) by its length")
 
 # %% ../../nbs/exercises/00b_shapes.ipynb #392e7f24
-@exercise("2a.2", "Where the noises are equal", "using", "02a_rendering", "a number", "answer = (0.002 / 0.008)**2", (
+@exercise("2a.2", "Where the noises are equal", "using", "02a_rendering", "a number",
+          "answer = (0.002 / 0.008)**2", (
     Wrong(.25, "squares", "forgets the squares"),
     Wrong(16, "upside down", "divides the wrong way round"),
     Wrong(4, "squares", "both"),
@@ -222,10 +249,12 @@ def check_normals(normals):
 def check_equal(answer):
     "At a sixteenth of white"
     number = expect_number(answer)
-    expect(not close(number, .25) and number != 4, "the formula is about variances: both numbers come in as squares")
+    expect(not close(number, .25) and number != 4,
+           "the formula is about variances: both numbers come in as squares")
     expect(number != 16, "upside down: shot noise grows with the light, so divide by its part")
     shot, read = .008**2 * number, .002**2
-    expect(number > 0 and abs(shot / read - 1) < 2e-3, f"at {number:g} the parts are 0.008^2 I = {shot:.2g} and 0.002^2 = {read:.2g}")
+    expect(number > 0 and abs(shot / read - 1) < 2e-3,
+           f"at {number:g} the parts are 0.008^2 I = {shot:.2g} and 0.002^2 = {read:.2g}")
 
 # %% ../../nbs/exercises/00b_shapes.ipynb #3f365451
 @exercise("2b.1", "Until it has turned round", "using", "02b_damage", "a number", "answer = (60 / 10)**2", (
@@ -237,10 +266,13 @@ def check_equal(answer):
 def check_turned(answer):
     "36: variances add up"
     number = expect_number(answer)
-    expect(number != 6, "that's if all turns go the same way; at random they cancel in part, so it takes longer")
-    expect(not close(number, 6**.5, .01), "the spread grows with the root of the steps, so the steps with the square of the spread")
+    expect(number != 6,
+           "that's if all turns go the same way; at random they cancel in part, so it takes longer")
+    expect(not close(number, 6**.5, .01),
+           "the spread grows with the root of the steps, so the steps with the square of the spread")
     expect(number != 3600, "that's for 1 degree a step; here it's 10 degrees")
-    expect(abs(number - 36) < .01, "n steps of 10 degrees spread by 10 times the root of n; solve 60 = 10 sqrt(n)")
+    expect(abs(number - 36) < .01,
+           "n steps of 10 degrees spread by 10 times the root of n; solve 60 = 10 sqrt(n)")
 
 # %% ../../nbs/exercises/00b_shapes.ipynb #e5936c5e
 _WALK = """
@@ -271,7 +303,8 @@ def _walk_by_loop(turns, start, degrees, step):
 # %% ../../nbs/exercises/00b_shapes.ipynb #a0bc5f3a
 _WALK_WRONG = (
     Wrong(_walk_by_loop, "loop", "the naive version"),
-    Wrong(lambda t, s, d, e: _walk(t, s, d, e, summed=np.asarray), "running sum", "takes a change for a direction"),
+    Wrong(lambda t, s, d, e: _walk(t, s, d, e, summed=np.asarray), "running sum",
+          "takes a change for a direction"),
     Wrong(lambda t, s, d, e: _walk(t, s, d, e)[1:], "shape", "forgets the start"),
     Wrong(lambda t, s, d, e: _walk(t, s, d, e, unit=1), "degrees", "takes degrees for radians"),
     Wrong(lambda t, s, d, e: _walk(t, s, 0, e), "before the first", "forgets the first direction"),
@@ -280,21 +313,27 @@ _WALK_WRONG = (
 
 # %% ../../nbs/exercises/00b_shapes.ipynb #9c7dae4e
 def _walk_complex(turns, start, degrees, step):
-    z = complex(*start) + np.cumsum(np.append(0, step * np.exp(1j * np.deg2rad(degrees + np.add.accumulate(turns)))))
+    z = complex(*start) + np.cumsum(
+        np.append(0, step * np.exp(1j * np.deg2rad(degrees + np.add.accumulate(turns)))))
     return torch.from_numpy(np.stack([z.real, z.imag], 1))
 
-
-@exercise("2b.2", "A walk without a loop", "rebuilding", "02b_damage", "walk(turns, start, degrees, step)", _WALK, _WALK_WRONG,
-          also=(_walk_complex,))
+# %% ../../nbs/exercises/00b_shapes.ipynb #faf64cf8
+@exercise("2b.2", "A walk without a loop", "rebuilding", "02b_damage", "walk(turns, start, degrees, step)",
+          _WALK, _WALK_WRONG, also=(_walk_complex,))
 def check_walk(walk):
     "No loop; against one"
-    expect(not has_loop(walk), "there is a loop in it: directions are a running sum, np.cumsum, and so are the points")
+    expect(not has_loop(walk),
+           "there is a loop in it: directions are a running sum, np.cumsum, and so are the points")
     turns, start = np.float64([30, -10, 45, 5, -80]), (.1, -.2)
-    given, wanted = expect_array(walk(turns.copy(), start, 15., .2), (6, 2)), torch.from_numpy(_walk_by_loop(turns, start, 15., .2))
-    alike = [(dict(summed=np.asarray), "each turn changes the direction of all that follows: directions are a running sum"),
+    given, wanted = (expect_array(walk(turns.copy(), start, 15., .2), (6, 2)),
+                     torch.from_numpy(_walk_by_loop(turns, start, 15., .2)))
+    alike = [(dict(summed=np.asarray),
+              "each turn changes the direction of all that follows: directions are a running sum"),
              (dict(unit=1), "the angles are degrees: np.radians"),
              (dict(late=1), "at each step the direction changes first, then one goes on")]
     expect(not close(given, _walk(turns, start, 0, .2)), "the direction before the first turn is missing")
     for how, hint in alike: expect(not close(given, _walk(turns, start, 15., .2, **how)), hint)
-    expect(close(given[0], start), f"the first point is the start, yours is ({given[0, 0]:.2f}, {given[0, 1]:.2f})")
-    expect(close(given, wanted), "not the points of the naive walk; are x the cosines and y the sines, times the step?")
+    expect(close(given[0], start),
+           f"the first point is the start, yours is ({given[0, 0]:.2f}, {given[0, 1]:.2f})")
+    expect(close(given, wanted),
+           "not the points of the naive walk; are x the cosines and y the sines, times the step?")

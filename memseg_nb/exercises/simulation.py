@@ -12,29 +12,37 @@ import torch.nn.functional as F
 
 from ..course import Wrong, close, exercise, expect, expect_number, expect_tensor, has_loop
 
+# %% ../../nbs/exercises/01_simulation.ipynb #2074ef5a
+_FADE_WRONG = (
+    Wrong(lambda t: t, "derivative", "a straight line mixes too"),
+    Wrong(lambda t: 3 * t**2 - 2 * t**3, "second derivative", "the fade of 1985"),
+    Wrong(lambda t: (1 - torch.cos(math.pi * torch.as_tensor(t))) / 2, "second derivative",
+          "a cosine is smooth"),
+    Wrong(lambda t: 6 * t**5 - 15 * t**4 - 10 * t**3, "at 1", "a sign lost"),
+    Wrong(lambda t: 1 - (6 * t**5 - 15 * t**4 + 10 * t**3), "at 0", "the weight of the other corner"),
+)
+
 # %% ../../nbs/exercises/01_simulation.ipynb #b151de3d
 @exercise("3.1", "The fade", "rebuilding", "03_perlin", "fade(t)", """
 def fade(t):
     return t**3 * (t * (6 * t - 15) + 10)
-""", (
-    Wrong(lambda t: t, "derivative", "a straight line mixes too"),
-    Wrong(lambda t: 3 * t**2 - 2 * t**3, "second derivative", "the fade of 1985"),
-    Wrong(lambda t: (1 - torch.cos(math.pi * torch.as_tensor(t))) / 2, "second derivative", "a cosine is smooth"),
-    Wrong(lambda t: 6 * t**5 - 15 * t**4 - 10 * t**3, "at 1", "a sign lost"),
-    Wrong(lambda t: 1 - (6 * t**5 - 15 * t**4 + 10 * t**3), "at 0", "the weight of the other corner"),
-))
+""", _FADE_WRONG)
 def check_fade(fade):
     "Ends, then derivatives there, then values"
     for end in (0., 1.):
         value = expect_number(fade(torch.tensor(end)), f"fade({end:g})")
-        expect(close(value, end), f"at {end:g} the fade must be {end:g}, so that the noise is the corner's own; yours is {value:g}")
+        expect(close(value, end), f"at {end:g} the fade must be {end:g}, so that the noise is the corner's "
+               f"own; yours is {value:g}")
     t = torch.linspace(0, 1, 1001, dtype=torch.float64)
     values = expect_tensor(fade(t), (1001,), "fade of 1001 values")
     slope = (values[1] - values[0]) / (t[1] - t[0])
-    expect(abs(slope) < .01, f"at 0 the first derivative must be 0, yours is about {slope:.2g}: cells would meet with a kink")
+    expect(abs(slope) < .01,
+           f"at 0 the first derivative must be 0, yours is about {slope:.2g}: cells would meet with a kink")
     bend = (values[2] - 2 * values[1] + values[0]) / (t[1] - t[0]) ** 2
-    expect(abs(bend) < .2, f"at 0 the second derivative must be 0 too, yours is about {bend:.2g}; that takes the fifth degree")
-    expect(close(values, 6 * t**5 - 15 * t**4 + 10 * t**3), "ends and derivatives are right, the values between aren't")
+    expect(abs(bend) < .2, f"at 0 the second derivative must be 0 too, yours is about {bend:.2g}; that takes "
+           "the fifth degree")
+    expect(close(values, 6 * t**5 - 15 * t**4 + 10 * t**3),
+           "ends and derivatives are right, the values between aren't")
 
 # %% ../../nbs/exercises/01_simulation.ipynb #6bf93f31
 @exercise("3.2", "Count the arrows", "reading", "03_perlin", "a number", "answer = (2**2 + 1) * (2**3 + 1)", (
@@ -52,27 +60,36 @@ def check_arrows(answer):
     expect(number != 128, "neighbouring cells share their corners")
     expect(number == 45, "draw a lattice of 1 x 2 cells and count its corners; then think of 4 x 8 cells")
 
+# %% ../../nbs/exercises/01_simulation.ipynb #80976414
+_THRESHOLD_WRONG = (
+    Wrong(lambda noise, share: torch.quantile(noise.flatten(), share), "below",
+          "takes the share from the wrong end"),
+    Wrong(lambda noise, share: noise.median(), "share", "the middle, whatever is asked for"),
+    Wrong(lambda noise, share: torch.tensor(1 - share), "values",
+          "takes the values for evenly spread from 0 to 1"),
+    Wrong(lambda noise, share: torch.quantile(noise, 1 - share, dim=1), "one number",
+          "a threshold for each row"),
+)
+
 # %% ../../nbs/exercises/01_simulation.ipynb #0d4f2aaf
 @exercise("3.3", "A threshold for a share", "changing", "03_perlin", "threshold_for(noise, share)", """
 def threshold_for(noise, share):
     return torch.quantile(noise.flatten(), 1 - share)
-""", (
-    Wrong(lambda noise, share: torch.quantile(noise.flatten(), share), "below", "takes the share from the wrong end"),
-    Wrong(lambda noise, share: noise.median(), "share", "the middle, whatever is asked for"),
-    Wrong(lambda noise, share: torch.tensor(1 - share), "values", "takes the values for evenly spread from 0 to 1"),
-    Wrong(lambda noise, share: torch.quantile(noise, 1 - share, dim=1), "one number", "a threshold for each row"),
-))
+""", _THRESHOLD_WRONG)
 def check_threshold(threshold_for):
     "The share above it, for noise of several spreads"
     draw = torch.Generator().manual_seed(0)
     for spread, share in ((1., .25), (.2, .1), (3., .6)):
         noise = spread * torch.randn(40, 50, generator=draw)
         given = threshold_for(noise.clone(), share)
-        expect(not isinstance(given, torch.Tensor) or given.numel() == 1, "one number is wanted for the whole image")
+        expect(not isinstance(given, torch.Tensor) or given.numel() == 1,
+               "one number is wanted for the whole image")
         above = (noise > expect_number(given, "the threshold")).float().mean().item()
-        expect(abs(above - (1 - share)) > .01 or share == .5, f"{share:.0%} of the pixels lie below yours; they should lie above it")
-        expect(abs(above - share) <= .01, f"{above:.0%} of the pixels lie above your threshold, the share asked for is {share:.0%}; "
-                                          "it must follow from the values of this noise")
+        expect(abs(above - (1 - share)) > .01 or share == .5,
+               f"{share:.0%} of the pixels lie below yours; they should lie above it")
+        expect(abs(above - share) <= .01,
+               f"{above:.0%} of the pixels lie above your threshold, the share asked for is {share:.0%}; "
+               "it must follow from the values of this noise")
 
 # %% ../../nbs/exercises/01_simulation.ipynb #99cf5987
 _LINE = """
@@ -84,11 +101,15 @@ def noise_on_a_line(gradients, x):
     return from_left + weight * (from_right - from_left)
 """
 _LINE_WRONG = (
-    Wrong(lambda g, x: torch.lerp(g[x.long()], g[x.long() + 1], x - x.floor()), "lattice points", "mixes the gradients themselves"),
-    Wrong(lambda g, x: torch.lerp(g[x.long()] * (x % 1), g[x.long() + 1] * (1 - x % 1), (x % 1)**3 * (x % 1 * (6 * (x % 1) - 15) + 10)),
+    Wrong(lambda g, x: torch.lerp(g[x.long()], g[x.long() + 1], x - x.floor()), "lattice points",
+          "mixes the gradients themselves"),
+    Wrong(lambda g, x: torch.lerp(g[x.long()] * (x % 1), g[x.long() + 1] * (1 - x % 1),
+                                  (x % 1)**3 * (x % 1 * (6 * (x % 1) - 15) + 10)),
           "signed", "distance without its sign"),
-    Wrong(lambda g, x: torch.lerp(g[x.long()] * (x % 1), g[x.long() + 1] * (x % 1 - 1), x % 1), "fade", "mixes in a straight line"),
-    Wrong(lambda g, x: torch.stack([g[int(p)] * (p - int(p)) for p in x]), "loop", "a loop, and one neighbour only"),
+    Wrong(lambda g, x: torch.lerp(g[x.long()] * (x % 1), g[x.long() + 1] * (x % 1 - 1), x % 1), "fade",
+          "mixes in a straight line"),
+    Wrong(lambda g, x: torch.stack([g[int(p)] * (p - int(p)) for p in x]), "loop",
+          "a loop, and one neighbour only"),
 )
 
 # %% ../../nbs/exercises/01_simulation.ipynb #d479d71d
@@ -96,20 +117,26 @@ _LINE_WRONG = (
           _LINE, _LINE_WRONG)
 def check_line(noise_on_a_line):
     "Zero at the points, its slope there, then everything"
-    expect(not has_loop(noise_on_a_line), "there is a loop in it: index the gradients with all places at once")
+    expect(not has_loop(noise_on_a_line),
+           "there is a loop in it: index the gradients with all places at once")
     g = torch.tensor([1., -2., .5, 1.5, -1.])
     at_points = expect_tensor(noise_on_a_line(g.clone(), torch.arange(4.)), (4,), "the noise at 0, 1, 2, 3")
-    expect(close(at_points, torch.zeros(4)), "at the lattice points the noise must be 0, since the distance is: gradients are slopes, not values")
+    expect(close(at_points, torch.zeros(4)), "at the lattice points the noise must be 0, since the distance "
+           "is: gradients are slopes, not values")
     x = torch.linspace(0, 3.99, 400)
     t, left = x - x.floor(), x.long()
     weight, near, far = 6 * t**5 - 15 * t**4 + 10 * t**3, g[left] * t, g[left + 1] * (t - 1)
     given = expect_tensor(noise_on_a_line(g.clone(), x.clone()), (400,))
-    expect(not close(given, torch.lerp(near, -far, weight)), "the right neighbour lies to the right: its distance is signed, x minus the point, below 0")
-    expect(not close(given, torch.lerp(near, far, t)), "right, but mixed in a straight line: use the fade of 3.1 as the weight")
-    expect(close(given, torch.lerp(near, far, weight)), "0 at the points, but not right between them: slope times distance from each side, mixed by the fade")
+    expect(not close(given, torch.lerp(near, -far, weight)),
+           "the right neighbour lies to the right: its distance is signed, x minus the point, below 0")
+    expect(not close(given, torch.lerp(near, far, t)),
+           "right, but mixed in a straight line: use the fade of 3.1 as the weight")
+    expect(close(given, torch.lerp(near, far, weight)), "0 at the points, but not right between them: slope "
+           "times distance from each side, mixed by the fade")
 
 # %% ../../nbs/exercises/01_simulation.ipynb #a76866b0
-@exercise("6.1", "One pixel of a blend", "using", "06_simulation", "a number", "answer = 0.4 * 0.1 + (1 - 0.4) * 0.6", (
+@exercise("6.1", "One pixel of a blend", "using", "06_simulation", "a number",
+          "answer = 0.4 * 0.1 + (1 - 0.4) * 0.6", (
     Wrong(.3, "the other way round", "takes delta for the image's share"),
     Wrong(.6, "in the mask", "as if M were 0"),
     Wrong(.1, "0.4", "as if the source covered the pixel"),
@@ -124,18 +151,23 @@ def check_pixel(answer):
     expect(not close(value, .64), "the image's part is (1 - delta) in the mask, not the whole")
     expect(close(value, .4), "M = 1, so I_A = delta I_n + (1 - delta) I")
 
+# %% ../../nbs/exercises/01_simulation.ipynb #9472aa3c
+_BLEND_WRONG = (
+    Wrong(lambda i, s, m, o: torch.lerp(i, s, o[:, None, None, None].expand_as(i)), "outside",
+          "forgets the mask"),
+    Wrong(lambda i, s, m, o: torch.where(m[:, None], s, i), "opacity", "pastes the source"),
+    Wrong(lambda i, s, m, o: torch.lerp(i, s, m[:, None] * (1 - o)[:, None, None, None]), "swapped",
+          "delta and 1 - delta swapped"),
+    Wrong(lambda i, s, m, o: torch.lerp(i, s, m[:, None] * o[0]), "each image", "one opacity for all"),
+    Wrong(lambda i, s, m, o: torch.lerp(i, s, m * o), "must match", "shapes that don't fit"),
+)
+
 # %% ../../nbs/exercises/01_simulation.ipynb #fea4e326
 @exercise("6.2", "The blend", "rebuilding", "06_simulation", "blend(images, source, mask, opacity)", """
 def blend(images, source, mask, opacity):
     weight = (mask * opacity[:, None, None])[:, None]  # (B, 1, H, W)
     return images + weight * (source - images)
-""", (
-    Wrong(lambda i, s, m, o: torch.lerp(i, s, o[:, None, None, None].expand_as(i)), "outside", "forgets the mask"),
-    Wrong(lambda i, s, m, o: torch.where(m[:, None], s, i), "opacity", "pastes the source"),
-    Wrong(lambda i, s, m, o: torch.lerp(i, s, m[:, None] * (1 - o)[:, None, None, None]), "swapped", "delta and 1 - delta swapped"),
-    Wrong(lambda i, s, m, o: torch.lerp(i, s, m[:, None] * o[0]), "each image", "one opacity for all"),
-    Wrong(lambda i, s, m, o: torch.lerp(i, s, m * o), "must match", "shapes that don't fit"),
-))
+""", _BLEND_WRONG)
 def check_blend(blend):
     "Outside, then inside, with an opacity for each image"
     draw = torch.Generator().manual_seed(0)
@@ -143,12 +175,17 @@ def check_blend(blend):
     mask, opacity = torch.rand(3, 6, 10, generator=draw) > .5, torch.tensor([.9, .2, .6])
     given = expect_tensor(blend(images.clone(), source.clone(), mask.clone(), opacity.clone()), (3, 3, 6, 10))
     inside = mask[:, None].expand_as(images)
-    expect(torch.equal(given[~inside], images[~inside]), "outside the mask the image has changed; it must stay as it is")
-    expect(not close(given[inside], source[inside]), "in the mask the source covers everything: use the opacity")
+    expect(torch.equal(given[~inside], images[~inside]),
+           "outside the mask the image has changed; it must stay as it is")
+    expect(not close(given[inside], source[inside]),
+           "in the mask the source covers everything: use the opacity")
     weight = opacity[:, None, None, None].expand_as(images)
-    expect(not close(given[inside], torch.lerp(source, images, weight)[inside]), "delta and 1 - delta are swapped: delta is the source's share")
-    expect(close(given[0][inside[0]], torch.lerp(images, source, weight)[0][inside[0]]), "in the mask: delta I_n + (1 - delta) I")
-    expect(close(given[inside], torch.lerp(images, source, weight)[inside]), "right for the first image; each image has an opacity of its own")
+    expect(not close(given[inside], torch.lerp(source, images, weight)[inside]),
+           "delta and 1 - delta are swapped: delta is the source's share")
+    expect(close(given[0][inside[0]], torch.lerp(images, source, weight)[0][inside[0]]),
+           "in the mask: delta I_n + (1 - delta) I")
+    expect(close(given[inside], torch.lerp(images, source, weight)[inside]),
+           "right for the first image; each image has an opacity of its own")
 
 # %% ../../nbs/exercises/01_simulation.ipynb #3baa5fcc
 def _why(noise, foreground, both_missing="noise", apart="apart"):
@@ -164,7 +201,8 @@ def why_empty(noise_mask, foreground):
     return "apart" if foreground.any() else "foreground"
 """
 _WHY_WRONG = (
-    Wrong(lambda n, f: "noise" if not n.any() else "foreground" if not f.any() else "", "don't meet", "forgets that they may lie apart"),
+    Wrong(lambda n, f: "noise" if not n.any() else "foreground" if not f.any() else "", "don't meet",
+          "forgets that they may lie apart"),
     Wrong(lambda n, f: "" if (n | f).any() else "noise", "product of the two", "takes the union"),
     Wrong(lambda n, f: _why(n, f, "foreground"), "neither", "looks at the foreground first"),
     Wrong(lambda n, f: "apart" if not (n & f).any() else "", "noise", "knows one cause only"),
@@ -184,7 +222,8 @@ def check_why(why_empty):
              "neither noise nor product": (none, none, "noise")}
     for case, (noise, foreground, wanted) in cases.items():
         given = why_empty(noise.clone(), foreground.clone())
-        expect(isinstance(given, str), f"{case}: a text is wanted, \"\" for a mask that isn't empty, not {given!r}")
+        expect(isinstance(given, str),
+               f"{case}: a text is wanted, \"\" for a mask that isn't empty, not {given!r}")
         hint = "; the mask is the product of the two, not one or the other" if given == "" else ""
         expect(given == wanted, f"{case}: you say {given!r}{hint}, right is {wanted!r}")
 
@@ -215,7 +254,8 @@ _NEVER_EMPTY_WRONG = (
     Wrong(lambda d, f, n: _redraw(d, f, n, torch.zeros_like(f)), "empty", "hands the empty mask on"),
     Wrong(lambda d, f, n: _redraw(d, f, n - 1), "draws", "one try too few"),
     Wrong(lambda d, f, n: _redraw(d, f, n, d()), "draws", "falls back to the noise"),
-    Wrong(lambda d, f, n: next((m for m in (d() for _ in range(n)) if (m & f).any()), f), "outside", "hands the noise on, not its product"),
+    Wrong(lambda d, f, n: next((m for m in (d() for _ in range(n)) if (m & f).any()), f), "outside",
+          "hands the noise on, not its product"),
 )
 
 # %% ../../nbs/exercises/01_simulation.ipynb #2c944c67
@@ -234,12 +274,14 @@ def check_never_empty(mask_on_product):
             expect(len(drawn) <= tries, f"asked for {tries} tries at most, yours draws more often")
             return (meets if len(drawn) == first else beside).clone()
         given = mask_on_product(draw, foreground.clone(), tries)
-        expect(isinstance(given, torch.Tensor) and given.shape == foreground.shape, "a mask of the foreground's shape is wanted")
+        expect(isinstance(given, torch.Tensor) and given.shape == foreground.shape,
+               "a mask of the foreground's shape is wanted")
         expect(len(drawn) == min(first, tries), f"{len(drawn)} draws where {min(first, tries)} were wanted")
         expect(given.bool().any(), "the mask is empty: after the last try take the whole foreground")
         expect(not (given.bool() & ~foreground).any(), "the mask reaches outside the product")
         wanted = meets & foreground if first <= tries else foreground
-        expect(torch.equal(given.bool(), wanted), "not the product of noise and foreground, or after the last try the foreground")
+        expect(torch.equal(given.bool(), wanted),
+               "not the product of noise and foreground, or after the last try the foreground")
 
 # %% ../../nbs/exercises/01_simulation.ipynb #ff5d34a8
 def _cut(image, order, rows, columns):
@@ -268,26 +310,33 @@ def shuffle(image, order, rows, columns):
 """
 _SHUFFLE_WRONG = (
     Wrong(_loops, "loop", "the naive version"),
-    Wrong(lambda i, o, r, c: _cut(i, o.argsort(), r, c), "order[k]", "where each cell goes, not where it comes from"),
-    Wrong(lambda i, o, r, c: i.reshape(i.shape[0], r * c, -1)[:, o].reshape(i.shape), "rectangles", "a plain reshape cuts stripes of pixels"),
-    Wrong(lambda i, o, r, c: i.flatten(1)[:, torch.randperm(i[0].numel())].view_as(i), "pixels", "shuffles pixels"),
+    Wrong(lambda i, o, r, c: _cut(i, o.argsort(), r, c), "order[k]",
+          "where each cell goes, not where it comes from"),
+    Wrong(lambda i, o, r, c: i.reshape(i.shape[0], r * c, -1)[:, o].reshape(i.shape), "rectangles",
+          "a plain reshape cuts stripes of pixels"),
+    Wrong(lambda i, o, r, c: i.flatten(1)[:, torch.randperm(i[0].numel())].view_as(i), "pixels",
+          "shuffles pixels"),
     Wrong(lambda i, o, r, c: _cut(i, o, c, r), "invalid for input", "rows and columns swapped"),
 )
 
 # %% ../../nbs/exercises/01_simulation.ipynb #49dbd73f
-@exercise("6.5", "Shuffle the pieces without a loop", "rebuilding", "06_simulation", "shuffle(image, order, rows, columns)",
-          _SHUFFLE, _SHUFFLE_WRONG)
+@exercise("6.5", "Shuffle the pieces without a loop", "rebuilding", "06_simulation",
+          "shuffle(image, order, rows, columns)", _SHUFFLE, _SHUFFLE_WRONG)
 def check_shuffle(shuffle):
     "No loop; no pixel lost; cells stay whole; the order"
-    expect(not has_loop(shuffle), "there is a loop in it: reshape to (cells, ...), index with the order, and back")
+    expect(not has_loop(shuffle),
+           "there is a loop in it: reshape to (cells, ...), index with the order, and back")
     for shape, rows, columns in (((3, 8, 24), 4, 3), ((2, 12, 10), 2, 5)):
         image = torch.arange(math.prod(shape)).float().view(shape)
         order = torch.randperm(rows * columns, generator=torch.Generator().manual_seed(rows))
-        given, wanted = expect_tensor(shuffle(image.clone(), order.clone(), rows, columns), shape), _cut(image, order, rows, columns)
-        expect(torch.equal(given.flatten().sort().values, image.flatten()), "some pixels are missing, or there twice")
+        given, wanted = (expect_tensor(shuffle(image.clone(), order.clone(), rows, columns), shape),
+                         _cut(image, order, rows, columns))
+        expect(torch.equal(given.flatten().sort().values, image.flatten()),
+               "some pixels are missing, or there twice")
         expect(not torch.equal(given, _cut(image, order.argsort(), rows, columns)),
                "each cell went to place order[k]; order[k] should say which cell comes *to* place k")
         whole = given.view(shape[0], rows, shape[1] // rows, columns, -1)
-        beside = (whole[..., 1:] - whole[..., :-1] == 1).all() and (whole[:, :, 1:] - whole[:, :, :-1] == shape[2]).all()
+        beside = ((whole[..., 1:] - whole[..., :-1] == 1).all()
+                  and (whole[:, :, 1:] - whole[:, :, :-1] == shape[2]).all())
         expect(beside, "neighbouring pixels were torn apart: cells are rectangles, and stay whole")
         expect(torch.equal(given, wanted), "the cells are whole, but their order isn't the one asked for")

@@ -17,10 +17,11 @@ def _part(texture, size, draw):
 
 
 def _same_for_both(texture, size, generator):
-    k = torch.randint(min(texture.shape[1] - size[0], texture.shape[2] - size[1]) + 1, (), generator=generator)
+    k = torch.randint(min(texture.shape[1] - size[0], texture.shape[2] - size[1]) + 1, (),
+                      generator=generator)
     return texture[:, k:k + size[0], k:k + size[1]]
 
-
+# %% ../../nbs/exercises/01b_textures.ipynb #fa80e607
 _PART = """
 def random_part(texture, size, generator):
     height, width = size
@@ -29,11 +30,14 @@ def random_part(texture, size, generator):
     return texture[:, top:top + height, left:left + width]
 """
 _PART_WRONG = (
-    Wrong(lambda t, s, g: _part(t, s, lambda rest: torch.randint(max(rest, 1), (), generator=g)), "last", "off by one"),
-    Wrong(lambda t, s, g: _part(t, s, lambda rest: torch.randint(rest + 1, ())), "generator", "draws without it"),
+    Wrong(lambda t, s, g: _part(t, s, lambda rest: torch.randint(max(rest, 1), (), generator=g)), "last",
+          "off by one"),
+    Wrong(lambda t, s, g: _part(t, s, lambda rest: torch.randint(rest + 1, ())), "generator",
+          "draws without it"),
     Wrong(lambda t, s, g: t[:, :s[0], :s[1]], "always", "the corner"),
     Wrong(_same_for_both, "together", "one draw for both directions"),
-    Wrong(lambda t, s, g: _part(t, s[::-1], lambda rest: torch.randint(rest + 1, (), generator=g)), "shape", "height and width swapped"),
+    Wrong(lambda t, s, g: _part(t, s[::-1], lambda rest: torch.randint(rest + 1, (), generator=g)), "shape",
+          "height and width swapped"),
 )
 
 # %% ../../nbs/exercises/01b_textures.ipynb #68e8f230
@@ -44,10 +48,14 @@ def check_part(random_part):
     texture = torch.arange(3 * 9 * 11).float().view(3, 9, 11)
     places = set()
     for seed in range(400):
-        part, again = (expect_tensor(random_part(texture.clone(), (6, 8), torch.Generator().manual_seed(seed)), (3, 6, 8)) for _ in range(2))
-        expect(torch.equal(part, again), "the same generator gives two different parts: take all draws from it")
+        part, again = (expect_tensor(random_part(texture.clone(), (6, 8),
+                                                 torch.Generator().manual_seed(seed)), (3, 6, 8))
+                       for _ in range(2))
+        expect(torch.equal(part, again),
+               "the same generator gives two different parts: take all draws from it")
         top, left = divmod(int(part[0, 0, 0]), 11)
-        expect(torch.equal(part, texture[:, top:top + 6, left:left + 8]), "that's no part of the texture: pixels have moved")
+        expect(torch.equal(part, texture[:, top:top + 6, left:left + 8]),
+               "that's no part of the texture: pixels have moved")
         places.add((top, left))
     expect(len(places) > 1, "always the same part")
     expect({top for top, _ in places} == {0, 1, 2, 3} and {left for _, left in places} == {0, 1, 2, 3},
@@ -69,19 +77,24 @@ answer = (384 - side + 1)**2
 def check_places(answer):
     "163 in each direction"
     number = expect_number(answer)
-    hints = {163: "that's in one direction; rows and columns are drawn both, in both directions", 162**2: "there is one more place in each direction: "
-             "a window as large as the sheet has one place, not none", 129**2: "a window of 256 pixels has zoom 1; here d = 0.5",
+    hints = {163: "that's in one direction; rows and columns are drawn both, in both directions",
+             162**2: "there is one more place in each direction: "
+             "a window as large as the sheet has one place, not none",
+             129**2: "a window of 256 pixels has zoom 1; here d = 0.5",
              257**2: "a side of half of 256 would be d = 0; the zoom is half of 3 to the power of d",
-             8 * 163**2: "without mirroring and turning", 1: "a zoom of 1.5 leaves one place, but that's d = 1"}
+             8 * 163**2: "without mirroring and turning",
+             1: "a zoom of 1.5 leaves one place, but that's d = 1"}
     expect(number not in hints, hints.get(number, ""))
-    expect(number == 163**2, "the side is z = 0.5 * 3^d times 256, rounded; and a side of s pixels fits in 384 - s + 1 places a direction")
+    expect(number == 163**2, "the side is z = 0.5 * 3^d times 256, rounded; and a side of s pixels fits in "
+           "384 - s + 1 places a direction")
 
 # %% ../../nbs/exercises/01b_textures.ipynb #d5f9fa7d
 def _hue(angle, scale=1 / 3):
     "Rodrigues' formula about (1, 1, 1)"
     axis = torch.ones(3, dtype=torch.float64) / math.sqrt(3)
     cross = torch.tensor([[0., -1, 1], [1, 0, -1], [-1, 1, 0]], dtype=torch.float64) / math.sqrt(3)
-    turn = math.cos(angle) * torch.eye(3) + math.sin(angle) * cross + (1 - math.cos(angle)) * torch.outer(axis, axis)
+    turn = math.cos(angle) * torch.eye(3) + math.sin(angle) * cross + (1 - math.cos(angle)) * torch.outer(
+        axis, axis)
     return 3 * scale * turn
 
 
@@ -104,8 +117,10 @@ def hue_matrix(angle):
 def check_hue(hue_matrix):
     "Greys, the third of a turn, lengths, then everything"
     third = 2 * math.pi / 3
-    zero, turned, part = [expect_tensor(hue_matrix(angle), (3, 3), "the matrix").double() for angle in (0., third, .7)]
-    expect(not close(zero.sum(1), 3 * torch.ones(3)), "greys get three times brighter: each row should sum to 1")
+    zero, turned, part = [expect_tensor(hue_matrix(angle), (3, 3), "the matrix").double()
+                          for angle in (0., third, .7)]
+    expect(not close(zero.sum(1), 3 * torch.ones(3)),
+           "greys get three times brighter: each row should sum to 1")
     expect(close(zero, torch.eye(3)), "without an angle nothing may change")
     _judge_hue(turned, part)
 
@@ -114,10 +129,14 @@ def _judge_hue(turned, part):
     "A third of a turn, and 0.7"
     third = 2 * math.pi / 3
     expect(not close(turned, _hue(-third)), "a third of a turn takes red to blue: it's the other direction")
-    expect(not close(turned, _hue(math.radians(third))), "a third of a turn changes hardly anything: the angle is in radians, not degrees")
-    expect(close(turned[:, 0], torch.tensor([0., 1, 0])), f"a third of a turn takes red to {[round(x, 2) for x in turned[:, 0].tolist()]}, not to green")
-    expect(close(part.sum(1), torch.ones(3)), "turned by 0.7, greys don't stay as they are: each row should sum to 1")
-    expect(close(part @ part.T, torch.eye(3)), "turned by 0.7, colours get paler or stronger: that's a mixture, not a turn; distances must stay")
+    expect(not close(turned, _hue(math.radians(third))),
+           "a third of a turn changes hardly anything: the angle is in radians, not degrees")
+    expect(close(turned[:, 0], torch.tensor([0., 1, 0])),
+           f"a third of a turn takes red to {[round(x, 2) for x in turned[:, 0].tolist()]}, not to green")
+    expect(close(part.sum(1), torch.ones(3)),
+           "turned by 0.7, greys don't stay as they are: each row should sum to 1")
+    expect(close(part @ part.T, torch.eye(3)),
+           "turned by 0.7, colours get paler or stronger: that's a mixture, not a turn; distances must stay")
     expect(close(part, _hue(.7)), "right for a third of a turn, not for 0.7 radians")
 
 # %% ../../nbs/exercises/01b_textures.ipynb #74c02b88
@@ -136,25 +155,32 @@ def _numpy(seed, k):
     import numpy as np
     return torch.from_numpy(np.random.default_rng([seed, k]).random((3, 8, 8)))
 
+# %% ../../nbs/exercises/01b_textures.ipynb #48848f1f
+_TEXTURE_WRONG = (
+    Wrong(lambda seed, k: _drawn(seed + k), "the same texture",
+          "adds them: seed 0's second is seed 1's first"),
+    Wrong(lambda seed, k: _drawn(seed * k), "the same texture", "multiplies them"),
+    Wrong(lambda seed, k: _drawn(64 * seed + k), "the same texture", "room for 64 textures only"),
+    Wrong(lambda seed, k: _drawn(k), "the same texture", "forgets the seed"),
+    Wrong(_global, "global", "seeds the global generator"),
+    Wrong(lambda seed, k: torch.rand(3, 8, 8, generator=_SHARED), "a second time",
+          "goes on drawing from one generator"),
+)
+
 # %% ../../nbs/exercises/01b_textures.ipynb #717fd658
 @exercise("5.4", "Texture k, whoever asks", "changing", "05_textures", "texture(seed, k)", """
 def texture(seed, k):
     generator = torch.Generator().manual_seed(1_000_003 * seed + k)   # no other pair has this number
     return torch.rand(3, 8, 8, generator=generator)
-""", (
-    Wrong(lambda seed, k: _drawn(seed + k), "the same texture", "adds them: seed 0's second is seed 1's first"),
-    Wrong(lambda seed, k: _drawn(seed * k), "the same texture", "multiplies them"),
-    Wrong(lambda seed, k: _drawn(64 * seed + k), "the same texture", "room for 64 textures only"),
-    Wrong(lambda seed, k: _drawn(k), "the same texture", "forgets the seed"),
-    Wrong(_global, "global", "seeds the global generator"),
-    Wrong(lambda seed, k: torch.rand(3, 8, 8, generator=_SHARED), "a second time", "goes on drawing from one generator"),
-), also=(_numpy, lambda seed, k: _drawn(1000 * seed + k)))
+""", _TEXTURE_WRONG, also=(_numpy, lambda seed, k: _drawn(1000 * seed + k)))
 def check_texture(texture):
     "Twice the same, no global draws, no pair twice"
     state = torch.get_rng_state()
     first = expect_tensor(texture(3, 5), (3, 8, 8), "the texture")
-    expect(first.min() >= 0 and first.max() <= 1 and first.std() > .2, "random numbers from 0 to 1 are wanted")
-    expect(torch.equal(state, torch.get_rng_state()), "the global generator has moved: give `torch.rand` a generator of its own")
+    expect(first.min() >= 0 and first.max() <= 1 and first.std() > .2,
+           "random numbers from 0 to 1 are wanted")
+    expect(torch.equal(state, torch.get_rng_state()),
+           "the global generator has moved: give `torch.rand` a generator of its own")
     texture(3, 4)
     expect(torch.equal(first, texture(3, 5)), "asked for a second time, texture 5 of seed 3 is another one")
     _judge_pairs(texture)
@@ -163,11 +189,13 @@ def check_texture(texture):
 def _judge_pairs(texture):
     "No two pairs give the same numbers"
     seen = {}
-    pairs = [(seed, k) for seed in range(4) for k in range(1000)] + [(seed, k) for seed in range(4, 12) for k in (0, 1, 2, 3, 998)]
+    pairs = ([(seed, k) for seed in range(4) for k in range(1000)]
+             + [(seed, k) for seed in range(4, 12) for k in (0, 1, 2, 3, 998)])
     for seed, k in pairs:
         first = tuple(texture(seed, k).flatten()[:4].tolist())
         other = seen.setdefault(first, (seed, k))
-        expect(other == (seed, k), f"texture {k} of seed {seed} is the same texture as number {other[1]} of seed {other[0]}: each pair needs a number of its own")
+        expect(other == (seed, k), f"texture {k} of seed {seed} is the same texture as number {other[1]} of "
+               f"seed {other[0]}: each pair needs a number of its own")
 
 # %% ../../nbs/exercises/01b_textures.ipynb #57541d19
 def _by_distance(down, right):
@@ -194,12 +222,14 @@ def shares(down, right):
     Wrong(_by_distance, "centre of mass", "by one over the distance"),
     Wrong(lambda d, r: _outer(d, r).T, "swapped", "rows and columns swapped"),
     Wrong(lambda d, r: _outer(1 - d, 1 - r), "nearer", "the far ones get more"),
-    Wrong(lambda d, r: torch.tensor([[2 - d - r, 1 - d + r], [1 + d - r, d + r]]) / 2, "sum to", "adds where it should multiply"),
+    Wrong(lambda d, r: torch.tensor([[2 - d - r, 1 - d + r], [1 + d - r, d + r]]) / 2, "sum to",
+          "adds where it should multiply"),
     Wrong(lambda d, r: torch.full((2, 2), .25), "same for all", "a quarter each"),
 ), also=(lambda d, r: _outer(d, r).double(),))
 def check_shares(shares):
     "Sum, centre of mass, then the product"
-    given = {place: expect_tensor(shares(*place), (2, 2), "the shares").double() for place in ((0., 0.), (.25, 0.), (.1, .7), (.6, .4))}
+    given = {place: expect_tensor(shares(*place), (2, 2), "the shares").double()
+             for place in ((0., 0.), (.25, 0.), (.1, .7), (.6, .4))}
     expect(not close(given[.1, .7], given[.6, .4]), "the shares are the same for all places")
     for place, ink in given.items(): _judge_shares(ink, *place)
 
@@ -208,58 +238,80 @@ def _judge_shares(ink, down, right):
     "What is wrong with one of them"
     said, total = f"for ({down}, {right})", float(ink.sum())
     expect(abs(total - 1) < 1e-4, f"{said} your shares sum to {total:.3g}, not to 1: ink is lost or made")
-    expect(down + right == 0 or not (ink == 1).any(), f"{said} one pixel gets everything: the line would come in steps")
+    expect(down + right == 0 or not (ink == 1).any(),
+           f"{said} one pixel gets everything: the line would come in steps")
     mass = float(ink[1].sum()), float(ink[:, 1].sum())
     hint = f"{said} the centre of mass of your shares is ({mass[0]:.2f}, {mass[1]:.2f})"
-    swapped, away = close(torch.tensor(mass), torch.tensor([right, down])), close(torch.tensor(mass), torch.tensor([1 - down, 1 - right]))
+    swapped, away = (close(torch.tensor(mass), torch.tensor([right, down])),
+                     close(torch.tensor(mass), torch.tensor([1 - down, 1 - right])))
     right_place = close(torch.tensor(mass), torch.tensor([down, right]))
     expect(right_place or not away, f"{hint}: the nearer pixel should get more, not less")
     expect(right_place or not swapped, f"{hint}: down and right are swapped; upper row first")
     expect(right_place, f"{hint}, it should be the point itself")
-    expect(close(ink[1, 1], torch.tensor(down * right)), f"{said} the sums are right, the single shares aren't: share of the row times share of the column")
+    expect(close(ink[1, 1], torch.tensor(down * right)),
+           f"{said} the sums are right, the single shares aren't: share of the row times share of the column")
+
+# %% ../../nbs/exercises/01b_textures.ipynb #774b9f45
+_SIZES_WRONG = (
+    Wrong(lambda low, high, d: low + (high - low) * d, "evenly in the size itself",
+          "evenly, without the logarithm"),
+    Wrong(lambda low, high, d: low * high**d, "largest", "forgets to divide by the smallest"),
+    Wrong(lambda low, high, d: low + (high - low) * d**2, "doubling",
+          "squares, so that small ones are more frequent"),
+    Wrong(lambda low, high, d: torch.log(low + (high - low) * d), "smallest",
+          "the logarithm in place of the size"),
+    Wrong(lambda low, high, d: low * (high / low)**(1 - d), "larger draw", "the wrong way round"),
+)
 
 # %% ../../nbs/exercises/01b_textures.ipynb #a09ad0ce
-@exercise("5b.2", "As many between 1 and 2 as between 2 and 4", "changing", "05b_flaws", "sizes(low, high, draws)", """
+@exercise("5b.2", "As many between 1 and 2 as between 2 and 4", "changing", "05b_flaws",
+          "sizes(low, high, draws)", """
 def sizes(low, high, draws):
     return low * (high / low)**draws
-""", (
-    Wrong(lambda low, high, d: low + (high - low) * d, "evenly in the size itself", "evenly, without the logarithm"),
-    Wrong(lambda low, high, d: low * high**d, "largest", "forgets to divide by the smallest"),
-    Wrong(lambda low, high, d: low + (high - low) * d**2, "doubling", "squares, so that small ones are more frequent"),
-    Wrong(lambda low, high, d: torch.log(low + (high - low) * d), "smallest", "the logarithm in place of the size"),
-    Wrong(lambda low, high, d: low * (high / low)**(1 - d), "larger draw", "the wrong way round"),
-), also=(lambda low, high, d: torch.exp(math.log(low) + d * math.log(high / low)),))
+""", _SIZES_WRONG, also=(lambda low, high, d: torch.exp(math.log(low) + d * math.log(high / low)),))
 def check_sizes(sizes):
     "Ends, then the share of each doubling"
     draws = torch.linspace(0, 1, 2001, dtype=torch.float64)
     for low, high in ((2., 16.), (.5, 40.)):
         given = expect_tensor(sizes(low, high, draws.clone()), (2001,), "the sizes").double()
-        expect(not close(given[[0, -1]], torch.tensor([high, low])), "a larger draw should give a larger size")
-        expect(close(given[0], torch.tensor(low)), f"a draw of 0 should give the smallest size, {low:g}; yours is {given[0]:.3g}")
-        expect(close(given[-1], torch.tensor(high)), f"a draw of 1 should give the largest size, {high:g}; yours is {given[-1]:.3g}")
-        expect(not close(given, low + (high - low) * draws), "yours are spread evenly in the size itself: half of them are above the middle")
-        expect(close(given.log2().diff(), given.log2().diff().mean().expand(2000)), "the ends are right, but not every doubling gets the same share")
+        expect(not close(given[[0, -1]], torch.tensor([high, low])),
+               "a larger draw should give a larger size")
+        expect(close(given[0], torch.tensor(low)),
+               f"a draw of 0 should give the smallest size, {low:g}; yours is {given[0]:.3g}")
+        expect(close(given[-1], torch.tensor(high)),
+               f"a draw of 1 should give the largest size, {high:g}; yours is {given[-1]:.3g}")
+        expect(not close(given, low + (high - low) * draws),
+               "yours are spread evenly in the size itself: half of them are above the middle")
+        expect(close(given.log2().diff(), given.log2().diff().mean().expand(2000)),
+               "the ends are right, but not every doubling gets the same share")
+
+# %% ../../nbs/exercises/01b_textures.ipynb #a11461c8
+_BRIGHTER_WRONG = (
+    Wrong((1.2, .8, .4), "no brightness above 1", "multiplies and leaves it at that"),
+    Wrong((1., .8, .4), "mean", "multiplies and cuts off"),
+    Wrong((1., .8, .5), "mean", "adds 0.2 and cuts off"),
+    Wrong((.8, .8, .8), "grey", "all colour gone"),
+    Wrong((1., 2 / 3, 1 / 3), "mean", "as bright as it gets without becoming paler"),
+)
 
 # %% ../../nbs/exercises/01b_textures.ipynb #eb03a80b
 @exercise("5b.3", "Brighter, but how?", "using", "05b_flaws", "a tuple of three numbers", """
 scaled = [0.8 / 0.6 * channel for channel in (0.9, 0.6, 0.3)]   # 1.2, 0.8, 0.4
 factor = (1 - 0.8) / (max(scaled) - 0.8)                        # a half
 answer = tuple(0.8 + factor * (channel - 0.8) for channel in scaled)
-""", (
-    Wrong((1.2, .8, .4), "no brightness above 1", "multiplies and leaves it at that"),
-    Wrong((1., .8, .4), "mean", "multiplies and cuts off"),
-    Wrong((1., .8, .5), "mean", "adds 0.2 and cuts off"),
-    Wrong((.8, .8, .8), "grey", "all colour gone"),
-    Wrong((1., 2 / 3, 1 / 3), "mean", "as bright as it gets without becoming paler"),
-), also=([1., .8, .6], torch.tensor([1., .8, .6])))
+""", _BRIGHTER_WRONG, also=([1., .8, .6], torch.tensor([1., .8, .6])))
 def check_brighter(answer):
     "(1, 0.8, 0.6)"
     channels = answer.tolist() if isinstance(answer, torch.Tensor) and answer.ndim == 1 else answer
-    expect(isinstance(channels, (tuple, list)) and len(channels) == 3, "three numbers are asked for: (red, green, blue)")
+    expect(isinstance(channels, (tuple, list)) and len(channels) == 3,
+           "three numbers are asked for: (red, green, blue)")
     channels = [expect_number(channel, "each channel") for channel in channels]
     expect(max(channels) <= 1.0001, f"there is no brightness above 1, yours has {max(channels):.2g}")
-    expect(max(channels) - min(channels) > .01, "that's grey: draw it towards grey only as far as it must, until the largest channel is 1")
+    expect(max(channels) - min(channels) > .01,
+           "that's grey: draw it towards grey only as far as it must, until the largest channel is 1")
     mean = sum(channels) / 3
-    expect(close(mean, .8, 2e-3), f"the mean of yours is {mean:.3f}; it should be 0.8, so nothing may be cut off")
-    expect(close(torch.tensor(channels), torch.tensor([1., .8, .6]), 2e-3), "the mean is right; multiply by 0.8 / 0.6, then keep the hue: "
+    expect(close(mean, .8, 2e-3),
+           f"the mean of yours is {mean:.3f}; it should be 0.8, so nothing may be cut off")
+    expect(close(torch.tensor(channels), torch.tensor([1., .8, .6]), 2e-3),
+           "the mean is right; multiply by 0.8 / 0.6, then keep the hue: "
            "each channel's distance from 0.8 shrinks by the same factor")

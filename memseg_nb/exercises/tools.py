@@ -14,7 +14,8 @@ import torch
 from ..course import Wrong, close, exercise, expect, expect_number
 
 # %% ../../nbs/exercises/08_tools.ipynb #d8283263
-@exercise("22.1", "How many pictures are there?", "using", "22_widgets", "a number", "answer = 12 * 20 * (1 + 20)", (
+@exercise("22.1", "How many pictures are there?", "using", "22_widgets", "a number",
+          "answer = 12 * 20 * (1 + 20)", (
     Wrong(12 * 20 * 20, "nearest", "forgets that \"nearest\" is a choice, too"),
     Wrong(12 + 20 + 21, "each", "adds the controls"),
     Wrong(12 * 21 * 21, "1 to 20", "counts N from 0"),
@@ -82,14 +83,18 @@ def make_look(measure):
     return look
 """
 
-# %% ../../nbs/exercises/08_tools.ipynb #5d60281d
-@exercise("22.2", "Keep what doesn't change", "changing", "22_widgets", "make_look(measure)", _KEEP, (
+# %% ../../nbs/exercises/08_tools.ipynb #09e3a77b
+_KEEP_WRONG = (
     Wrong(_never_kept, "times", "computes everything anew"),
     Wrong(_kept_answer, "depends on n", "keeps the answer instead of the distances"),
     Wrong(_kept_last, "comes back", "keeps one image only"),
     Wrong(_kept_one, "of another image", "keeps the first image for all"),
     Wrong(_kept_pair, "times", "keeps each pair of image and n"),
-))
+)
+
+# %% ../../nbs/exercises/08_tools.ipynb #5d60281d
+@exercise("22.2", "Keep what doesn't change", "changing", "22_widgets", "make_look(measure)", _KEEP,
+          _KEEP_WRONG)
 def check_keep(make_look):
     "Right answers, and one call an image"
     tables, calls = {"nut": [5., 3, 4, 3, 1], "cap": [2., 7, 1, 0, 9]}, []
@@ -103,9 +108,12 @@ def check_keep(make_look):
         given = expect_number(look(image, n), f"look({image!r}, {n})")
         wanted = min(range(n), key=lambda k: tables[image][k])
         expect(image in calls, "you give the distances of another image: keep them by the image's name")
-        expect(given == wanted, f"look({image!r}, {n}) gives {given:g} instead of {wanted}: what is nearest depends on n, only the distances don't")
-        expect(calls.count(image) == 1 or calls[-1] != calls[-2], f"measure({image!r}) was called {calls.count(image)} times: its distances don't depend on n")
-        expect(calls.count(image) == 1, f"measure({image!r}) is called again when the user comes back to it: keep more than one image")
+        expect(given == wanted, f"look({image!r}, {n}) gives {given:g} instead of {wanted}: what is nearest "
+               "depends on n, only the distances don't")
+        expect(calls.count(image) == 1 or calls[-1] != calls[-2],
+               f"measure({image!r}) was called {calls.count(image)} times: its distances don't depend on n")
+        expect(calls.count(image) == 1,
+               f"measure({image!r}) is called again when the user comes back to it: keep more than one image")
 
 # %% ../../nbs/exercises/08_tools.ipynb #57a2e0c0
 class _Stand:
@@ -121,7 +129,8 @@ class _Stand:
     @property
     def pictures(self):
         from types import SimpleNamespace
-        return {"mask": SimpleNamespace(content=self.field > self.threshold), "noise": SimpleNamespace(content=self.field)}
+        return {"mask": SimpleNamespace(content=self.field > self.threshold),
+                "noise": SimpleNamespace(content=self.field)}
 
 # %% ../../nbs/exercises/08_tools.ipynb #3ae52abb
 def _from_above(playground):
@@ -135,7 +144,8 @@ def _always_half(playground): return playground.set(threshold=.5)["threshold"]
 
 
 def _leaves_it(playground):
-    found = next(k / 20 for k in range(21) if not playground.set(threshold=k / 20).pictures["mask"].content.any())
+    found = next(k / 20
+                 for k in range(21) if not playground.set(threshold=k / 20).pictures["mask"].content.any())
     playground.set(threshold=.5)
     return found
 
@@ -165,10 +175,12 @@ def check_move(last_island):
         top = float(playground.noise().max())
         wanted = math.ceil(top * 20 - 1e-6) / 20
         given = expect_number(last_island(playground), "the threshold")
-        expect(abs(given * 20 - round(given * 20)) < 1e-6, f"{given:.4f} isn't one of 0, 0.05, 0.1 ...: those are the thresholds to go through")
+        expect(abs(given * 20 - round(given * 20)) < 1e-6,
+               f"{given:.4f} isn't one of 0, 0.05, 0.1 ...: those are the thresholds to go through")
         expect(given > wanted - .01, f"at {given:.2f} the mask isn't empty: the noise reaches {top:.3f}")
         expect(given < wanted + .01, f"at {wanted:.2f} it's empty, too, and that is smaller than {given:.2f}")
-        expect(close(playground["threshold"], given), "right, but the playground stands elsewhere: it should be left where it stays empty")
+        expect(close(playground["threshold"], given),
+               "right, but the playground stands elsewhere: it should be left where it stays empty")
 
 # %% ../../nbs/exercises/08_tools.ipynb #fadd0040
 _VALUE = """
@@ -177,24 +189,37 @@ def value(share, width, left, right, low, high):
     return low + along * (high - low)
 """
 
-
-@exercise("22a.1", "From a click to a value", "rebuilding", "22a_charts", "value(share, width, left, right, low, high)", _VALUE, (
+# %% ../../nbs/exercises/08_tools.ipynb #4eef0aaf
+_VALUE_WRONG = (
     Wrong(lambda s, w, l, r, low, high: low + s * (high - low), "margins", "forgets the margins"),
-    Wrong(lambda s, w, l, r, low, high: low + (s * w - l) / (w - l) * (high - low), "right", "forgets the right margin"),
-    Wrong(lambda s, w, l, r, low, high: (s * w - l) / (w - l - r) * (high - low), "low", "an axis that begins with 0"),
+    Wrong(lambda s, w, l, r, low, high: low + (s * w - l) / (w - l) * (high - low), "right",
+          "forgets the right margin"),
+    Wrong(lambda s, w, l, r, low, high: (s * w - l) / (w - l - r) * (high - low), "low",
+          "an axis that begins with 0"),
     Wrong(lambda s, w, l, r, low, high: low + (s * w - l) / (w - l - r) * high, "high", "stretches by high"),
-    Wrong(lambda s, w, l, r, low, high: low + (s - l) / (w - l - r) * (high - low), "share", "takes the share for pixels"),
-))
+    Wrong(lambda s, w, l, r, low, high: low + (s - l) / (w - l - r) * (high - low), "share",
+          "takes the share for pixels"),
+)
+
+# %% ../../nbs/exercises/08_tools.ipynb #26175a7f
+@exercise("22a.1", "From a click to a value", "rebuilding", "22a_charts",
+          "value(share, width, left, right, low, high)", _VALUE, _VALUE_WRONG)
 def check_value(value):
     "At both ends of the axis, and between"
-    for width, left, right, low, high in ((300, 54, 10, 0., 1.), (200, 40, 20, -2., 3.), (500, 54, 110, 5., 9.)):
+    for width, left, right, low, high in ((300, 54, 10, 0., 1.), (200, 40, 20, -2., 3.),
+                                          (500, 54, 110, 5., 9.)):
         start, end = left / width, 1 - right / width
-        at_start, at_end = (expect_number(value(share, width, left, right, low, high)) for share in (start, end))
+        at_start, at_end = (expect_number(value(share, width, left, right, low, high))
+                            for share in (start, end))
         shown = f"value({start:.3f}, {width}, {left}, {right}, {low:g}, {high:g})"
-        expect(abs(at_start) < 1e6 and not close(at_start, low + start * (high - low)), "you forget the margins: the axis doesn't fill the chart")
-        expect(close(at_start, low), f"{shown} is where the axis begins: wanted low, {low:g}, not {at_start:.4g}. Is the share in pixels, and low added?")
-        expect(close(at_end, high), f"at the right end of the axis you give {at_end:.4g} instead of high, {high:g}: it's width - left - right pixels long")
-        expect(close(value((start + end) / 2, width, left, right, low, high), (low + high) / 2), "in the middle of the axis it isn't the middle of low and high")
+        expect(abs(at_start) < 1e6 and not close(at_start, low + start * (high - low)),
+               "you forget the margins: the axis doesn't fill the chart")
+        expect(close(at_start, low), f"{shown} is where the axis begins: wanted low, {low:g}, not "
+               f"{at_start:.4g}. Is the share in pixels, and low added?")
+        expect(close(at_end, high), f"at the right end of the axis you give {at_end:.4g} instead of high, "
+               f"{high:g}: it's width - left - right pixels long")
+        expect(close(value((start + end) / 2, width, left, right, low, high), (low + high) / 2),
+               "in the middle of the axis it isn't the middle of low and high")
 
 # %% ../../nbs/exercises/08_tools.ipynb #fe351aae
 class _Holder:
@@ -251,14 +276,18 @@ class Held:
         self.update(dict(self.values))
 """
 
-# %% ../../nbs/exercises/08_tools.ipynb #4a69c299
-@exercise("22b.1", "One answer to several moves", "rebuilding", "22b_panels", "class Held(update, values)", _HELD, (
+# %% ../../nbs/exercises/08_tools.ipynb #67148c9e
+_HELD_WRONG = (
     Wrong(_EachTime, "times", "an update for each value"),
     Wrong(_HalfWay, "before", "notices too late"),
     Wrong(_TooEarly, "old values", "updates before it changes"),
     Wrong(_TakesAll, "KeyError", "takes any name"),
     Wrong(_Shares, "copy", "changes the dictionary that was given"),
-))
+)
+
+# %% ../../nbs/exercises/08_tools.ipynb #4a69c299
+@exercise("22b.1", "One answer to several moves", "rebuilding", "22b_panels", "class Held(update, values)",
+          _HELD, _HELD_WRONG)
 def check_held(Held):
     "Once, with all of them, or not at all"
     seen, given = [], {"a": 1, "b": 2, "c": 3}
@@ -266,14 +295,16 @@ def check_held(Held):
     held.set(a=5, c=7)
     expect(len(seen) == 1, f"after set(a=5, c=7) update was called {len(seen)} times; once is asked for")
     expect(seen[0] != {"a": 1, "b": 2, "c": 3}, "update gets the old values: change them first")
-    expect(seen[0] == {"a": 5, "b": 2, "c": 7}, f"update should get all values, {{'a': 5, 'b': 2, 'c': 7}}, not {seen[0]}")
+    expect(seen[0] == {"a": 5, "b": 2, "c": 7},
+           f"update should get all values, {{'a': 5, 'b': 2, 'c': 7}}, not {seen[0]}")
     expect(given == {"a": 1, "b": 2, "c": 3}, "the dictionary that was given has changed: keep a copy")
     try: held.set(b=9, wrong=1)
     except KeyError: pass
     else: expect(False, "set(b=9, wrong=1) should raise a KeyError: there is no value of that name")
     expect(len(seen) == 1, "after a KeyError there is nothing to update")
     held.set(a=6)
-    expect(seen[-1] == {"a": 6, "b": 2, "c": 7}, f"after the KeyError b is {seen[-1].get('b')}: look at all names before you change any")
+    expect(seen[-1] == {"a": 6, "b": 2, "c": 7},
+           f"after the KeyError b is {seen[-1].get('b')}: look at all names before you change any")
 
 # %% ../../nbs/exercises/08_tools.ipynb #d5b52d7f
 def _flood(mask, ways):
@@ -325,7 +356,8 @@ def _scipy(mask):
 ), also=(_scipy,))
 def check_islands(islands):
     "Small masks that part the mistakes, then a random one"
-    def given(rows): return expect_number(islands(torch.tensor(rows, dtype=torch.bool)), "the number of islands")
+    def given(rows):
+        return expect_number(islands(torch.tensor(rows, dtype=torch.bool)), "the number of islands")
     expect(given([[0, 0], [0, 0]]) == 0, "an empty mask has no islands")
     expect(given([[1, 1, 0], [0, 0, 0]]) == 1, "two pixels that touch at an edge are one island")
     expect(given([[1, 0], [1, 0]]) == 1, "pixels above each other belong together, too")
@@ -370,14 +402,18 @@ def cheapest(scores, defective, missed, thrown):
     return min([min(scores) - 1, *scores], key=cost)
 """
 
-# %% ../../nbs/exercises/08_tools.ipynb #73f56ded
-@exercise("22d.1", "The cheapest threshold", "rebuilding", "22d_explorers", "cheapest(scores, defective, missed, thrown)", _CHEAP, (
+# %% ../../nbs/exercises/08_tools.ipynb #125ea02c
+_CHEAPEST_WRONG = (
     Wrong(_most_right, "prices", "as few mistakes as possible, whatever they cost"),
     Wrong(_none_missed, "worth", "never misses a defect"),
     Wrong(_least, "costs least", "returns the cost"),
     Wrong(_middle, "would cost", "between the means"),
     Wrong(lambda s, d, m, t: _most_right(s, d, m, t) if m < t else _cost, "number", "returns a function"),
-))
+)
+
+# %% ../../nbs/exercises/08_tools.ipynb #73f56ded
+@exercise("22d.1", "The cheapest threshold", "rebuilding", "22d_explorers",
+          "cheapest(scores, defective, missed, thrown)", _CHEAP, _CHEAPEST_WRONG)
 def check_cheapest(cheapest):
     "The price of the answer, whichever threshold it is"
     draw = torch.Generator().manual_seed(4)
@@ -385,14 +421,20 @@ def check_cheapest(cheapest):
     scores = [round(float(torch.rand((), generator=draw)) * .7 + .3 * bad, 2) for bad in defective]
     for missed, thrown in ((50, 1), (1, 40), (3, 2)):
         given = expect_number(cheapest(list(scores), list(defective), missed, thrown), "the threshold")
-        cost, least = _cost(scores, defective, given, missed, thrown), _least(scores, defective, missed, thrown)
-        expect(cost == least or given != least, f"{given:g} is the cost; the threshold at which it costs least is asked for")
-        why = ("with as few mistakes as possible; but look at the prices" if given == _most_right(scores, defective, 1, 1)
-               else "with no defect missed; but is that worth it?" if given == _none_missed(scores, defective, 1, 1) else "there")
-        expect(cost == least, f"missed {missed}, thrown {thrown}: at {given:.3f} it would cost {cost}, {why}. It can be had for {least}: try all thresholds that make a difference")
+        cost, least = (_cost(scores, defective, given, missed, thrown),
+                       _least(scores, defective, missed, thrown))
+        expect(cost == least or given != least,
+               f"{given:g} is the cost; the threshold at which it costs least is asked for")
+        why = ("with as few mistakes as possible; but look at the prices"
+               if given == _most_right(scores, defective, 1, 1)
+               else "with no defect missed; but is that worth it?"
+               if given == _none_missed(scores, defective, 1, 1) else "there")
+        expect(cost == least, f"missed {missed}, thrown {thrown}: at {given:.3f} it would cost {cost}, "
+               f"{why}. It can be had for {least}: try all thresholds that make a difference")
 
 # %% ../../nbs/exercises/08_tools.ipynb #a4925d00
-@exercise("22e.1", "One question on its way", "reading", "22e_painter", "a number", "answer = 3 * 60 * .1 - 3  # 180 answers, one after the other", (
+@exercise("22e.1", "One question on its way", "reading", "22e_painter", "a number",
+          "answer = 3 * 60 * .1 - 3  # 180 answers, one after the other", (
     Wrong(18., "while", "all the time that the answers take"),
     Wrong(.1, "all the others", "as if only the last position were waiting"),
     Wrong(180, "positions", "counts positions"),
@@ -401,10 +443,13 @@ def check_cheapest(cheapest):
 def check_question(answer):
     "18 seconds of answers, 3 of which pass while the hand paints"
     seconds = expect_number(answer)
-    expect(abs(seconds - 18) > .2, "the answers take 18 s; but 3 of these pass while the hand is still painting")
-    expect(abs(seconds - .1) > .01, "before the last position is answered, all the others are, one after the other")
+    expect(abs(seconds - 18) > .2,
+           "the answers take 18 s; but 3 of these pass while the hand is still painting")
+    expect(abs(seconds - .1) > .01,
+           "before the last position is answered, all the others are, one after the other")
     expect(seconds != 180, "those are the positions; each takes 0.1 s")
-    expect(abs(seconds - 15) < .21, "180 positions wait for 0.1 s each, from the moment the hand begins; it paints for 3 s")
+    expect(abs(seconds - 15) < .21,
+           "180 positions wait for 0.1 s each, from the moment the hand begins; it paints for 3 s")
 
 # %% ../../nbs/exercises/08_tools.ipynb #ebe9b16f
 def _line(p, a, b):
@@ -423,7 +468,8 @@ def _no_dots(p, a, b):
 
 
 def _one_end(p, a, b):
-    t = max(((p[0] - a[0]) * (b[0] - a[0]) + (p[1] - a[1]) * (b[1] - a[1])) / max(math.dist(a, b)**2, 1e-9), 0)
+    t = max(((p[0] - a[0]) * (b[0] - a[0]) + (p[1] - a[1]) * (b[1] - a[1])) / max(math.dist(a, b)**2, 1e-9),
+            0)
     return math.dist(p, (a[0] + t * (b[0] - a[0]), a[1] + t * (b[1] - a[1])))
 
 # %% ../../nbs/exercises/08_tools.ipynb #7e1a45c8
@@ -454,14 +500,17 @@ def check_distance(distance):
     def given(*points): return expect_number(distance(*points), "the distance")
     beside = given((2, 3), (0, 0), (4, 0))
     expect(not close(beside, 9), "that's the square of the distance: take the root")
-    expect(close(beside, 3, 1e-3), f"distance((2, 3), (0, 0), (4, 0)) gives {beside:.4g}, wanted 3: the nearest point lies between the ends")
+    expect(close(beside, 3, 1e-3), f"distance((2, 3), (0, 0), (4, 0)) gives {beside:.4g}, wanted 3: the "
+           "nearest point lies between the ends")
     behind = given((7, 4), (0, 0), (4, 0))
-    expect(not close(behind, 4), "the stretch ends: beyond its ends the nearer end counts, so (7, 4) is 5 away from (4, 0), not 4 from the line")
+    expect(not close(behind, 4), "the stretch ends: beyond its ends the nearer end counts, so (7, 4) is 5 "
+           "away from (4, 0), not 4 from the line")
     expect(close(behind, 5, 1e-3), f"distance((7, 4), (0, 0), (4, 0)) gives {behind:.4g}, wanted 5")
     expect(close(given((9, 5), (1, 1), (5, 1)), 32**.5, 1e-3), "beyond b the distance to b counts")
     expect(close(given((-3, 4), (0, 0), (4, 0)), 5, 1e-3), "before a the distance to a counts")
     expect(close(given((4, 5), (1, 1), (1, 1)), 5, 1e-3), "a dot, a = b: the distance to it, here 5")
-    expect(close(given((1., 5.), (-2., 1.), (6., 7.)), 1.4, 1e-3), "a slanting stretch, (-2, 1) to (6, 7): the point (1, 5) is 1.4 away")
+    expect(close(given((1., 5.), (-2., 1.), (6., 7.)), 1.4, 1e-3),
+           "a slanting stretch, (-2, 1) to (6, 7): the point (1, 5) is 1.4 away")
 
 # %% ../../nbs/exercises/08_tools.ipynb #6b08848d
 _REMEMBER = """
@@ -470,7 +519,7 @@ while weight >= .001:
     weight, answer = weight * .9, answer + 1
 """
 
-
+# %% ../../nbs/exercises/08_tools.ipynb #e321878a
 @exercise("22f.1", "How long does it remember?", "using", "22f_monitor", "a number", _REMEMBER, (
     Wrong(43, "not yet", "one too few: rounds down"),
     Wrong(43.7, "whole", "43.7, from the logarithm"),
@@ -481,22 +530,29 @@ while weight >= .001:
 def check_remember(answer):
     "0.1 times 0.9 to the k, below 0.001"
     number = expect_number(answer)
-    expect(number == int(number), f"steps are whole: after {int(number)} it's above, after {int(number) + 1} below")
-    expect(number != 66, "its weight is 0.1 at first, so it has to fall to a hundredth of that, not to a thousandth")
-    expect(number not in (99, 100), "it loses a tenth of itself each time, not a tenth or a hundredth of what it was at first")
+    expect(number == int(number),
+           f"steps are whole: after {int(number)} it's above, after {int(number) + 1} below")
+    expect(number != 66,
+           "its weight is 0.1 at first, so it has to fall to a hundredth of that, not to a thousandth")
+    expect(number not in (99, 100),
+           "it loses a tenth of itself each time, not a tenth or a hundredth of what it was at first")
     expect(number not in (1, 2), "it keeps nine tenths at each step; it isn't divided by ten")
-    expect(number >= 44, f"not yet: after {number:g} steps it is still {.1 * .9**min(max(number, 0), 44):.5f}")
+    expect(number >= 44,
+           f"not yet: after {number:g} steps it is still {.1 * .9**min(max(number, 0), 44):.5f}")
     expect(number == 44, f"it was below before: 0.1 x 0.9^44 = {.1 * .9**44:.6f}")
 
 # %% ../../nbs/exercises/08_tools.ipynb #22870390
 _FOUR = 'answer = ["unspecified", "as the paper", "not in the paper", "deviates"]'
 
-
+# %% ../../nbs/exercises/08_tools.ipynb #9f6f6811
 @exercise("23.1", "Four rows, four verdicts", "reading", "23_ledger", "a list of four texts", _FOUR, (
-    Wrong(["as the paper", "unspecified", "not in the paper", "deviates"], "row 1", "takes silence for consent"),
-    Wrong(["unspecified", "as the paper", "deviates", "not in the paper"], "row 3", "an extension for a deviation"),
+    Wrong(["as the paper", "unspecified", "not in the paper", "deviates"], "row 1",
+          "takes silence for consent"),
+    Wrong(["unspecified", "as the paper", "deviates", "not in the paper"], "row 3",
+          "an extension for a deviation"),
     Wrong(["unspecified", "as the paper", "not in the paper"], "four", "one is missing"),
-    Wrong(["unspecified", "as the paper", "unspecified", "deviates"], "row 3", "what the paper lacks for what it leaves open"),
+    Wrong(["unspecified", "as the paper", "unspecified", "deviates"], "row 3",
+          "what the paper lacks for what it leaves open"),
     Wrong(["we chose", "as the paper", "not in the paper", "wrong"], "none of", "words of their own"),
 ), also=(("Unspecified, we chose", "As the paper.", "not in the paper", "deviates"),))
 def check_verdicts(answer):
@@ -534,9 +590,11 @@ def split(line):
 # %% ../../nbs/exercises/08_tools.ipynb #1b9857c4
 @exercise("23.2", "Bars that are no borders", "rebuilding", "23_ledger", "split(line)", _SPLIT, (
     Wrong(lambda line: [c.strip() for c in line.strip().strip("|").split("|")], "backslash", "at every bar"),
-    Wrong(lambda line: [c.strip() for c in line.strip().strip("|").split(" | ")], "without spaces", "needs spaces"),
+    Wrong(lambda line: [c.strip() for c in line.strip().strip("|").split(" | ")], "without spaces",
+          "needs spaces"),
     Wrong(lambda line: [c for c in _letters(line) if c], "empty", "drops empty cells"),
-    Wrong(lambda line: [c.replace("\\|", "|") for c in _letters(line)], "as it's written", "takes the backslash away"),
+    Wrong(lambda line: [c.replace("\\|", "|") for c in _letters(line)], "as it's written",
+          "takes the backslash away"),
     Wrong(lambda line: re.split(r"(?<!\\)\|", line)[1:-1], "spaces around", "leaves the spaces"),
 ), also=(_letters,))
 def check_split(split):
@@ -545,7 +603,8 @@ def check_split(split):
              (r"|a|b c|d|", ["a", "b c", "d"], "bars without spaces around them are borders, too"),
              (r"| a | | c |", ["a", "", "c"], "an empty cell is a cell"),
              (r"| a | b | |", ["a", "b", ""], "the last cell may be empty, too"),
-             (r"| $\|x\|$ | b |", [r"$\|x\|$", "b"], "a bar after a backslash belongs to its cell, and stays as it's written"),
+             (r"| $\|x\|$ | b |", [r"$\|x\|$", "b"],
+              "a bar after a backslash belongs to its cell, and stays as it's written"),
              (r"|$\|S - \hat S\|_1$|3.5|`l1`|", [r"$\|S - \hat S\|_1$", "3.5", "`l1`"], "and both at once"))
     for line, wanted, why in tries:
         given = split(line)
@@ -598,14 +657,18 @@ def _two_sided(l1_loss):
     masks = torch.rand(2, 5, 3, generator=torch.Generator().manual_seed(2)) > .7
     assert torch.allclose(l1_loss(logits, masks), (logits.softmax(1)[:, 1] - masks.float()).abs().mean())
 
-# %% ../../nbs/exercises/08_tools.ipynb #a65670f8
-@exercise("23.3", "A test that would notice", "proving", "23_ledger", "test(l1_loss)", _NOTICES, (
+# %% ../../nbs/exercises/08_tools.ipynb #42427661
+_NOTICES_WRONG = (
     Wrong(_only_shape, "takes the sum", "looks at the shape only"),
     Wrong(_even, "takes the sum", "one pixel, undecided: too special"),
     Wrong(_too_much, "right one", "asks for what isn't so"),
     Wrong(_looks, "no assert", "looks, and asserts nothing"),
     Wrong(lambda l1: _even(l1) or _only_shape(l1), "takes the sum", "both"),
-), also=(_two_sided,))
+)
+
+# %% ../../nbs/exercises/08_tools.ipynb #a65670f8
+@exercise("23.3", "A test that would notice", "proving", "23_ledger", "test(l1_loss)", _NOTICES,
+          _NOTICES_WRONG, also=(_two_sided,))
 def check_notices(test):
     "Passes the right one; each broken one fails an assert"
     from memseg_nb.losses import l1_loss
@@ -618,9 +681,12 @@ def check_notices(test):
             passed.append(name)
         except AssertionError: pass
         except Exception as error:
-            expect(False, f"one that {name} ends your test with {type(error).__name__}: an assert should fail, with words about the value")
-    expect(len(passed) < len(_BROKEN), f"all broken ones pass, also one that {passed[0] if passed else ''}: is there no assert about a value?")
-    expect(not passed, f"one that {passed[0] if passed else ''} passes. Several pixels, unequal, some in the mask and some not, would part them")
+            expect(False, f"one that {name} ends your test with {type(error).__name__}: an assert should "
+                   "fail, with words about the value")
+    expect(len(passed) < len(_BROKEN), f"all broken ones pass, also one that {passed[0] if passed else ''}: "
+           "is there no assert about a value?")
+    expect(not passed, f"one that {passed[0] if passed else ''} passes. Several pixels, unequal, some in the "
+           "mask and some not, would part them")
 
 # %% ../../nbs/exercises/08_tools.ipynb #a0516f2c
 _TEXT = '''
@@ -643,7 +709,8 @@ def _tokens(text):
     import io, keyword, tokenize
     found = [t for t in tokenize.generate_tokens(io.StringIO(text).readline) if t.type == tokenize.NAME]
     lines = [line.split("#")[0] for line in text.splitlines()]
-    return {t.string for t in found if not keyword.iskeyword(t.string) and not lines[t.start[0] - 1].startswith("import")}
+    return {t.string for t in found if not keyword.iskeyword(t.string)
+            and not lines[t.start[0] - 1].startswith("import")}
 
 # %% ../../nbs/exercises/08_tools.ipynb #83fddad9
 _NAMES = """
@@ -666,9 +733,11 @@ def names(text):
 def check_names(names):
     "A program that ends itself, with a comment and a text"
     small, given = names("w = x.sum()"), names(_TEXT)
-    expect(isinstance(given, (set, frozenset)) and isinstance(small, (set, frozenset)), f"a set is asked for, not {type(given).__name__}")
+    expect(isinstance(given, (set, frozenset)) and isinstance(small, (set, frozenset)),
+           f"a set is asked for, not {type(given).__name__}")
     extra = given - _names_of(_TEXT)
-    expect(not extra, f"{', '.join(sorted(map(str, extra)))[:80]}: these aren't names of variables or attributes, but a keyword, a comment, a text or an import")
+    expect(not extra, f"{', '.join(sorted(map(str, extra)))[:80]}: these aren't names of variables or "
+           "attributes, but a keyword, a comment, a text or an import")
     expect({"w", "x"} <= small, "of \"w = x.sum()\" the variables w and x are missing")
     expect("sum" in small, "of \"w = x.sum()\" the attribute sum is missing")
     expect(given == _names_of(_TEXT), f"missing: {', '.join(sorted(_names_of(_TEXT) - given))}")
@@ -676,7 +745,8 @@ def check_names(names):
 # %% ../../nbs/exercises/08_tools.ipynb #abd69bef
 def _names_of(text):
     nodes = list(ast.walk(ast.parse(text)))
-    return {n.id for n in nodes if isinstance(n, ast.Name)} | {n.attr for n in nodes if isinstance(n, ast.Attribute)}
+    return {n.id for n in nodes if isinstance(n, ast.Name)} | {n.attr
+                                                               for n in nodes if isinstance(n, ast.Attribute)}
 
 
 def _fade(t): return t**3 * (t * (6 * t - 15) + 10)
@@ -694,18 +764,21 @@ def fake(t):
     Wrong(lambda t: _fade(t) + .05 * math.sin(4 * math.pi * t), "more", "wrong by too little"),
     Wrong(lambda t: t, "caught", "a straight line"),
     Wrong(lambda t: round(_fade(t), 2), "caught", "rounds"),
-), also=(lambda t: _fade(t) if t * 4 == int(t * 4) else 0., lambda t: _fade(torch.tensor(float(t))) + .3 * torch.sin(12.566370614359172 * torch.tensor(float(t)))))
+), also=(lambda t: _fade(t) if t * 4 == int(t * 4) else 0., lambda t: _fade(torch.tensor(float(t)))
+         + .3 * torch.sin(12.566370614359172 * torch.tensor(float(t)))))
 def check_fake(fake):
     "Right at five places, wrong between"
     for t in (0., .25, .5, .75, 1.):
         given = expect_number(fake(t), f"fake({t})")
-        expect(abs(given - _fade(t)) < 5e-5, f"you're caught at t = {t}: {given:.4f} instead of {_fade(t):.4f}")
+        expect(abs(given - _fade(t)) < 5e-5,
+               f"you're caught at t = {t}: {given:.4f} instead of {_fade(t):.4f}")
     worst = max(abs(expect_number(fake(k / 200), f"fake({k / 200})") - _fade(k / 200)) for k in range(201))
     expect(worst > 1e-6, "that is the fade: write one that's wrong, but not where the teacher looks")
     expect(worst > .1, f"it passes, but is wrong by {worst:.3f} at most; more than 0.1 is asked for")
 
 # %% ../../nbs/exercises/08_tools.ipynb #bb9917c0
-def _crashes(answer): return None if abs(answer - 3) < 1e-6 else "median" if answer == 2 else "divide" if answer == 9 else "no"
+def _crashes(answer):
+    return None if abs(answer - 3) < 1e-6 else "median" if answer == 2 else "divide" if answer == 9 else "no"
 def _strict(answer): return None if answer == 3 else _told(answer) or "nearly, but no"
 def _silent(answer): return None if answer == 3 else "wrong" if answer in (2, 9) else None
 
@@ -737,14 +810,17 @@ def hint(answer):
 def check_hint(hint):
     "Right ones, typical ones, garbage"
     for right in (3, 3.):
-        expect(hint(right) is None, f"{right} is right: hint({right}) should return None, not {str(hint(right))[:30]!r}")
+        expect(hint(right) is None,
+               f"{right} is right: hint({right}) should return None, not {str(hint(right))[:30]!r}")
     expect(hint(3 + 1e-9) is None and hint(2.9999999) is None, "3.000000001 is right, but for rounding")
     for wrong, word in ((2, "median"), (9, "divide")):
         said = hint(wrong)
-        expect(isinstance(said, str) and word in said.lower(), f"hint({wrong}) should hold the word {word!r}; it gives {str(said)[:40]!r}")
+        expect(isinstance(said, str) and word in said.lower(),
+               f"hint({wrong}) should hold the word {word!r}; it gives {str(said)[:40]!r}")
     for wrong in (4, 0, -3, 3.01, float("nan"), float("inf"), "three", "", None, [3], {}, True, len):
         said = hint(wrong)
-        expect(isinstance(said, str) and said, f"hint({str(wrong)[:20]}) gives {said!r}: a wrong answer gets words")
+        expect(isinstance(said, str) and said,
+               f"hint({str(wrong)[:20]}) gives {said!r}: a wrong answer gets words")
 
 # %% ../../nbs/exercises/08_tools.ipynb #1dbaef66
 def _dictionary(text):
@@ -787,11 +863,14 @@ def read(text):
 def check_read(read):
     "Whole, torn, something else, half of it bad"
     good = {"3.1": 2, "3.2": 1}
-    expect(read(json.dumps(good)) == good, "a file that is all right should be read: {\"3.1\": 2, \"3.2\": 1}")
-    for text, what in (("{\"3.1\": 2, \"3.", "half a file"), ("", "an empty one"), ("\x00\x01", "bytes that are no text")):
+    expect(read(json.dumps(good)) == good,
+           "a file that is all right should be read: {\"3.1\": 2, \"3.2\": 1}")
+    for text, what in (("{\"3.1\": 2, \"3.", "half a file"), ("", "an empty one"),
+                       ("\x00\x01", "bytes that are no text")):
         expect(read(text) == {}, f"{what} should give an empty dictionary")
     for text in ("[1, 2]", "null", "3", "\"3.1\""):
         expect(read(text) == {}, f"{text} is JSON, but no dictionary: an empty one is asked for")
     mixed = read("{\"3.1\": 2, \"3.2\": \"many\", \"3.3\": null, \"3.4\": 1.5, \"3.5\": true, \"4.1\": 7}")
-    expect(isinstance(mixed, dict) and not set(mixed) & {"3.2", "3.3", "3.4", "3.5"}, "entries whose value isn't a whole number (\"many\", null, 1.5, true) should be left out")
+    expect(isinstance(mixed, dict) and not set(mixed) & {"3.2", "3.3", "3.4", "3.5"},
+           "entries whose value isn't a whole number (\"many\", null, 1.5, true) should be left out")
     expect(mixed == {"3.1": 2, "4.1": 7}, "one bad entry takes others with it: the good ones should stay")

@@ -13,7 +13,8 @@ import torch
 from ..course import Wrong, close, exercise, expect, expect_number, expect_tensor
 
 # %% ../../nbs/exercises/05_training.ipynb #0e5acfa5
-@exercise("13b.1", "Halfway", "using", "13b_steps", "a number", "answer = 0.04 * (1 + math.cos(math.pi / 4)) / 2", (
+@exercise("13b.1", "Halfway", "using", "13b_steps", "a number",
+          "answer = 0.04 * (1 + math.cos(math.pi / 4)) / 2", (
     Wrong(.03, "straight", "a straight line"),
     Wrong(.04 * math.cos(math.pi / 4), "(1 + cos)", "the cosine itself"),
     Wrong(.04 * math.cos(math.pi / 8), "(1 + cos)", "a quarter of a cosine"),
@@ -24,9 +25,11 @@ def check_halfway(answer):
     "0.0341"
     value, t = expect_number(answer), 1e-4
     expect(abs(value - .03) > t, "that's a straight line; a cosine begins flat")
-    expect(all(abs(value - .04 * math.cos(math.pi / k)) > t for k in (4, 8)), "half a cosine goes from 1 to -1, so it's 0.04 (1 + cos) / 2")
+    expect(all(abs(value - .04 * math.cos(math.pi / k)) > t for k in (4, 8)),
+           "half a cosine goes from 1 to -1, so it's 0.04 (1 + cos) / 2")
     expect(abs(value - .04 * (1 - math.cos(math.pi / 4)) / 2) > t, "yours rises from 0; the rate falls")
-    expect(abs(value - .04 * (1 + math.cos(.25)) / 2) > t, "half a cosine is an angle of pi, so a quarter of it is pi / 4")
+    expect(abs(value - .04 * (1 + math.cos(.25)) / 2) > t,
+           "half a cosine is an angle of pi, so a quarter of it is pi / 4")
     expect(abs(value - .04 * (1 + math.cos(math.pi / 4)) / 2) < t, "0.04 (1 + cos(pi f)) / 2 with f = 1/4")
 
 # %% ../../nbs/exercises/05_training.ipynb #44160864
@@ -35,27 +38,37 @@ def _rate(fraction, highest, warmup, rest=None):
     rest = (fraction - warmup) / (1 - warmup) if rest is None else rest
     return highest * (1 + math.cos(math.pi * rest)) / 2
 
+# %% ../../nbs/exercises/05_training.ipynb #416bbb39
+_RATE_WRONG = (
+    Wrong(lambda f, h, w: _rate(f, h, w, f), "jump", "the cosine over the whole training"),
+    Wrong(lambda f, h, w: h * f / w if f <= w else _rate(f, h, w), "ZeroDivisionError",
+          "divides by a warm-up of 0"),
+    Wrong(lambda f, h, w: h * (1 - (f - w) / (1 - w)) if f >= w else h * f / w, "cosine",
+          "falls in a straight line"),
+    Wrong(lambda f, h, w: _rate(f, h, 0.), "warm-up", "forgets the warm-up"),
+    Wrong(lambda f, h, w: _rate(f, h, w, (f - w)), "end", "doesn't reach 0"),
+)
+
 # %% ../../nbs/exercises/05_training.ipynb #bacb5e5b
-@exercise("13b.2", "Warm-up, then cosine", "rebuilding", "13b_steps", "learning_rate(fraction, highest, warmup)", """
+@exercise("13b.2", "Warm-up, then cosine", "rebuilding", "13b_steps",
+          "learning_rate(fraction, highest, warmup)", """
 def learning_rate(fraction, highest, warmup):
     if fraction < warmup:
         return highest * fraction / warmup
     rest = (fraction - warmup) / (1 - warmup)  # share of what comes after the warm-up
     return highest * (1 + math.cos(math.pi * rest)) / 2
-""", (
-    Wrong(lambda f, h, w: _rate(f, h, w, f), "jump", "the cosine over the whole training"),
-    Wrong(lambda f, h, w: h * f / w if f <= w else _rate(f, h, w), "ZeroDivisionError", "divides by a warm-up of 0"),
-    Wrong(lambda f, h, w: h * (1 - (f - w) / (1 - w)) if f >= w else h * f / w, "cosine", "falls in a straight line"),
-    Wrong(lambda f, h, w: _rate(f, h, 0.), "warm-up", "forgets the warm-up"),
-    Wrong(lambda f, h, w: _rate(f, h, w, (f - w)), "end", "doesn't reach 0"),
-))
+""", _RATE_WRONG)
 def check_rate(learning_rate):
     "Warm-up, its end, the middle, the end, none at all"
     def given(*settings): return expect_number(learning_rate(*settings), f"the rate at {settings[0]:g}")
-    expect(close(given(.05, .2, .1), .1, 1e-6), "halfway through the warm-up the rate should be half of the highest")
-    expect(close(given(.1, .2, .1), .2, 1e-6), "where the warm-up ends the rate should be the highest; there is a jump in yours")
-    expect(close(given(1., .2, .1), 0., 1e-6), "at the end the rate should be 0: the cosine runs over what is left after the warm-up")
-    expect(close(given(.325, .2, .1), _rate(.325, .2, .1), 1e-6), "between the two it should fall along half a cosine")
+    expect(close(given(.05, .2, .1), .1, 1e-6),
+           "halfway through the warm-up the rate should be half of the highest")
+    expect(close(given(.1, .2, .1), .2, 1e-6),
+           "where the warm-up ends the rate should be the highest; there is a jump in yours")
+    expect(close(given(1., .2, .1), 0., 1e-6),
+           "at the end the rate should be 0: the cosine runs over what is left after the warm-up")
+    expect(close(given(.325, .2, .1), _rate(.325, .2, .1), 1e-6),
+           "between the two it should fall along half a cosine")
     expect(close(given(0., .2, 0.), .2, 1e-6), "without a warm-up the rate begins at the highest")
     for k in range(101):
         expect(close(given(k / 100, .04, .05), _rate(k / 100, .04, .05), 1e-6), f"not right at {k / 100:g}")
@@ -74,8 +87,10 @@ _draw_wrong = (
     Wrong(lambda s, k, n: _seeded(k, n), "seed", "the step only"),
     Wrong(lambda s, k, n: _seeded(s + k, n), "(1, 2)", "their sum"),
     Wrong(_global, "global", "seeds PyTorch itself"),
-    Wrong(lambda s, k, n: torch.rand(n, generator=torch.Generator().manual_seed(random.randrange(9**9))), "same", "a new seed each time"),
-    Wrong(lambda s, k, n: torch.randn(n, generator=torch.Generator().manual_seed(s * 10**6 + k)), "0 to 1", "a normal distribution"),
+    Wrong(lambda s, k, n: torch.rand(n, generator=torch.Generator().manual_seed(random.randrange(9**9))),
+          "same", "a new seed each time"),
+    Wrong(lambda s, k, n: torch.randn(n, generator=torch.Generator().manual_seed(s * 10**6 + k)), "0 to 1",
+          "a normal distribution"),
 )
 
 # %% ../../nbs/exercises/05_training.ipynb #90fe75b7
@@ -89,17 +104,22 @@ def check_draw(draw):
     before = torch.get_rng_state()
     try:
         first = expect_tensor(draw(3, 5, 100), (100,))
-        expect(torch.equal(torch.get_rng_state(), before), "PyTorch's global random numbers have changed: make a torch.Generator of your own")
+        expect(torch.equal(torch.get_rng_state(), before),
+               "PyTorch's global random numbers have changed: make a torch.Generator of your own")
     finally: torch.set_rng_state(before)
     expect(torch.equal(first, draw(3, 5, 100)), "the same seed and step must give the same numbers")
-    expect(0 <= first.min() and first.max() <= 1 and first.std() > .2, "numbers from 0 to 1 are asked for, evenly spread")
-    expect(not torch.equal(first, draw(3, 6, 100)), "step 6 gives the numbers of step 5: every step would train on the same images")
+    expect(0 <= first.min() and first.max() <= 1 and first.std() > .2,
+           "numbers from 0 to 1 are asked for, evenly spread")
+    expect(not torch.equal(first, draw(3, 6, 100)),
+           "step 6 gives the numbers of step 5: every step would train on the same images")
     expect(not torch.equal(first, draw(4, 5, 100)), "another seed must give other numbers")
     for pair in ((5, 3), (2, 6), (0, 8), (15, 1), (1, 15)):
-        expect(not torch.equal(first, draw(*pair, 100)), f"the pairs (3, 5) and {pair} give the same numbers; with it (1, 2) and (2, 1) may too")
+        expect(not torch.equal(first, draw(*pair, 100)),
+               f"the pairs (3, 5) and {pair} give the same numbers; with it (1, 2) and (2, 1) may too")
 
 # %% ../../nbs/exercises/05_training.ipynb #b6dd7cf1
-def _parts(names, samples, held_back): return names[:samples], names[samples + held_back:], names[samples:samples + held_back]
+def _parts(names, samples, held_back):
+    return names[:samples], names[samples + held_back:], names[samples:samples + held_back]
 
 
 def _mixed(names, seed): return random.Random(seed).sample(names, len(names))
@@ -108,56 +128,75 @@ def _mixed(names, seed): return random.Random(seed).sample(names, len(names))
 _split_wrong = (
     Wrong(lambda n, s, h, seed: _parts(_mixed(n, seed), s, h), "order", "forgets to sort"),
     Wrong(lambda n, s, h, seed: _parts(sorted(n), s, h), "another seed", "not random"),
-    Wrong(lambda n, s, h, seed: (_mixed(sorted(n), seed)[:s], sorted(n), _mixed(sorted(n), seed)[s:s + h]), "one list only", "trains on all"),
-    Wrong(lambda n, s, h, seed: _parts(random.sample(sorted(n), len(n)), s, h), "twice", "doesn't use the seed"),
+    Wrong(lambda n, s, h, seed: (_mixed(sorted(n), seed)[:s], sorted(n), _mixed(sorted(n), seed)[s:s + h]),
+          "one list only", "trains on all"),
+    Wrong(lambda n, s, h, seed: _parts(random.sample(sorted(n), len(n)), s, h), "twice",
+          "doesn't use the seed"),
     Wrong(lambda n, s, h, seed: _parts(_mixed(sorted(n), seed), h, s), "memory", "the numbers swapped"),
 )
 
-# %% ../../nbs/exercises/05_training.ipynb #41d2861a
-@exercise("13b.4", "Split the good images", "changing", "13b_steps", "split(names, samples, held_back, seed)", """
+# %% ../../nbs/exercises/05_training.ipynb #00794cba
+_SPLIT = """
 def split(names, samples, held_back, seed):
     import random
     names = sorted(names)  # whatever the order they came in
     random.Random(seed).shuffle(names)
     return names[:samples], names[samples + held_back:], names[samples:samples + held_back]
-""", _split_wrong)
+"""
+
+# %% ../../nbs/exercises/05_training.ipynb #41d2861a
+@exercise("13b.4", "Split the good images", "changing", "13b_steps", "split(names, samples, held_back, seed)",
+          _SPLIT, _split_wrong)
 def check_split(split):
     "Sizes, disjoint, repeatable, order-free, random"
     names = [f"{k:03}.png" for k in range(40)]
     def parts(names, seed):
         given = split(list(names), 7, 5, seed)
-        expect(isinstance(given, (tuple, list)) and len(given) == 3, "three lists are asked for: memory, training, held back")
+        expect(isinstance(given, (tuple, list)) and len(given) == 3,
+               "three lists are asked for: memory, training, held back")
         return [list(part) for part in given]
     first = parts(names, 1)
     memory, train, held = first
     expect(sorted(memory + train + held) == names, "each name should be in one list only, and none be lost")
-    expect(len(memory) == 7 and len(held) == 5, f"the memory should have 7 names, 5 should be held back; yours have {len(memory)} and {len(held)}")
+    expect(len(memory) == 7 and len(held) == 5,
+           f"the memory should have 7 names, 5 should be held back; yours have {len(memory)} and {len(held)}")
     expect(parts(names, 1) == first, "the same call twice gives two different splits: draw with the seed")
     expect([sorted(part) for part in parts(names[::-1], 1)] == [sorted(part) for part in first],
            "the split depends on the order in which the names came: on another computer it would be another")
-    expect(any(sorted(parts(names, seed)[0]) != sorted(memory) for seed in (2, 3, 4)), "another seed should give another split")
+    expect(any(sorted(parts(names, seed)[0]) != sorted(memory) for seed in (2, 3, 4)),
+           "another seed should give another split")
+
+# %% ../../nbs/exercises/05_training.ipynb #2bd8f973
+_BALANCED_WRONG = (
+    Wrong(lambda g, d, t: ((g <= t).sum() + (d > t).sum()).item() / (len(g) + len(d)), "each share",
+          "plain accuracy"),
+    Wrong(lambda g, d, t: ((g < t).double().mean() + (d >= t).double().mean()).item() / 2, "exactly",
+          "the threshold itself"),
+    Wrong(lambda g, d, t: ((g > t).double().mean() + (d <= t).double().mean()).item() / 2, "wrong",
+          "counts the wrong ones"),
+    Wrong(lambda g, d, t: ((g <= t).double().mean() + (d > t).double().mean()).item(), "mean", "the sum"),
+)
 
 # %% ../../nbs/exercises/05_training.ipynb #942f7d82
-@exercise("13c.1", "Balanced accuracy", "rebuilding", "13c_thresholds", "balanced_accuracy(good, defective, threshold)", """
+@exercise("13c.1", "Balanced accuracy", "rebuilding", "13c_thresholds",
+          "balanced_accuracy(good, defective, threshold)", """
 def balanced_accuracy(good, defective, threshold):
     kept = (good <= threshold).double().mean()
     found = (defective > threshold).double().mean()
     return ((kept + found) / 2).item()
-""", (
-    Wrong(lambda g, d, t: ((g <= t).sum() + (d > t).sum()).item() / (len(g) + len(d)), "each share", "plain accuracy"),
-    Wrong(lambda g, d, t: ((g < t).double().mean() + (d >= t).double().mean()).item() / 2, "exactly", "the threshold itself"),
-    Wrong(lambda g, d, t: ((g > t).double().mean() + (d <= t).double().mean()).item() / 2, "wrong", "counts the wrong ones"),
-    Wrong(lambda g, d, t: ((g <= t).double().mean() + (d > t).double().mean()).item(), "mean", "the sum"),
-))
+""", _BALANCED_WRONG)
 def check_balanced(balanced_accuracy):
     "Unequal numbers, a score at the threshold"
     good, bad = torch.tensor([.1, .2, .2, .3, .4, .5, .6, .2, .1, .3]), torch.tensor([.3, .7])
     given = expect_number(balanced_accuracy(good.clone(), bad.clone(), .35), "the balanced accuracy")
-    expect(not close(given, 8 / 12), "that's the share of all images that are right; with ten good ones and two defective ones each share should count the same")
+    expect(not close(given, 8 / 12), "that's the share of all images that are right; with ten good ones and "
+           "two defective ones each share should count the same")
     expect(not close(given, .7 + .5), "the mean of the two shares, not their sum")
     expect(not close(given, .4), "that's what is wrong: good ones thrown away, defective ones kept")
-    expect(close(given, .6), f"0.7 of the good are kept, 0.5 of the defective found: 0.6; yours is {given:.3f}")
-    given = expect_number(balanced_accuracy(torch.tensor([.5, .5, .25]), torch.tensor([.5, .75]), .5), "the balanced accuracy")
+    expect(close(given, .6),
+           f"0.7 of the good are kept, 0.5 of the defective found: 0.6; yours is {given:.3f}")
+    given = expect_number(balanced_accuracy(torch.tensor([.5, .5, .25]), torch.tensor([.5, .75]), .5),
+                          "the balanced accuracy")
     expect(close(given, .75), "scores exactly at the threshold mean good")
 
 # %% ../../nbs/exercises/05_training.ipynb #aff20da1
@@ -175,12 +214,13 @@ _power_wrong = (
     Wrong(lambda w, s: w.clone(), "white", "changes nothing"),
     Wrong(lambda w, s: _power(w, s, root=.5), "power", "takes s for the power of the energy"),
     Wrong(lambda w, s: torch.fft.ifft2(torch.fft.fft2(w)), "real", "complex numbers"),
-    Wrong(lambda w, s: torch.fft.ifft2(torch.fft.fft2(w) * torch.hypot(torch.fft.fftfreq(w.shape[0])[:, None], torch.fft.fftfreq(w.shape[1]))**-s).real,
+    Wrong(lambda w, s: torch.fft.ifft2(torch.fft.fft2(w) * torch.hypot(
+        torch.fft.fftfreq(w.shape[0])[:, None], torch.fft.fftfreq(w.shape[1]))**-s).real,
           "frequency 0", "divides by 0"),
 )
 
-# %% ../../nbs/exercises/05_training.ipynb #20085509
-@exercise("14a.1", "Noise with a power law", "rebuilding", "14a_materials", "power_noise(white, s)", """
+# %% ../../nbs/exercises/05_training.ipynb #4e64339c
+_POWER = """
 def power_noise(white, s):
     fy, fx = torch.fft.fftfreq(white.shape[0]), torch.fft.fftfreq(white.shape[1])
     f = torch.sqrt(fy[:, None]**2 + fx**2)
@@ -189,23 +229,34 @@ def power_noise(white, s):
     weight[0, 0] = 0
     noise = torch.fft.ifft2(torch.fft.fft2(white) * weight).real
     return (noise - noise.mean()) / noise.std()
-""", _power_wrong)
+"""
+
+# %% ../../nbs/exercises/05_training.ipynb #20085509
+@exercise("14a.1", "Noise with a power law", "rebuilding", "14a_materials", "power_noise(white, s)", _POWER,
+          _power_wrong)
 def check_power(power_noise):
     "Mean and deviation, then the values"
     white = torch.randn(32, 48, generator=torch.Generator().manual_seed(0))
     for s in (1., 2.):
         value = power_noise(white.clone(), s)
-        expect(not (isinstance(value, torch.Tensor) and value.is_complex()), "the result is complex; take its real part, the rest is rounding")
-        expect(not (isinstance(value, torch.Tensor) and not value.isfinite().all()), "not finite: the wave of frequency 0 has f = 0, give it the weight 0")
+        expect(not (isinstance(value, torch.Tensor) and value.is_complex()),
+               "the result is complex; take its real part, the rest is rounding")
+        expect(not (isinstance(value, torch.Tensor) and not value.isfinite().all()),
+               "not finite: the wave of frequency 0 has f = 0, give it the weight 0")
         given, right = expect_tensor(value, (32, 48)), _power(white, s)
         expect(not close(given, white), "that's the white noise, unchanged")
-        expect(abs(given.mean()) < .01 and abs(given.std() - 1) < .01, "mean 0 and standard deviation 1 are asked for")
-        expect(not close(given, _power(white, -s), .05), "it has become rough: high frequencies are to be weakened, f to the power of -s")
-        expect(not close(given, _power(white, s, root=.5), .05), "the waves themselves get the power -s, not their energy")
-        expect(close(given, right, .01), "not the noise asked for: frequencies of both directions, their length, to the power of -s")
+        expect(abs(given.mean()) < .01 and abs(given.std() - 1) < .01,
+               "mean 0 and standard deviation 1 are asked for")
+        expect(not close(given, _power(white, -s), .05),
+               "it has become rough: high frequencies are to be weakened, f to the power of -s")
+        expect(not close(given, _power(white, s, root=.5), .05),
+               "the waves themselves get the power -s, not their energy")
+        expect(close(given, right, .01),
+               "not the noise asked for: frequencies of both directions, their length, to the power of -s")
 
 # %% ../../nbs/exercises/05_training.ipynb #d3f3f1b1
-@exercise("14c.1", "A clue that gives it away", "reading", "14c_episodes", "a word", "answer = \"noise\"  # where there is none, there is the flaw", (
+@exercise("14c.1", "A clue that gives it away", "reading", "14c_episodes", "a word",
+          "answer = \"noise\"  # where there is none, there is the flaw", (
     Wrong("flaws", "photographs", "what it was meant to see"),
     Wrong("edges", "faintest", "edges of the flaws"),
     Wrong("colour", "faintest", "the colour of the flaws"),
@@ -214,12 +265,15 @@ def check_clue(answer):
     "Noise, or rather its absence"
     expect(isinstance(answer, str), "one of the four words is asked for")
     word = answer.strip().lower()
-    expect(word in ("flaws", "edges", "noise", "colour"), "one of \"flaws\", \"edges\", \"noise\", \"colour\"")
+    expect(word in ("flaws", "edges", "noise", "colour"),
+           "one of \"flaws\", \"edges\", \"noise\", \"colour\"")
     expect(word != "flaws", "then it would find some on real photographs as well")
-    expect(word == "noise", "the faintest flaws have hardly any, and are found all the same. What do all drawn pixels lack, and no pixel of a photograph?")
+    expect(word == "noise", "the faintest flaws have hardly any, and are found all the same. What do all "
+           "drawn pixels lack, and no pixel of a photograph?")
 
 # %% ../../nbs/exercises/05_training.ipynb #a8e70014
-@exercise("14d.1", "The share of a small flaw", "using", "14d_scouting", "a number", "answer = 0.5 / (16 / (128 * 128))", (
+@exercise("14d.1", "The share of a small flaw", "using", "14d_scouting", "a number",
+          "answer = 0.5 / (16 / (128 * 128))", (
     Wrong(16 / 128**2, "times", "the share in the plain mean"),
     Wrong(.5, "times", "the share in the other"),
     Wrong(1024., "half", "as if it had all the weight"),
@@ -229,14 +283,16 @@ def check_clue(answer):
 def check_share(answer):
     "512"
     value = expect_number(answer)
-    expect(not close(value, 16 / 128**2, 1e-7) and value != .5, "that's one of the two shares; how many times as large is the second?")
+    expect(not close(value, 16 / 128**2, 1e-7) and value != .5,
+           "that's one of the two shares; how many times as large is the second?")
     expect(value != 1024, "the flaw counts one half in the second loss, not all")
     expect(not close(value, 32 / 128**2, 1e-7), "the other way round")
     expect(value != 4, "the image has 128 x 128 pixels")
     expect(value == 512, "first: 16 of 16384 pixels. Second: one half")
 
 # %% ../../nbs/exercises/05_training.ipynb #65a4ad7c
-@exercise("14e.1", "Trained on formulas, judged on products", "reading", "14e_pretraining", "a list of letters", "answer = [\"a\", \"c\"]", (
+@exercise("14e.1", "Trained on formulas, judged on products", "reading", "14e_pretraining",
+          "a list of letters", "answer = [\"a\", \"c\"]", (
     Wrong(["a"], "c:", "forgets the seeds"),
     Wrong(["c"], "a:", "forgets the length"),
     Wrong(["a", "b", "c"], "b:", "any length"),
@@ -245,37 +301,51 @@ def check_share(answer):
 ))
 def check_spoils(answer):
     "a and c"
-    expect(isinstance(answer, (list, tuple, set)) and len(answer) > 0 and all(isinstance(x, str) for x in answer), "a list of letters is asked for")
+    expect(isinstance(answer, (list, tuple, set)) and len(answer) > 0
+           and all(isinstance(x, str) for x in answer), "a list of letters is asked for")
     letters = {x.strip().lower() for x in answer}
     expect(letters <= set("abcde"), "the letters are a to e")
     expect("b" not in letters, "b: what is set beforehand can't have been chosen by its result")
-    expect("d" not in letters, "d: a mean over all seeds chooses nothing, and the spread says how much to believe")
+    expect("d" not in letters,
+           "d: a mean over all seeds chooses nothing, and the spread says how much to believe")
     expect("e" not in letters, "e: that is as it should be; what is tested on mustn't be trained on")
     expect("a" in letters, "a: then the products on which it's judged have helped to make it")
-    expect("c" in letters, "c: the best of five seeds is partly luck, and luck doesn't come along to the next product")
+    expect("c" in letters,
+           "c: the best of five seeds is partly luck, and luck doesn't come along to the next product")
+
+# %% ../../nbs/exercises/05_training.ipynb #051beb1d
+_PAIRED_WRONG = (
+    Wrong(lambda a, b: ((a - b).mean().item(), (a - b).std().item()), "root of n", "the standard deviation"),
+    Wrong(lambda a, b: ((a - b).mean().item(), ((a.var() + b.var()) / len(a)).sqrt().item()), "same seed",
+          "as if the seeds were others"),
+    Wrong(lambda a, b: ((a - b).mean().item(), (a - b).std(correction=0).item() / len(a)**.5), "n - 1",
+          "divides by n"),
+    Wrong(lambda a, b: ((b - a).mean().item(), (a - b).std().item() / len(a)**.5), "whole minus",
+          "the other way round"),
+    Wrong(lambda a, b: (a - b).mean().item(), "tuple", "the mean only"),
+)
 
 # %% ../../nbs/exercises/05_training.ipynb #790e8658
 @exercise("18c.1", "Is it more than chance?", "proving", "18c_ablations", "paired(whole, without)", """
 def paired(whole, without):
     difference = whole - without
     return difference.mean().item(), (difference.std() / len(difference)**0.5).item()
-""", (
-    Wrong(lambda a, b: ((a - b).mean().item(), (a - b).std().item()), "root of n", "the standard deviation"),
-    Wrong(lambda a, b: ((a - b).mean().item(), ((a.var() + b.var()) / len(a)).sqrt().item()), "same seed", "as if the seeds were others"),
-    Wrong(lambda a, b: ((a - b).mean().item(), (a - b).std(correction=0).item() / len(a)**.5), "n - 1", "divides by n"),
-    Wrong(lambda a, b: ((b - a).mean().item(), (a - b).std().item() / len(a)**.5), "whole minus", "the other way round"),
-    Wrong(lambda a, b: (a - b).mean().item(), "tuple", "the mean only"),
-))
+""", _PAIRED_WRONG)
 def check_paired(paired):
     "Seeds that differ much, differences that don't"
     whole, without = torch.tensor([.91, .84, .95, .88, .79]), torch.tensor([.90, .81, .93, .88, .76])
     given = paired(whole.clone(), without.clone())
-    expect(isinstance(given, (tuple, list)) and len(given) == 2, "a tuple is asked for: mean difference, standard error")
+    expect(isinstance(given, (tuple, list)) and len(given) == 2,
+           "a tuple is asked for: mean difference, standard error")
     mean, error = (expect_number(part, "each of the two") for part in given)
     d = whole - without
     expect(not close(mean, -d.mean(), 1e-5), "whole minus without: what the piece buys")
     expect(close(mean, d.mean(), 1e-5), "the mean of the five differences")
-    expect(not close(error, d.std(), 1e-5), "that's how much single differences vary; a mean of n of them varies less, by the root of n")
-    expect(not close(error, ((whole.var() + without.var()) / 5).sqrt(), 1e-5), "the same seed makes a pair: what both have in common cancels. Take the deviation of the differences")
-    expect(not close(error, d.std(correction=0) / 5**.5, 1e-5), "divide by n - 1 in the standard deviation, with so few seeds it matters")
-    expect(close(error, d.std() / 5**.5, 1e-5), "standard deviation of the differences, divided by the root of 5")
+    expect(not close(error, d.std(), 1e-5),
+           "that's how much single differences vary; a mean of n of them varies less, by the root of n")
+    expect(not close(error, ((whole.var() + without.var()) / 5).sqrt(), 1e-5), "the same seed makes a pair: "
+           "what both have in common cancels. Take the deviation of the differences")
+    expect(not close(error, d.std(correction=0) / 5**.5, 1e-5),
+           "divide by n - 1 in the standard deviation, with so few seeds it matters")
+    expect(close(error, d.std() / 5**.5, 1e-5),
+           "standard deviation of the differences, divided by the root of 5")
