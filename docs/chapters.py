@@ -18,7 +18,8 @@ EXERCISES = NOTEBOOKS / "exercises"
 DIRECTIVE = re.compile(r"^#\|\s*([\w-]+):?[ \t]*(.*)\n?", flags=re.MULTILINE)
 BOX = "**You will be able to**"
 WIDGET = "application/vnd.jupyter.widget-view+json"
-# Groups of the course: title, what it's about, and how the names of its notebooks begin; the longest beginning counts.
+# Groups of the course: title, what it's about, and how the names of its notebooks begin;
+# the longest beginning counts.
 GROUPS = (
     ("Start here", "Recipe and data: where every number and every image comes from", ("00", "01")),
     ("Products", "Photographs that nobody took, with exact defects", ("02",)),

@@ -1,4 +1,4 @@
-"""The pictures of the home page, computed by the library: a product, a scratch that grows, the heatmap that follows.
+"""The pictures of the home page, computed by the library: a product, a scratch that grows, the heatmap.
 
 They are what the page shows before anything is loaded, and all it shows where JavaScript is missing."""
 

@@ -35,7 +35,8 @@ WIDGETS = {
 }
 PRODUCTS = ("tablet", "hex_nut")  # that the network remembers; the first is shown
 KEPT = ("assets.json", "fixtures.json", "fixtures.bin")  # not for the pages: for what writes and tests them
-# What each loads beside the runtime, which controls of the notebook have no meaning here, and which buttons there are.
+# What each loads beside the runtime, which controls of the notebook have no meaning here,
+# and which buttons there are.
 LOADS = {
     "painter": ["paint", "network", "memory-{product}"],
     "studio": ["studio", "draws"],
@@ -241,9 +242,9 @@ def slot(
         f'<section class="live memseg-panel" data-live="{name}" aria-label="{WIDGETS[name][0]}">\n'
         f'<p class="live-question">{html.escape(widget["question"])}</p>\n'
         f'<p class="live-hint">{html.escape(widget["hint"])}</p>\n'
-        '<div class="live-body"><div class="memseg-board"><p '
-        f'class="status">{html.escape(widget["status"])}</p><div '
-        f'class="pictures">{pictures}</div></div></div>\n'
+        '<div class="live-body"><div class="memseg-board">'
+        f'<p class="status">{html.escape(widget["status"])}</p>'
+        f'<div class="pictures">{pictures}</div></div></div>\n'
         f'<p class="live-note">{_note(name)}</p>\n'
         f'<noscript><p class="live-note">{WHY_STILL}</p></noscript>\n</section>\n'
         f'<script type="module" src="{links.relative(page, "_static/live/live.js")}"></script>'

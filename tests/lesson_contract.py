@@ -2,9 +2,11 @@
 
     python tests/lesson_contract.py [NAME ...]
 """
+import io
 import json
 import re
 import sys
+import tokenize
 from pathlib import Path
 
 import measure_lessons
@@ -14,6 +16,7 @@ SECTIONS = ["The picture", "By hand", "Naive, then fast", "Play", "Break it", "P
             "Summary"]
 BOX = ["You will be able to", "You need first", "Run time", "Paper"]
 LONGEST, PROSE = 25, 2 / 7  # lines of a code cell; share of Markdown among all cells, at least
+WIDTH = 110                 # characters of a line of code
 EXERCISE = r"^- (\w+)\.\d+ "
 
 
@@ -25,8 +28,7 @@ def sections(notebook):
         parts = (re.split(r"^## (.+)$", source, flags=re.MULTILINE) if cell["cell_type"] == "markdown"
                  else [source])
         found[heading].append(dict(cell, source=parts[0]))
-        # noqa: B020 - the last one goes on in the next cell
-        for heading, text in zip(parts[1::2], parts[2::2]):
+        for heading, text in zip(parts[1::2], parts[2::2]):  # noqa: B020 - the last goes on in the next cell
             heading = heading.strip()
             found.setdefault(heading, []).append(dict(cell, source=text))
     return found
@@ -49,6 +51,34 @@ def _box(path, found):
     if measure_lessons.read(path) is None:
         missing.append("measured run time and memory in its box: python tests/measure_lessons.py")
     return missing
+
+
+def too_wide(code):
+    "Numbers of the lines over WIDTH, from 1; a line that is nothing but a string, or a part of one, may be longer"
+    lines, text, begun = code.split("\n"), set(), []
+    for token in tokenize.generate_tokens(io.StringIO(code).readline):
+        kind = tokenize.tok_name[token.type]
+        if kind == "FSTRING_START": begun.append(token.start)  # from Python 3.12 on
+        if kind not in ("STRING", "FSTRING_END"): continue
+        (first, left), (last, right) = begun.pop() if kind == "FSTRING_END" else token.start, token.end
+        rows = set(range(first, last + 1))
+        if lines[first - 1][:left].strip(): rows.discard(first)
+        if lines[last - 1][right:].strip(): rows.discard(last)
+        text |= rows
+    return [row for row, line in enumerate(lines, 1) if len(line) > WIDTH and row not in text]
+
+
+def misfits(path):
+    "What of the code of any notebook is too long or too wide: file, cell (from 0) and line (from 1)"
+    notebook, found = json.loads(Path(path).read_text()), []
+    for k, cell in enumerate(notebook["cells"]):
+        if cell["cell_type"] != "code": continue
+        code = "".join(cell["source"])
+        if (count := len(code.splitlines())) > LONGEST:
+            found.append(f"{Path(path).name}, cell {k}: {count} lines, {LONGEST} at the most")
+        found += [f"{Path(path).name}, cell {k}, line {row}: over {WIDTH} characters"
+                  for row in too_wide(code)]
+    return found
 
 
 def _cells(notebook):
@@ -89,4 +119,6 @@ if __name__ == "__main__":
     for name, missing in faults.items():
         for each in missing:
             print(f"{name} lacks {each}")
-    sys.exit(any(faults.values()))
+    wide = [each for name in names for each in misfits(ROOT / "nbs" / f"{name}.ipynb")]
+    print("\n".join(wide), end="\n" if wide else "")
+    sys.exit(any(faults.values()) or bool(wide))

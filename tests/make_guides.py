@@ -43,8 +43,8 @@ def chapters():
                 for kind in ("markdown", "code")}
         prose, code = "\n".join(text["markdown"]), [c for c in text["code"]
                                                     if not re.search(r"^#\| *export", c, re.MULTILINE)]
-        title, seconds = re.search(r"^# (.+)", prose,
-                                   re.MULTILINE)[1], re.search(r"\*\*Run time\*\* (\d+) s", prose)
+        title, seconds = (re.search(r"^# (.+)", prose, re.MULTILINE)[1],
+                          re.search(r"\*\*Run time\*\* (\d+) s", prose))
         yield Chapter(path.stem, title, int(seconds[1]) if seconds else None, len(cells),
                       len(text["markdown"]) / len(cells),
                       keys.get(path.stem, []), widgets_in("\n".join(code)))

@@ -307,8 +307,8 @@ def test_variants_of_another_version_are_shown_by_name():
 def test_figure_has_pieces_on_the_left_and_sizes_on_the_right():
     rows = [row(way, seed=seed, value=.5 + .01 * seed) for way in VARIANTS for seed in (0, 1)]
     left, right = figure(rows).axes
-    assert [t.get_text() for t in left.get_yticklabels()] == [says(way) for way in VARIANTS if way[0] != "n"
-                                                              or way[1] == "o"][1:]
+    assert [t.get_text() for t in left.get_yticklabels()] == [
+        says(way) for way in VARIANTS if way[0] != "n" or way[1] == "o"][1:]
     assert [t.get_text() for t in right.get_xticklabels()] == ["1", "5", "15", "30", "60"]
     assert figure([]).axes and figure([row("n1", value=None, error="x")]).axes
 

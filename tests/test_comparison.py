@@ -150,8 +150,8 @@ def test_what_cannot_be_begun(tiny_data, tmp_path):
 def test_mean_and_standard_deviation():
     rows = [row("warm", "nut", seed, value) for seed, value in enumerate((.90, .94, .95))]
     found = summarise(rows + [row("warm", "nut", 3, None, "power cut"), row("even", "nut", 0, .5)])
-    assert math.isclose(found["warm", "nut"].mean, .93) and math.isclose(found["warm", "nut"].deviation,
-                                                                         .0007**.5)
+    assert (math.isclose(found["warm", "nut"].mean, .93)
+            and math.isclose(found["warm", "nut"].deviation, .0007**.5))
     assert found["warm", "nut"].seeds == 3 and found["even", "nut"] == (.5, None, 1)
     assert summarise(rows, "aupro") == {}
 
@@ -183,8 +183,8 @@ def test_figure_with_gaps():
             row("even", "c", 0, None, "x")]
     drawn = figure(rows)
     assert [t.get_text() for t in drawn.axes[0].get_yticklabels()] == ["a", "b", "c"]
-    assert [t.get_text() for t in drawn.legends[0].get_texts()] == [SAYS["warm"], SAYS["random"],
-                                                                    SAYS["even"]]
+    assert [t.get_text() for t in drawn.legends[0].get_texts()] == [
+        SAYS["warm"], SAYS["random"], SAYS["even"]]
 
 
 @pytest.mark.parametrize("text, says", [("way,category\nwarm,nut\n", "needs the columns"),

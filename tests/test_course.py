@@ -364,16 +364,23 @@ def unfolded(image, order, rows, columns):
 
 ALSO_RIGHT = [
     ("3.1", lambda t: 6 * t**5 - 15 * t**4 + 10 * t**3), ("3.2", 45.0), ("3.2", torch.tensor(45)),
-    ("3.3", lambda noise, share: noise.flatten().sort(descending=True).values[round(share * noise.numel())].item()),
-    ("4.1", otsu_by_search), ("6.1", .4), ("6.2", lambda i, s, m, o: torch.where(m[:, None], o.view(-1, 1, 1, 1) * s + (1 - o.view(-1, 1, 1, 1)) * i, i)),
+    ("3.3", lambda noise, share: noise.flatten().sort(descending=True)
+     .values[round(share * noise.numel())].item()),
+    ("4.1", otsu_by_search), ("6.1", .4),
+    ("6.2", lambda i, s, m, o: torch.where(m[:, None], o.view(-1, 1, 1, 1) * s
+                                           + (1 - o.view(-1, 1, 1, 1)) * i, i)),
     ("6.4", until_it_meets), ("6.5", unfolded), ("7.1", [128, 32, 24]), ("7.2", EvalInForward),
     ("8.3", lambda m, f: (m.unsqueeze(0) - f.unsqueeze(1)).abs().flatten(2).sum(2).min(1).indices),
     ("8.4", lambda d: d.mean(0).min(dim=1).indices), ("8.5", lambda m, d: torch.cat([m[:-1], d[None]])),
-    ("9.3", blind_in_the_middle_level), ("10.4", other_way_down), ("11.1", lambda h, w: ((h + 31) // 32 * 32, (w + 31) // 32 * 32)),
-    ("11.2", .731), ("11.3", lambda x: 1 - torch.sigmoid(x[:, 0] - x[:, 1])), ("12.1", .05198603854199589), ("12.3", focal_by_cross_entropy),
-    ("12.4", lambda p, g: -(1 - p)**g * (1 / p - g * p.log() / (1 - p))), ("13b.1", .0341), ("13b.3", with_numpy),
-    ("14.2", lambda c, t: sum(max(torch.randn(c).tolist()) for _ in range(t)) / t * .01), ("15.1", .667), ("14c.1", "Noise "), ("14e.1", ("C", "A")),
-    ("15.2", lambda s, y: float(__import__("sklearn.metrics").metrics.roc_auc_score(y, s))), ("16.1", [.667, .8]), ("16.2", "c a d".split()),
+    ("9.3", blind_in_the_middle_level), ("10.4", other_way_down),
+    ("11.1", lambda h, w: ((h + 31) // 32 * 32, (w + 31) // 32 * 32)), ("11.2", .731),
+    ("11.3", lambda x: 1 - torch.sigmoid(x[:, 0] - x[:, 1])), ("12.1", .05198603854199589),
+    ("12.3", focal_by_cross_entropy), ("12.4", lambda p, g: -(1 - p)**g * (1 / p - g * p.log() / (1 - p))),
+    ("13b.1", .0341), ("13b.3", with_numpy),
+    ("14.2", lambda c, t: sum(max(torch.randn(c).tolist()) for _ in range(t)) / t * .01),
+    ("15.1", .667), ("14c.1", "Noise "), ("14e.1", ("C", "A")),
+    ("15.2", lambda s, y: float(__import__("sklearn.metrics").metrics.roc_auc_score(y, s))),
+    ("16.1", [.667, .8]), ("16.2", "c a d".split()),
     ("17.1", lambda s, p: s.sort(descending=True).values[int(p * len(s) + 1e-6)]), ("17.3", [256., 1024.]),
 ]
 

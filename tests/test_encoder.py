@@ -144,8 +144,8 @@ def test_random_weights_follow_the_seed_and_leave_the_global_generator_alone(sta
     assert torch.equal(state, torch.get_rng_state())
     assert all(map(torch.equal, again(images), standard(images)))
     assert not torch.equal(other.conv1.weight, again.conv1.weight)
-    assert (record.requested, record.used, record.source, record.sha256) == ("random", "random", "seed 0",
-                                                                             None)
+    assert (record.requested, record.used, record.source, record.sha256) == (
+        "random", "random", "seed 0", None)
 
 
 def test_weights_have_the_spread_of_he_initialisation():

@@ -89,8 +89,8 @@ def test_nuisances_come_as_often_and_as_strong_as_the_table_says():
     for name, (chance, low, high) in NUISANCES.items():
         values = np.array([getattr(nuisance, name) for nuisance in drawn])
         assert abs((values > 0).mean() - chance) < .04 and values.max() <= high, name
-        assert values[values > 0].min() >= low and abs(
-            values[values > 0].mean() - (low + high) / 2) < .05 * high, name
+        assert (values[values > 0].min() >= low
+                and abs(values[values > 0].mean() - (low + high) / 2) < .05 * high), name
 
 
 def test_ease_makes_nuisances_weaker():

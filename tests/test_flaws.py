@@ -381,8 +381,8 @@ def test_grey_stays_grey(bank, products):
     grey = products.mean(1, True).expand(-1, 3, -1, -1)
     shapes, kinds = bank.sample(len(grey), generator())
     made, _ = add_flaws(grey, shapes, kinds, products, generator())
-    assert torch.allclose(made[:, 0], made[:, 1], atol=1e-5) and torch.allclose(made[:, 0], made[:, 2],
-                                                                                atol=1e-5)
+    assert (torch.allclose(made[:, 0], made[:, 1], atol=1e-5)
+            and torch.allclose(made[:, 0], made[:, 2], atol=1e-5))
 
 
 # Mistakes

@@ -96,8 +96,9 @@ def test_the_table_counts_what_is_there():
     assert (perlin.cells == len(cells)
             and perlin.prose == sum(c["cell_type"] == "markdown" for c in cells) / len(cells))
     assert perlin.exercises == ["22c.1"] and {"PerlinPlayground", "AnomalyStudio"} <= set(perlin.widgets)
-    assert widgets_in("Explore('?', look)\nx = PerlinPlayground((8, 8)).set(a=1)\n"
-                      "ThresholdExplorer.of_run(run)") == ["Explore", "ThresholdExplorer", "PerlinPlayground"]
+    assert widgets_in(
+        "Explore('?', look)\nx = PerlinPlayground((8, 8)).set(a=1)\nThresholdExplorer.of_run(run)"
+    ) == ["Explore", "ThresholdExplorer", "PerlinPlayground"]
     assert widgets_in("class Explore: pass\nwords = 'Explore()'\nother.Explore()") == []
 
 

@@ -146,8 +146,8 @@ def test_settings_of_a_file(tmp_path, library):
     (tmp_path / "s.ini").write_text("[loss]\n# One\n# and two.   [paper: 0.6]\nl1 = 0.6\nfocal = 0.3\n\n"
                                     "# Alone\ngamma = 4\n")
     l1, focal, gamma = read_settings(tmp_path / "s.ini", library)
-    assert (l1.symbol, l1.where, l1.remark, l1.status) == ("`loss.l1 = 0.6`", "paper: 0.6", "One and two.",
-                                                           "as the paper")
+    assert (l1.symbol, l1.where, l1.remark, l1.status) == (
+        "`loss.l1 = 0.6`", "paper: 0.6", "One and two.", "as the paper")
     assert focal.status == "deviates" and gamma.where == "" and "losses.memseg_loss" in gamma.functions
 
 

@@ -80,8 +80,8 @@ def test_shapes(match, difference, pooling):
     found = filled(random_features(5, 1), match, difference, pooling)(random_features(2, 0))
     assert found.index.shape == ((2,) if match == "joint" else (2, 3)) and found.index.dtype == torch.int64
     assert found.distances.shape == ((2, 5) if match == "joint" else (2, 3, 5))
-    assert [tuple(level.shape) for level in found.difference] == [(2, 64, 8, 16), (2, 128, 4, 8),
-                                                                  (2, 256, 2, 4)]
+    assert [tuple(level.shape) for level in found.difference] == [
+        (2, 64, 8, 16), (2, 128, 4, 8), (2, 256, 2, 4)]
     assert all(level.dtype == torch.float32 and level.min() >= 0 for level in found.difference)
 
 
@@ -376,8 +376,8 @@ def test_the_compiled_search_finds_the_same(match, difference):
     assert torch.equal(found.index, expected.index) and found.index.max() <= 2
     torch.testing.assert_close(found.distances, expected.distances, rtol=1e-5, atol=0)
     torch.testing.assert_close(found.difference, expected.difference)
-    assert torch.equal(memory(other).index, of_one.index) and torch.equal(memory(features, 4).index,
-                                                                          forced.index)
+    assert (torch.equal(memory(other).index, of_one.index)
+            and torch.equal(memory(features, 4).index, forced.index))
     assert copy.deepcopy(memory)(samples).distances.diagonal(dim1=0, dim2=-1).max() == 0
 
 
@@ -412,8 +412,8 @@ def test_bfloat16_autocast_searches_in_float32():
     full = memory(encoder(images))
     with torch.autocast("cpu", torch.bfloat16):
         half = memory(encoder(images))
-    assert half.distances.dtype == torch.float32 and all(level.dtype == torch.float32
-                                                         for level in half.difference)
+    assert (half.distances.dtype == torch.float32
+            and all(level.dtype == torch.float32 for level in half.difference))
     assert half.index[:4].tolist() == [0, 1, 2, 3]
     others = full.distances[4:]
     assert ((half.distances[4:] - others).abs() / others).max() < 0.1

@@ -51,8 +51,8 @@ def slow_aupro(maps, masks, limit):
 @pytest.mark.parametrize("strength, spread", [(2., 1.5), (12., 4.), (0., 1.)])
 def test_pixel_auroc_is_that_of_scikit_learn(seed, strength, spread):
     maps, masks = some_maps(seed, strength=strength, spread=spread)
-    assert measured(maps, masks).auroc() == pytest.approx(roc_auc_score(masks.ravel(), maps.ravel()),
-                                                          abs=1e-5)
+    assert measured(maps, masks).auroc() == pytest.approx(
+        roc_auc_score(masks.ravel(), maps.ravel()), abs=1e-5)
 
 
 @pytest.mark.parametrize("squeeze", [1., 1e-3, 0.])
@@ -177,8 +177,8 @@ def test_batches_give_what_one_pass_gives_and_need_no_more_memory():
     size = sum(value.nbytes for value in vars(parts).values() if isinstance(value, np.ndarray))
     assert size == sum(v.nbytes for v in vars(PixelMetrics()).values() if isinstance(v, np.ndarray)) < 6e6
     for other in (parts, merge(merged)):
-        assert (other.auroc(), other.aupro(), other.best_f1()) == (whole.auroc(), whole.aupro(),
-                                                                   whole.best_f1())
+        assert (other.auroc(), other.aupro(), other.best_f1()) == (
+            whole.auroc(), whole.aupro(), whole.best_f1())
 
 
 def test_best_f1_of_the_pixels_is_reached_at_its_threshold():

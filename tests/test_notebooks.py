@@ -7,7 +7,7 @@ from pathlib import Path
 import measure_lessons
 import pytest
 from fastcore.nbio import read_nb
-from lesson_contract import SECTIONS, lacks
+from lesson_contract import LONGEST, SECTIONS, WIDTH, lacks, misfits, too_wide
 from nbdev.clean import clean_nb
 from nbdev.export import nb_export
 
@@ -83,6 +83,33 @@ def test_speaks_of_no_machine(path):
 @each_lesson
 def test_has_all_that_a_lesson_has(path):
     assert not lacks(path), f"{path.name} lacks {'; '.join(lacks(path))}"
+
+
+@pytest.mark.parametrize("path", [*NOTEBOOKS, *sorted((ROOT / "nbs").glob("*/*.ipynb"))],
+                         ids=lambda p: p.stem)
+def test_code_is_neither_too_long_nor_too_wide(path):
+    assert not misfits(path), "\n".join(misfits(path))
+
+
+def test_a_wide_line_is_named_with_file_cell_and_line(tmp_path):
+    notebook = json.loads((ROOT / "nbs" / "08_memory.ipynb").read_text())
+    place = max(k for k, cell in enumerate(notebook["cells"]) if cell["cell_type"] == "code")
+    wide, broken = f"x = '{'a' * (WIDTH - 5)}'", tmp_path / "08_memory.ipynb"  # one too many
+    for line, faults in ((wide.replace(" ", "", 1), []), (wide, [f"line 2: over {WIDTH} characters"])):
+        notebook["cells"][place]["source"] = f"x = 1\n{line}"
+        broken.write_text(json.dumps(notebook))
+        assert misfits(broken) == [f"08_memory.ipynb, cell {place}, {fault}" for fault in faults]
+    notebook["cells"][place]["source"] = "x = 1\n" * (LONGEST + 1)
+    broken.write_text(json.dumps(notebook))
+    assert misfits(broken) == [f"08_memory.ipynb, cell {place}: 26 lines, {LONGEST} at the most"]
+
+
+def test_text_may_be_wide_but_not_the_code_beside_it():
+    long = "word " * 30
+    assert too_wide(f'def f():\n    "{long}"\n') == []                       # a docstring
+    assert too_wide(f'def f():\n    """\n{long}\n    """\n') == []           # in a string of several lines
+    assert too_wide(f'x = 1\nsay("{long}")\n') == [2] and too_wide(f"x = 1  # {long}\n") == [1]
+    assert too_wide(f'x = """\n{long}""", 2\n') == [2] and too_wide(f"say(f'{{1}} {long}')") == [1]
 
 
 @pytest.mark.parametrize("section", SECTIONS)

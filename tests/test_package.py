@@ -7,6 +7,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from lesson_contract import WIDTH, too_wide
 
 ROOT = Path(__file__).parents[1]
 
@@ -60,12 +61,21 @@ def test_no_machine_and_no_big_file_in_the_repository():
     assert len(paths) > 50
     for path in paths:
         if path.suffix == ".safetensors":  # the weights, see tests/test_weights.py
-            assert path.parent.name == "weights" and not re.search(rb"/work/|/root/|/home/\w",
-                                                                   path.read_bytes()[:100_000])
+            assert (path.parent.name == "weights"
+                    and not re.search(rb"/work/|/root/|/home/\w", path.read_bytes()[:100_000]))
             continue
         assert path.stat().st_size < 2_000_000, path
         if path.name != Path(__file__).name and path.name != "test_notebooks.py":
             assert not re.search(r"/work/|/root/|(?<!\w)/home/\w", path.read_text(encoding="utf-8")), path
+
+
+@pytest.mark.parametrize("folder", ["tests", "docs"])
+def test_python_files_are_not_too_wide(folder):
+    "The library's are made from cells, see tests/test_notebooks.py"
+    paths = [path for path in sorted((ROOT / folder).rglob("*.py")) if "node_modules" not in path.parts]
+    wide = [f"{path.relative_to(ROOT)}, line {row}" for path in paths
+            for row in too_wide(path.read_text(encoding="utf-8"))]
+    assert paths and not wide, f"over {WIDTH} characters: {'; '.join(wide)}"
 
 
 def test_constraints_are_names_and_versions_only():

@@ -382,8 +382,8 @@ def set_theme(tab, theme):
 @needs_browser
 @pytest.mark.parametrize("part", range(4))
 def test_pages_in_light_dark_and_on_a_phone(site, address, browser, part):
-    """Every page but the listings of source, which are one template. What many pages share (navigation, colours
-    of code, entries of the reference) is looked at by axe-core once, or in the next test."""
+    """Every page but the listings of source, which are one template. What many pages share (navigation,
+    colours of code, entries of the reference) is looked at by axe-core once, or in the next test."""
     names = [p.relative_to(site).as_posix() for p in html_pages(site)]
     names = [name for name in names if not name.startswith("source/")]
     weights, wrong = {}, []

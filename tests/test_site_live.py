@@ -103,8 +103,9 @@ def test_nothing_big_is_loaded_before_it_is_asked_for(address, browser, record_p
 def test_pictures_before_loading_are_those_of_the_page_engine(lab):
     "What stands there first and what the graphs give for the same controls look the same"
     tab, _, _ = lab
-    pixels = """async ([before, now]) => { const read = async (src) => { const picture = new Image(); picture.src = src;
-      await picture.decode(); const canvas = new OffscreenCanvas(picture.width, picture.height), pen = canvas.getContext('2d');
+    pixels = """async ([before, now]) => { const read = async (src) => {
+      const picture = new Image(); picture.src = src; await picture.decode();
+      const canvas = new OffscreenCanvas(picture.width, picture.height), pen = canvas.getContext('2d');
       pen.drawImage(picture, 0, 0); return pen.getImageData(0, 0, picture.width, picture.height).data; };
       const [a, b] = [await read(before), await read(now)];
       return a.length === b.length ? a.reduce((sum, one, k) => sum + Math.abs(one - b[k]), 0) / a.length : Infinity; }"""
@@ -113,11 +114,12 @@ def test_pictures_before_loading_are_those_of_the_page_engine(lab):
         panel = ready(tab, name)
         panel.evaluate("root => root.panel.refresh()")
         settled(tab, name)
-        pairs = panel.evaluate("""(root, names) => names.map((name) => [root.panel.facts, { items: root.panel.model.get('items') }]
+        pairs = panel.evaluate("""(root, names) => names.map((name) =>
+          [root.panel.facts, { items: root.panel.model.get('items') }]
           .map(({ items }) => items.find((item) => item.name === name).src))""", list(pictures))
         for picture, pair in zip(pictures, pairs):
-            assert pair[1].startswith("data:") and tab.evaluate(
-                pixels, pair) < 1.5, f"{name}: {picture} jumps when it is touched"
+            assert (pair[1].startswith("data:")
+                    and tab.evaluate(pixels, pair) < 1.5), f"{name}: {picture} jumps when it is touched"
 
 
 # Each widget reacts
@@ -208,7 +210,8 @@ def drag(tab, name, places):
     tab.mouse.up()
 
 
-HEAT = """(root) => { const { history, map } = root.panel.widget, [first, last] = [history[0].data, history.at(-1).data];
+HEAT = """(root) => { const { history, map } = root.panel.widget;
+  const [first, last] = [history[0].data, history.at(-1).data];
   return [[...map.data], [...map.data.keys()].filter((k) => first[k] !== last[k])]; }"""
 
 
@@ -315,8 +318,8 @@ def differences(tab, graph, case, fixtures, raw):
             for name, one in inputs.items()}
     told, found = tab.evaluate(RUN, [graph, sent, case.get("memory")]), {}
     for name, key in case["outputs"].items():
-        wanted, got = array(key), np.frombuffer(base64.b64decode(told[name]["data"]),
-                                                told[name]["type"]).reshape(told[name]["dims"])
+        wanted, got = (array(key), np.frombuffer(base64.b64decode(told[name]["data"]), told[name]["type"])
+                       .reshape(told[name]["dims"]))
         assert wanted.shape == got.shape, f"{graph}: {name} is {got.shape}, not {wanted.shape}"
         gap = np.abs(wanted.astype(float) - got.astype(float))
         found[name] = float((gap > 0).mean() if wanted.dtype == np.uint8 else gap.max(initial=0))

@@ -68,8 +68,8 @@ def test_pictures_questions_and_prose_are_all_there(chapter):
     notes = re.sub(r"\s+", " ", " ".join(slide.notes for slide in slides))
     for name, parts in sections.items():
         prose = " ".join(value for kind, value in parts if kind == "prose")
-        assert not prose.strip() or re.sub(r"\s+", " ",
-                                           prose).strip()[:80] in notes, f"{name}: its prose is in no notes"
+        assert (not prose.strip()
+                or re.sub(r"\s+", " ", prose).strip()[:80] in notes), f"{name}: its prose is in no notes"
     assert ("Play" in sections) == any(slide.kind == "question" and slide.line.endswith("?")
                                        for slide in slides)
 
@@ -91,8 +91,8 @@ def test_a_picture_takes_the_equations_and_the_first_sentence_before_it():
                       cell("show()", picture("a lamp")),
                       prose("**Shade.** Where none falls. At all."), cell("show()", picture("a shadow")),
                       prose("The end."))
-    assert (one.title, one.line, one.equations, one.picture[0]) == ("Light", "Here light falls.", ["a = b "],
-                                                                    "a lamp")
+    assert (one.title, one.line, one.equations, one.picture[0]) == (
+        "Light", "Here light falls.", ["a = b "], "a lamp")
     assert (two.title, two.lead, two.line) == ("Shade", "Light", "Where none falls.")
     assert "It falls far." in one.notes and "At all." in two.notes and "The end." in two.notes
 
@@ -280,7 +280,7 @@ def test_printed_a_slide_fills_a_page(slides, playwright):
 
 @needs_tools
 def test_an_unknown_chapter_is_named(tmp_path):
-    done = subprocess.run([sys.executable, str(ROOT / "docs" / "slides" / "make.py"), "--out",
-                           str(tmp_path / "no"), "06"], capture_output=True, text=True)
+    line = [sys.executable, str(ROOT / "docs" / "slides" / "make.py"), "--out", str(tmp_path / "no"), "06"]
+    done = subprocess.run(line, capture_output=True, text=True)
     assert (done.returncode and done.stderr.startswith("06: no such chapter")
             and not (tmp_path / "no").exists())

@@ -348,8 +348,8 @@ def test_table_reads_back(tmp_path):
 
 def test_markdown_has_a_section_a_kind_and_no_empty_columns():
     text = speed.markdown([dict(row="ceiling") | Measured("copy", rate=12.34, unit="GB/s")._asdict(),
-                           dict(row="match") | Measured("m", "loops", 40., 4., 10., 9., 11., share=.5,
-                                                        ceiling="copy")._asdict()])
+                           dict(row="match") | Measured(
+                               "m", "loops", 40., 4., 10., 9., 11., share=.5, ceiling="copy")._asdict()])
     assert "| work | rate |" in text and "| copy | 12.3 GB/s |" in text
     assert "10.0 (9.0 .. 11.0)" in text and "50% copy" in text and "note" not in text
 

@@ -321,8 +321,8 @@ def test_the_clock_counts_time(tiny_recipe, fresh, monkeypatch):
 # whole runs
 
 def test_a_run_leaves_its_files_and_its_record(tiny_run):
-    assert {path.name for path in tiny_run.folder.iterdir()} >= {"recipe.ini", "run.json",
-                                                                 "model.safetensors",
+    assert {path.name for path in tiny_run.folder.iterdir()} >= {
+        "recipe.ini", "run.json", "model.safetensors",
                                                                  "losses.csv", "losses.png"}
     assert not tiny_run.checkpoint_file.exists()
     record, losses = tiny_run.record, read_losses(tiny_run)
@@ -539,8 +539,8 @@ def test_few_images_and_a_broken_test_folder(tiny_data, tiny_recipe, tmp_path, o
     record = run.record
     assert (record["split"]["shared"] and len(record["split"]["memory"]) == 3
             and len(record["split"]["train"]) == 5)
-    assert any("too few" in note for note in record["notes"]) and any("held back" in note
-                                                                      for note in record["notes"])
+    assert (any("too few" in note for note in record["notes"])
+            and any("held back" in note for note in record["notes"]))
     assert record["thresholds"]["good"] == 5
 
 

@@ -61,8 +61,8 @@ def test_masks_are_black_and_white():
 
 
 def test_chart_is_well_formed_and_escapes_words():
-    chart = Chart((0, 10), (0, 1), "a < b & c", "y").bars([0, 5, 10],
-                                                          [.5, 1.]).line([0, 10], [0, 1]).upright(9, "T < 1")
+    chart = (Chart((0, 10), (0, 1), "a < b & c", "y")
+             .bars([0, 5, 10], [.5, 1.]).line([0, 10], [0, 1]).upright(9, "T < 1"))
     root = ElementTree.fromstring(svg(legend(point(chart, 5, .5), {"x": "#000000"})))
     words = [node.text for node in root.iter() if node.tag.endswith("text")]
     assert "a < b & c" in words and "T < 1" in words and "x" in words
@@ -156,8 +156,8 @@ def test_every_widget_asks_and_labels(make):
     assert all(control.description for control in widget.controls.values())
     assert all(picture.alt for picture in widget.pictures.values())
     assert all(picture.cmap in ("viridis", "magma") for picture in widget.pictures.values())
-    assert [item["alt"] for item in widget.board.items] == [picture.alt
-                                                            for picture in widget.pictures.values()]
+    assert [item["alt"] for item in widget.board.items] == [
+        picture.alt for picture in widget.pictures.values()]
 
 
 # Perlin playground
@@ -510,5 +510,5 @@ def test_no_saved_views_of_widgets():
     "A saved view would be shown as an error until the cell is run; a saved state differs in each run"
     for path in sorted((Path(__file__).parents[1] / "nbs").glob("*.ipynb")):
         assert not {"widget-view+json", "widget-state+json"} & set(
-            re.findall(r"widget-\w+\+json", path.read_text())), (f"{path.name}: remove the views: python "
-                                                                 "tests/strip_views.py")
+            re.findall(r"widget-\w+\+json", path.read_text())), (
+                f"{path.name}: remove the views: python tests/strip_views.py")

@@ -1,4 +1,4 @@
-"""The widgets in a real JupyterLab in Chromium: moved by keyboard, painted on, given an image; the kernel answers
+"""The widgets in a real JupyterLab in Chromium: moved by keyboard, painted on, given an image
 
 Screenshots go to pytest's temporary folder, or to the folder that MEMSEG_SCREENSHOTS names.
 """
@@ -27,11 +27,13 @@ CELLS = {
     "perlin = PerlinPlayground()\nperlin",
     "studio": "studio = AnomalyStudio('bottle_cap')\nstudio",
     "memory": "memory = MemoryExplorer('hex_nut')\nmemory",
-    "threshold": "import numpy as np\nfrom memseg_nb.products import render_product\nr = np.random.default_rng(0)\n"
+    "threshold": "import numpy as np\nfrom memseg_nb.products import render_product\n"
+    "r = np.random.default_rng(0)\n"
     "labels = np.arange(60) >= 40\nscores = np.clip(r.normal(.3 + .35 * labels, .14), 0, 1)\n"
     "ThresholdExplorer(scores, labels, .5, [f'{\"bad\" if l else \"good\"} {k}' for k, l in enumerate(labels)],\n"
     "    lambda k: render_product('tablet', (96, 96), defect='crack' if labels[k] else None, index=k)[0])",
-    "painter": "from memseg_nb.painter import example_detector\nfrom memseg_nb.products import render_product\n"
+    "painter": "from memseg_nb.painter import example_detector\n"
+    "from memseg_nb.products import render_product\n"
     "DefectPainter(detector=example_detector('hex_nut', (128, 128), 4),\n"
     "              photos=[render_product('hex_nut', (128, 128), index=k)[0] for k in range(3)])",
     "monitor": "from memseg_nb.products import write_products\nfrom memseg_nb.recipe import load_recipe\n"

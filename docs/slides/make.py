@@ -163,7 +163,8 @@ def _table(rows: list[list[str]], words: Words) -> str:
     def line(row, tag):
         return "<tr>" + "".join(f"<{tag}>{words.inline(cell)}</{tag}>" for cell in row) + "</tr>"
     dense = ' class="dense"' if len(rows[0]) > 4 or len(rows) > 9 else ""
-    return f"<table{dense}><thead>{line(rows[0], 'th')}</thead><tbody>{''.join(line(row, 'td') for row in rows[1:])}</tbody></table>"
+    body = "".join(line(row, "td") for row in rows[1:])
+    return f"<table{dense}><thead>{line(rows[0], 'th')}</thead><tbody>{body}</tbody></table>"
 
 
 def index(counts: dict[str, int]) -> str:
