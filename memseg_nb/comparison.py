@@ -67,14 +67,6 @@ def _check_choice(data: Path, names: list[str], ways: list[str]) -> None:
     if unknown := [way for way in ways if way not in WAYS]:
         raise MemSegError(f"way {unknown[0]!r}: unknown, there are {', '.join(WAYS)}")
 
-# %% ../nbs/18b_comparison.ipynb #5b9eecde
-def _check_choice(data: Path, names: list[str], ways: list[str]) -> None:
-    "Products to learn from, and ways that there are"
-    if not names:
-        raise MemSegError(f"{data}: no products in it: needs folders such as {data/'bottle'/'train'/'good'}")
-    if unknown := [way for way in ways if way not in WAYS]:
-        raise MemSegError(f"way {unknown[0]!r}: unknown, there are {', '.join(WAYS)}")
-
 # %% ../nbs/18b_comparison.ipynb #8cad0885
 def compare_starts(
     data: str|Path,                       # folder of products in MVTec AD's layout
