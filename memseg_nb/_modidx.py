@@ -1805,6 +1805,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'memseg_nb.steps.match_others': ('steps.html#match_others', 'memseg_nb/steps.py'),
                                  'memseg_nb.steps.new_state': ('steps.html#new_state', 'memseg_nb/steps.py'),
                                  'memseg_nb.steps.one_thread': ('steps.html#one_thread', 'memseg_nb/steps.py'),
+                                 'memseg_nb.steps.precisions': ('steps.html#precisions', 'memseg_nb/steps.py'),
                                  'memseg_nb.steps.split': ('steps.html#split', 'memseg_nb/steps.py'),
                                  'memseg_nb.steps.step_indices': ('steps.html#step_indices', 'memseg_nb/steps.py'),
                                  'memseg_nb.steps.train_step': ('steps.html#train_step', 'memseg_nb/steps.py')},

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SPLIT', 'EPOCH', 'STEP', 'THRESHOLDS', 'FEW', 'ADVICE', 'draws', 'step_indices', 'Split', 'split', 'one_thread',
-           'Batch', 'StepData', 'learning_rate', 'State', 'new_state', 'keep_memory', 'choose_precision',
+           'Batch', 'StepData', 'learning_rate', 'State', 'new_state', 'keep_memory', 'precisions', 'choose_precision',
            'freeze_norms', 'train_step', 'match_others']
 
 # %% ../nbs/13b_steps.ipynb #f10b22ba
@@ -185,15 +185,20 @@ def keep_memory() -> bool:  # whether there is something to be told
     return bool(at_once and at_the_end)
 
 # %% ../nbs/13b_steps.ipynb #0f334d99
+def precisions(
+    device: torch.device,
+) -> tuple[str, ...]:  # float32; and bfloat16 where it is faster
+    "Those whose numbers the device multiplies itself, the fastest last"
+    if device.type == "cuda": native = torch.cuda.get_device_capability(device) >= (8, 0)
+    else: native = device.type == "cpu" and getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()
+    return ("float32", "bfloat16") if native else ("float32",)
+
 def choose_precision(
     name: str,             # auto, float32, bfloat16 or float16
     device: torch.device,  # that computes
 ) -> str:                  # float32, bfloat16 or float16
-    "For `auto` bfloat16 where the device computes with it natively, else float32"
-    if name != "auto": return name
-    if device.type == "cuda": native = torch.cuda.get_device_capability(device) >= (8, 0)
-    else: native = device.type == "cpu" and getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()
-    return "bfloat16" if native else "float32"
+    "For `auto` the fastest that the device has"
+    return precisions(device)[-1] if name == "auto" else name
 
 # %% ../nbs/13b_steps.ipynb #c7ac487c
 def freeze_norms(

@@ -4,9 +4,6 @@ anomalib is no dependency of the project. In an environment of its own, which ha
 
     pip install "anomalib==2.7.*" -e .
     python tests/measure_peers.py
-
-The lines of other peers stay as they are: the steps of the best-known re-implementation were timed with OpenCV and
-imgaug 0.4, which want older versions of NumPy and SciPy, in a second process, in turns with the library in the first.
 """
 
 import csv
@@ -82,8 +79,5 @@ if __name__ == "__main__":
     keep_memory()  # for both, as the benchmark does
     threads = torch.get_num_threads()
     lines = [line for count in sorted({1, threads}) for line in measure(count)]
-    with open(OUT, newline="", encoding="utf-8") as file:
-        others = [line for line in csv.reader(file) if line[1] != "peer"
-                  and not line[1].startswith("anomalib")]
     with open(OUT, "w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows([FIELDS, *lines, *others])
+        csv.writer(file, lineterminator="\n").writerows([FIELDS, *lines])

@@ -280,10 +280,15 @@ def test_simulation_is_timed_on_one_thread(shop, monkeypatch):
     assert seen == [1] * 4 and threads[-1] == 4
 
 
-def test_step_and_inference_rows(shop, once):
+@pytest.mark.parametrize("native", [True, False])
+def test_step_and_inference_rows(shop, once, monkeypatch, native):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native, raising=False)
     lines = [*ROWS["step"](shop), *ROWS["parts"](shop), *ROWS["inference"](shop)]
     text = "\n".join(line.work for line in lines)
     for part in (*PARTS, "training step", "float32", "bfloat16", "batch 1", "batch 8"): assert part in text
+    half = [line for line in lines if "bfloat16" in line.work]
+    assert all(bool(line.ours_ms) == native for line in half)  # what would be imitated isn't measured ...
+    assert native or all("imitate bfloat16" in line.note for line in half)  # ... and says so
 
 
 def test_growth_row(shop, monkeypatch):
