@@ -176,6 +176,7 @@ def step_row(shop: Workshop) -> Iterator[Measured]:
                       ceiling=precision, note=f"{work / 1e9:.0f} GFLOP", rate=8 / found.ours, unit="images/s")
     if precision == "float32": yield Measured(f"training step, batch 8, {shop.at}, bfloat16", note=IMITATED)
 
+# %% ../nbs/20d_rows.ipynb #5f0a71c3
 @row("parts")
 def parts_row(shop: Workshop) -> Iterator[Measured]:
     "A training step, part by part"

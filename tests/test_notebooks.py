@@ -150,8 +150,8 @@ def test_functions_in_the_tables_exist():
 EVERYTHING = {"cli": "the command line stands on top: each command imports what it needs when it's called",
               "widgets": "the first part of its chapter names all six; the parts that make them follow"}
 ANYWHERE = {"plots": "looks in from outside: of the course it needs chapter 00 only"}
-SINGLE = {("thresholds", "metrics"): "no chapter stands before `metrics`; its box says so, and makes by hand what it takes",
-          ("detector", "runtimes"): "only where another runtime than PyTorch is asked for, so imported there and then",
+SINGLE = {("thresholds", "metrics"): "needs no chapter itself; the box says so, and what it takes is made by hand",
+          ("detector", "runtimes"): "only where another runtime than PyTorch is asked for, imported then",
           ("ledger", "references"): "a part of the same chapter: how the repository is read"}
 
 
@@ -163,18 +163,20 @@ def place(number):
 def library_imports(code):
     "Names of the modules of the library that some code imports, at its top or in a function"
     for node in ast.walk(ast.parse(code)):
-        if isinstance(node, ast.ImportFrom) and node.module == "memseg_nb": yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("memseg_nb."): yield node.module.split(".")[1]
-        elif isinstance(node, ast.Import):
-            yield from (alias.name.split(".")[1] for alias in node.names if alias.name.startswith("memseg_nb."))
+        if not isinstance(node, (ast.Import, ast.ImportFrom)): continue
+        names, source = [alias.name for alias in node.names], getattr(node, "module", None) or ""
+        if source == "memseg_nb": yield from names
+        elif source.startswith("memseg_nb."): yield source.split(".")[1]
+        else: yield from (name.split(".")[1] for name in names if name.startswith("memseg_nb."))
 
 
 def from_later_chapters():
     "(module, module it imports) for all imports against the order of the chapters"
     chapter, code = {}, {}
     for path in LESSONS:
-        exported = [source for source in cells(path, "code") if re.search(r"^#\| *export", source, re.MULTILINE)]
-        for module in re.findall(r"^#\| *default_exp (\w+)", "\n".join(cells(path, "code")), re.MULTILINE):
+        sources = cells(path, "code")
+        exported = [source for source in sources if re.search(r"^#\| *export", source, re.MULTILINE)]
+        for module in re.findall(r"^#\| *default_exp (\w+)", "\n".join(sources), re.MULTILINE):
             chapter[module], code[module] = place(path.stem.partition("_")[0]), "\n".join(exported)
     return {(module, other) for module in code for other in library_imports(code[module])
             if other in chapter and chapter[other] > chapter[module]}
@@ -197,6 +199,7 @@ def test_what_excuses_an_import_is_still_so():
 
 
 def test_imports_are_found_wherever_they_stand():
-    code = "from memseg_nb import plots\nimport memseg_nb.course as c\ndef f():\n    from memseg_nb.images import x\n"
+    code = ("from memseg_nb import plots\nimport memseg_nb.course as c\n"
+            "def f():\n    from memseg_nb.images import x\n")
     assert sorted(library_imports(code)) == ["course", "images", "plots"]
     assert sorted(["13c", "13", "02", "20a", "14"], key=place) == ["02", "13", "13c", "14", "20a"]

@@ -208,4 +208,5 @@ def check_names(names):
 # %% ../../nbs/exercises/08b_ledger.ipynb #abd69bef
 def _names_of(text):
     nodes = list(ast.walk(ast.parse(text)))
-    return {n.id for n in nodes if isinstance(n, ast.Name)} | {n.attr for n in nodes if isinstance(n, ast.Attribute)}
+    return ({n.id for n in nodes if isinstance(n, ast.Name)}
+            | {n.attr for n in nodes if isinstance(n, ast.Attribute)})
