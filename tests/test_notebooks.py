@@ -150,7 +150,7 @@ def test_functions_in_the_tables_exist():
 EVERYTHING = {"cli": "the command line stands on top: each command imports what it needs when it's called",
               "widgets": "the first part of its chapter names all six; the parts that make them follow"}
 ANYWHERE = {"plots": "looks in from outside: of the course it needs chapter 00 only"}
-SINGLE = {("thresholds", "metrics"): "needs no chapter itself; the box says so, and what it takes is made by hand",
+SINGLE = {("thresholds", "metrics"): "needs no chapter itself; what it takes is made by hand, says the box",
           ("detector", "runtimes"): "only where another runtime than PyTorch is asked for, imported then",
           ("ledger", "references"): "a part of the same chapter: how the repository is read"}
 
