@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+import decks
 import laboratory
 import library
 import links
@@ -226,6 +227,7 @@ def _head(text: str, path: Path, module: str) -> str:
     if module:
         facts += [f'<a href="../reference/{module}.html">Reference of <code>memseg_nb.{module}</code></a>']
     facts += [f'<a href="../exercises/{task.stem}.html">Exercises</a>' for task in tasks]
+    facts += [deck] if (deck := decks.link(f"course/{path.stem}", "Slides", path.stem)) else []
     return f"{before}\n\n" + "\n\n".join(made) + f"\n\n{_facts(facts)}\n{after}"
 
 
