@@ -158,7 +158,7 @@ def page(
     markdown = links.Markdown(
         path.relative_to(ROOT).as_posix(), site_page, module, imports(notebook["cells"])
     )
-    cells = []
+    cells, first = [], next(k for k, cell in enumerate(notebook["cells"]) if cell["cell_type"] == "markdown")  # its head
     last = {_live(o): number for number, cell in enumerate(notebook["cells"]) for o in cell.get("outputs", [])}
     for number, cell in enumerate(notebook["cells"]):
         if cell["cell_type"] == "markdown":
@@ -166,7 +166,7 @@ def page(
             text = re.sub(
                 r"^---[ \t]*\n", "", text, flags=re.MULTILINE
             )  # a line before a heading is no part of the page
-            cells.append(_prose(text, markdown, path, module if number == 0 and lesson else None))
+            cells.append(_prose(text, markdown, path, module if number == first and lesson else None))
         elif cell["cell_type"] == "code":
             alive = number in last.values()  # the last of a kind on a page moves, those before it are pictures
             cells += _code(cell, site_page, module, fold=tasks, alive=alive)
