@@ -21,7 +21,7 @@ lab: $(STAMP)    ## set up, then open the first lesson in JupyterLab
 bench: $(STAMP)  ## set up, then time the library against naive versions of itself, as ratios
 	$(BIN)/memseg bench
 
-docs: $(STAMP)   ## set up, then build the pages of the course and the reference into _docs/ (needs npm)
+docs: $(STAMP)   ## set up, then build the pages of the course and the reference into _docs/ (needs npm); with slides, if there are some
 	$(BIN)/python docs/build.py
 
 docs-serve: $(STAMP) ## show the built pages on this machine

@@ -2,7 +2,7 @@
 
 The notebooks, the library's source and the Markdown files become pages in build/docs/source, Sphinx makes HTML
 of them, and everything a page loads lies beside it: the result is a folder of static files that any web server
-can serve. What is up to date isn't made again.
+can serve. What is up to date isn't made again. Slides are published where `make slides` has made some.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 import chapters
+import decks
 import home
 import laboratory
 import library
@@ -213,11 +214,13 @@ def build(out: Path, fresh: bool = False, draft: bool = False) -> None:
             shutil.rmtree(folder, ignore_errors=True)
     writer = Writer(SOURCE)
     home.pictures()
+    decks.refresh()
     copy_static()
     write_sources(writer)
     writer.tidy()
     sphinx(fresh, draft)
     publish(out)
+    decks.publish(out)
 
 
 def main() -> None:

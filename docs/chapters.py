@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+import decks
 import laboratory
 import library
 import links
@@ -158,16 +159,20 @@ def page(
     markdown = links.Markdown(
         path.relative_to(ROOT).as_posix(), site_page, module, imports(notebook["cells"])
     )
-    cells = []
-    last = {_live(o): number for number, cell in enumerate(notebook["cells"])
-            for o in cell.get("outputs", [])}
+    cells, first = (
+        [],
+        next(k for k, cell in enumerate(notebook["cells"]) if cell["cell_type"] == "markdown"),
+    )  # its head
+    last = {
+        _live(o): number for number, cell in enumerate(notebook["cells"]) for o in cell.get("outputs", [])
+    }
     for number, cell in enumerate(notebook["cells"]):
         if cell["cell_type"] == "markdown":
             text = re.sub(r"^###", "##", cell["source"], flags=re.MULTILINE) if tasks else cell["source"]
             text = re.sub(
                 r"^---[ \t]*\n", "", text, flags=re.MULTILINE
             )  # a line before a heading is no part of the page
-            cells.append(_prose(text, markdown, path, module if number == 0 and lesson else None))
+            cells.append(_prose(text, markdown, path, module if number == first and lesson else None))
         elif cell["cell_type"] == "code":
             # the last of a kind on a page moves, those before it are pictures
             alive = number in last.values()
@@ -229,6 +234,7 @@ def _head(text: str, path: Path, module: str) -> str:
     if module:
         facts += [f'<a href="../reference/{module}.html">Reference of <code>memseg_nb.{module}</code></a>']
     facts += [f'<a href="../exercises/{task.stem}.html">Exercises</a>' for task in tasks]
+    facts += [deck] if (deck := decks.link(f"course/{path.stem}", "Slides", path.stem)) else []
     return f"{before}\n\n" + "\n\n".join(made) + f"\n\n{_facts(facts)}\n{after}"
 
 

@@ -38,23 +38,43 @@ KEPT = ("assets.json", "fixtures.json", "fixtures.bin")  # not for the pages: fo
 # What each loads beside the runtime, which controls of the notebook have no meaning here,
 # and which buttons there are.
 LOADS = {
-    "painter": ["paint", "network", "memory-{product}"],
-    "studio": ["studio", "draws"],
+    "painter": ["paint", "flaw", "flaws", "network", "memory-{product}"],
+    "studio": ["studio", "texture", "draws"],
     "perlin": ["perlin", "draws"],
     "memory": ["network", "memory-{product}"],
     "threshold": ["scores"],
     "monitor": [],
 }
-LEFT_OUT = {"painter": ("kind",), "monitor": ("data", "category", "out")}
+LEFT_OUT = {"monitor": ("data", "category", "out")}
 BUTTONS = {
     "painter": [
-        {"name": "undo", "kind": "button", "label": "take back", "tooltip": "the last stroke"},
+        {
+            "name": "paste",
+            "kind": "button",
+            "label": "paste a flaw",
+            "tooltip": "a flaw of the kind above, another one each time",
+        },
+        {"name": "undo", "kind": "button", "label": "take back", "tooltip": "the last stroke or flaw"},
         {"name": "clear", "kind": "button", "label": "clear", "tooltip": "all paint"},
-    ]
+    ],
+    "studio": [
+        {
+            "name": "more",
+            "kind": "button",
+            "label": "twelve more like this",
+            "tooltip": "the next twelve seeds with these settings",
+        },
+        {
+            "name": "code",
+            "kind": "button",
+            "label": "show as code",
+            "tooltip": "the settings as Python and as lines for settings.ini",
+        },
+    ],
 }
 HINTS = {
-    "painter": "Paint with the mouse or a finger, or with arrow keys and Space. Then try a paler colour or a "
-    "thinner brush.",
+    "painter": "Paint with the mouse or a finger, or with arrow keys and Space; or paste a flaw. Then try a "
+    "paler colour or a thinner brush.",
     "monitor": "This is a recording of a training: move through its steps, and watch the heatmap gather on "
     "the defect.",
 }
@@ -105,15 +125,21 @@ def facts() -> dict:
     "What pages and their JavaScript are told: of assets.json what they need, widgets by the names they have here"
     known = json.loads((CACHE / "assets" / "assets.json").read_text())
     product = next(iter(known["products"]))
-    packed = {"draws": known["draws"]} | {f"memory-{p}": one["memory"]
-                                          for p, one in known["products"].items()}
+    packed = {name: known[name] for name in ("draws", "flaws")} | {
+        f"memory-{p}": one["memory"] for p, one in known["products"].items()
+    }
     files = {name: one["file"] for name, one in (known["graphs"] | packed).items()}
     sizes = {name: {"file": f"assets/{file}", "bytes": known["files"][file]["stored"]}
              for name, file in files.items()}
     sizes["runtime"] = {"file": f"../ort/{npm.RUNTIME}.gz", "bytes": npm.packed_runtime().stat().st_size}
-    names = {name: name for name in WIDGETS} | {"memory": f"explorer-{product}",
-                                                "painter": f"painter-{product}"}
-    parts = {name: known[name] for name in ("size", "side", "graphs", "colours", "studio", "products")}
+    names = {name: name for name in WIDGETS} | {
+        "memory": f"explorer-{product}",
+        "painter": f"painter-{product}",
+    }
+    parts = {
+        name: known[name]
+        for name in ("size", "side", "stamps", "kinds", "graphs", "colours", "studio", "products")
+    }
     return parts | {
         "files": sizes,
         "networks": ["network"],
@@ -155,10 +181,15 @@ def _widget(name: str, widget: dict, known: dict, product: str) -> dict:
         paper = {"name": "paper", "src": f"assets/{photo['image']}",
                  "alt": f"photo to paint on: {photo['alt']}"}
         items.insert(0, paper | {"caption": "photo to paint on", "width": 300})
-        if len(known["products"]) > 1:
-            menu = {"name": "product", "kind": "select", "label": "product",
-                    "options": list(known["products"]), "value": product}
-            controls.insert(0, menu)
+    if name in ("painter", "memory") and len(known["products"]) > 1:
+        menu = {
+            "name": "product",
+            "kind": "select",
+            "label": "product",
+            "options": list(known["products"]),
+            "value": product,
+        }
+        controls.insert(0, menu)
     if name == "studio":
         # two in a row beside the controls of a chapter's page
         items = [dict(item, width=160) for item in items]
@@ -274,8 +305,15 @@ def table() -> str:
         for part in known["files"]
     }
     users["runtime"] = ["all but the training monitor"]
-    rows = [f"| {name} | {one['bytes'] / 1e6:.2f} MB | {', '.join(users[name])} |"
-            for name, one in known["files"].items()]
+    rows = [
+        f"| {name} | {one['bytes'] / 1e6:.2f} MB | {', '.join(users[name])} |"
+        for name, one in known["files"].items()
+    ]
+    sheets = [(CACHE / "assets" / name).stat().st_size for name in known["studio"]["sheets"]]
+    each = f"up to {max(sheets) / 1e6:.2f} MB"
+    rows.append(
+        f"| one of {len(sheets)} sheets of texture, when a seed needs it | {each} | {WIDGETS['studio'][0]} |"
+    )
     return "\n".join(["| file | size on the way | used by |", "| --- | --: | --- |", *rows])
 
 

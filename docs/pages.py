@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import chapters
+import decks
 import laboratory
 import links
 
@@ -22,10 +23,15 @@ def course() -> str:
         "# The course",
         ":::{container} subtitle\nOne notebook a component, in the order in which the method is understood\n"
         ":::",
-        "Each chapter begins with a picture and a number to check by hand, writes the naive code, then the "
-        "library's, with the same assertion after each; then it takes the piece away, to see what it was "
-        "good for. Begin with [the recipe](00_recipe.ipynb) or go straight to [Perlin "
-        "noise](03_perlin.ipynb). To run and change the chapters, `make lab` opens them in JupyterLab.",
+        "Each chapter begins with a picture and a number to check by hand, writes the naive code, then the library's, with the "
+        "same assertion after each; then it takes the piece away, to see what it was good for. Begin with "
+        "[the recipe](00_recipe.ipynb) or go straight to [Perlin noise](03_perlin.ipynb). To run and change the chapters, "
+        "`make lab` opens them in JupyterLab.",
+        *(
+            [f"For lectures: {deck}, one deck a chapter."]
+            if (deck := decks.link("course/index", "slides"))
+            else []
+        ),
     ]
     for title, about, group in chapters.grouped():
         rows = "\n".join(
@@ -149,7 +155,11 @@ def rewritten(
 ) -> tuple[str, dict[str, str]]:  # its text for the site, and images to copy
     "Links and names lead to pages; a quote right below the title is the subtitle"
     markdown = links.Markdown(path.relative_to(ROOT).as_posix(), page)
-    text = markdown(path.read_text()).replace("<!-- live-files -->", laboratory.table())
+    text = markdown(path.read_text())
+    if (mark := "<!-- live-files -->") in text:
+        text = text.replace(mark, laboratory.table())
+    shown = f"They are on this site too: {deck}." if (deck := decks.link(page, "all decks")) else ""
+    text = text.replace("<!-- slides -->", shown)
     text = re.sub(
         r"\A(# .+\n\s*\n)((?:>.*\n)+)",
         lambda m: (

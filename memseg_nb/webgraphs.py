@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['PERLIN', 'STUDIO', 'SCORES', 'SEEDS', 'SIDE', 'drawing', 'given', 'as_graph', 'PerlinGraph', 'StudioGraph',
-           'ScoresGraph', 'small_graphs', 'draws', 'pack']
+           'TextureGraph', 'ScoresGraph', 'small_graphs', 'draws', 'pack']
 
 # %% ../nbs/17d_pages.ipynb #4dbfb6fe
-import io, logging, warnings
+import functools, io, logging, warnings
 from contextlib import contextmanager, redirect_stderr
 
 import numpy as np
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
-from . import perlin, simulation
+from . import perlin, simulation, textures
 from .evaluation import confusion
 from .export import _strip, need
 from .foreground import Rule, grey, open_close
@@ -131,6 +131,39 @@ class StudioGraph(_Studio):
         masks = [one[0].to(torch.uint8) for one in (product, noise_mask, mask)]
         return masks[0], noise[0], masks[1], masks[2], source[0], made[0], mask.float().mean()
 
+# %% ../nbs/17d_pages.ipynb #72bd80cc
+def _along(start: Tensor, count: Tensor, side: int, whole: int) -> tuple[Tensor, Tensor]:
+    "How much each of `whole` pixels counts for `side` new ones made from `count`; whole numbers, their unit"
+    scale, pixel = count / side, torch.arange(whole, dtype=torch.float64) - start
+    centre = (torch.arange(side, dtype=torch.float64) + .5) * scale
+    weights = (1 - (pixel + .5 - centre[:, None]).abs() / scale.clamp_min(1)).clamp_min(0)
+    weights = weights * ((pixel >= 0) & (pixel < count))
+    weights = weights / weights.sum(1, keepdim=True)
+    unit = torch.where(weights.max() * 2**15 + .5 < 2**15, 2**15, 2**14)
+    return (weights * unit + .5).floor().float(), unit.float()
+
+# %% ../nbs/17d_pages.ipynb #a63da8e0
+class TextureGraph(nn.Module):
+    "As `ProceduralTextures.sample`: a square window of a sheet, mirrored, turned and recoloured"
+    def __init__(self, side: int):
+        super().__init__()
+        self.side, self.whole = side, textures._sheet_side((side,))
+
+    def cut(self, image: Tensor, zoom: Tensor, down: Tensor, right: Tensor) -> Tensor:
+        "The window, brought to its size column by column and then row by row"
+        count = (self.side * (.5 * 3**zoom).clamp(max=self.whole / self.side)).round()
+        places = [(share * (self.whole - count + 1)).floor() for share in (right, down)]
+        (columns, unit), (rows, other) = (_along(place, count, self.side, self.whole) for place in places)
+        image = (image @ columns.T / unit + .5).floor()
+        return (rows @ image / other + .5).floor()
+
+    def forward(self, sheet: Tensor, window: Tensor, colours: Tensor) -> Tensor:
+        zoom, down, right, mirror, turn = window.double().unbind()
+        cut = self.cut((sheet * 255).round(), zoom, down, right)
+        cut = torch.where(mirror < .5, cut.flip(2), cut)
+        turned = torch.stack([cut.rot90(k, (1, 2)) for k in range(4)])
+        return textures._recolour(turned[(turn * 4).long()][None] / 255, colours[None])[0]
+
 # %% ../nbs/17d_pages.ipynb #d8eac0e3
 SCORES = ("tp", "fp", "tn", "fn", "tpr", "fpr")
 
@@ -160,9 +193,12 @@ def small_graphs() -> dict:  # name -> onnx.ModelProto
                   level=f(128.),
                   direction=f(0), **noise, texture=torch.rand(3, SIDE, SIDE), pieces=torch.arange(32),
                   changes=torch.rand(6), kind=f(0), opacity=f(.8))
+    side = textures._sheet_side((SIDE,))
+    texture = dict(sheet=torch.rand(3, side, side), window=torch.rand(5), colours=torch.rand(4))
     scores = dict(scores=torch.rand(7), labels=torch.ones(7, dtype=torch.uint8), threshold=f(.5))
     return {"perlin": as_graph(PerlinGraph((SIDE, SIDE)), noise, PERLIN, lattice),
             "studio": as_graph(StudioGraph(load_recipe()), studio, STUDIO, lattice),
+            "texture": as_graph(TextureGraph(SIDE), texture, ("texture",)),
             "scores": as_graph(ScoresGraph(), scores, SCORES,
                                {name: {0: many} for name in ("scores", "labels")})}
 
@@ -172,32 +208,55 @@ def draws() -> dict[str, np.ndarray]:  # by name; first axis: seed
     found = dict(angles=np.empty((SEEDS, 33 * 33 + 2), np.float32),
                  exponents=np.empty((SEEDS, 6, 6, 2), np.uint8),
                  rotation=np.empty((SEEDS, 6), np.float32), changes=np.empty((SEEDS, 6, 6), np.float32),
-                 pieces=np.empty((SEEDS, 6, 32), np.uint8))
+                 pieces=np.empty((SEEDS, 6, 32), np.uint8), sheet=np.empty((SEEDS, 6), np.uint8),
+                 window=np.empty((SEEDS, 6, 5), np.float32), colours=np.empty((SEEDS, 6, 4), np.float32))
     for seed in range(SEEDS):
         fresh = torch.Generator().manual_seed
         found["angles"][seed] = perlin.uniform((33 * 33 + 2,), 0, 2 * torch.pi, fresh(seed))
         for largest in range(6):
             for smallest in range(largest + 1):
                 found["exponents"][seed, smallest, largest] = torch.randint(
-                    smallest, largest + 1, (2,), generator=fresh(seed))
-            turn, changes, pieces = _studio_draws(seed, largest)
-            found["rotation"][seed, largest], found["changes"][seed, largest] = turn, changes
-            found["pieces"][seed, largest] = pieces
+                    smallest, largest + 1, (2,), generator=fresh(seed)
+                )
+            for name, value in _studio_draws(seed, largest).items(): found[name][seed, largest] = value
     return found
 
+# %% ../nbs/17d_pages.ipynb #a37a6aa1
+_BANK = textures.ProceduralTextures(size=32)  # what it draws doesn't depend on its size
+
+
+@functools.lru_cache(12)
+def _simulator(share: float, largest: int) -> simulation.Simulator:
+    "One whose first noise meets the product"
+    recipe = load_recipe().replace(
+        **{"perlin.largest_exponent": largest, "perlin.threshold": -1.0, "simulation.texture_share": share}
+    )
+    _BANK.sheets(textures._sheet_side((32, 32)))  # rendered now, with random numbers of its own
+    return simulation.Simulator(recipe.perlin, recipe.simulation, _BANK, "off")
+
 # %% ../nbs/17d_pages.ipynb #a123ae8c
-def _studio_draws(seed: int, largest: int) -> tuple:
-    "What one anomaly of the studio draws: angle of the noise, changes of the structure, order of its pieces"
-    recipe, drawn = load_recipe().replace(**{"perlin.largest_exponent": largest, "perlin.threshold": -1.,
-                                             "simulation.texture_share": 0.}), []
+def _draws_of(share: float, seed: int, largest: int) -> list[Tensor]:
+    "What one anomaly draws, in order; `share` 1: with a texture, 0: with a structure"
+    drawn, simulator = [], _simulator(share, largest)
     def note(shape, low, high, generator, device="cpu"):
         drawn.append(torch.empty(shape).uniform_(low, high, generator=generator))
         return drawn[-1]
-    with drawing(note):
-        simulation.Simulator(recipe.perlin, recipe.simulation, None, "off")(
-            torch.zeros(1, 3, 32, 32), torch.Generator().manual_seed(seed))
-    _, turn, _, _, degrees, mirrored, colours, order = drawn
-    return turn, torch.cat([degrees, mirrored.flatten(), colours.flatten()]), order.argsort()[0]
+    with drawing(note): simulator(torch.zeros(1, 3, 32, 32), torch.Generator().manual_seed(seed))
+    return drawn
+
+
+def _studio_draws(seed: int, largest: int) -> dict:
+    "What one anomaly of the studio draws: angle; changes and pieces; sheet, window and colours"
+    _, turn, _, _, degrees, mirrored, colours, order = _draws_of(0., seed, largest)
+    *_, window, tint = _draws_of(1., seed, largest)
+    return dict(
+        rotation=turn,
+        changes=torch.cat([degrees, mirrored.flatten(), colours.flatten()]),
+        pieces=order.argsort()[0],
+        sheet=int(window[0, 0].item() * _BANK.bank),
+        window=window[0, 1:],
+        colours=tint[0],
+    )
 
 # %% ../nbs/17d_pages.ipynb #1b7f44aa
 def pack(

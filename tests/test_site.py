@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[1]
 DOCS, SITE, WORK = ROOT / "docs", ROOT / "_docs", ROOT / "build" / "docs"
 sys.path.insert(0, str(DOCS))
 import chapters
+import decks
 import library
 import links
 import pages
@@ -304,6 +305,81 @@ def test_every_chapter_and_document_has_a_page(site):
     assert all(f'href="{c.stem}.html"' in course for c in chapters.chapters())
 
 
+# Slides
+
+
+def decks_of(folder, *stems):
+    "A folder as `make slides` leaves it"
+    (folder / "assets").mkdir(parents=True)
+    (folder / "assets" / "deck.css").write_text("")
+    (folder / "index.html").write_text("<main>\n<h1>Slides</h1>\n</main>")
+    for stem in stems:
+        (folder / f"{stem}.html").write_text(
+            f'<footer class="foot"><a href="index.html">memseg_nb</a> · {stem} A &amp; B</footer>'
+        )
+    return folder
+
+
+def test_pages_link_to_slides_that_are_there_and_to_no_others(tmp_path, monkeypatch):
+    monkeypatch.setattr(decks, "FOLDER", tmp_path / "none")
+    lecturers = ROOT / "nbs" / "guides" / "lecturers.md"
+    for text in (
+        converted(tmp_path, monkeypatch)[0]["source"],
+        pages.course(),
+        pages.rewritten(lecturers, "guides/lecturers")[0],
+    ):
+        assert "../slides/" not in text and "<!-- slides" not in text
+    decks.publish(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    monkeypatch.undo()
+    monkeypatch.setattr(decks, "FOLDER", decks_of(tmp_path / "some", "06_simulation"))
+    assert '<a href="../slides/index.html">slides</a>' in pages.course()
+    assert '<a href="../slides/index.html">all decks</a>' in pages.rewritten(lecturers, "guides/lecturers")[0]
+    assert (
+        '<a href="../slides/06_simulation.html">Slides</a>' in converted(tmp_path, monkeypatch)[0]["source"]
+    )
+    assert not decks.link("course/03_perlin", "Slides", "03_perlin")
+
+
+def test_published_slides_lead_back(tmp_path, monkeypatch):
+    monkeypatch.setattr(decks, "FOLDER", decks_of(tmp_path / "some", "06_simulation"))
+    decks.publish(tmp_path / "out")
+    assert '<a href="../course/index.html">' in (tmp_path / "out" / "slides" / "index.html").read_text()
+    deck = (tmp_path / "out" / "slides" / "06_simulation.html").read_text()
+    assert (
+        '<a href="index.html">memseg_nb</a> · <a href="../course/06_simulation.html">06_simulation A &amp; B</a>'
+        in deck
+    )
+    assert (tmp_path / "out" / "slides" / "assets" / "deck.css").is_file()
+
+
+def test_old_slides_are_made_anew_and_none_where_there_were_none(tmp_path, monkeypatch):
+    asked = []
+    done = subprocess.CompletedProcess([], 0, "", "")
+    monkeypatch.setattr(decks.subprocess, "run", lambda command, **_: asked.append(command) or done)
+    monkeypatch.setattr(decks, "FOLDER", tmp_path / "some")
+    decks.refresh()
+    assert not asked
+    decks_of(tmp_path / "some")
+    decks.refresh()
+    assert not asked
+    os.utime(tmp_path / "some" / "index.html", (0, 0))
+    decks.refresh()
+    assert asked[0][-2:] == ["--out", str(tmp_path / "some")]
+    done.returncode, done.stderr = 1, "npm: not found"
+    with pytest.raises(SystemExit, match="npm: not found"):
+        decks.refresh()
+
+
+@needs_site
+def test_the_sites_slides_are_linked_from_their_chapters(site):
+    there = (site / "slides").exists()
+    for chapter in chapters.chapters():
+        page = (site / "course" / f"{chapter.stem}.html").read_text()
+        assert (f'href="../slides/{chapter.stem}.html"' in page) == there
+        assert not there or (site / "slides" / f"{chapter.stem}.html").is_file()
+
+
 # In the browser
 
 
@@ -385,7 +461,9 @@ def test_pages_in_light_dark_and_on_a_phone(site, address, browser, part):
     """Every page but the listings of source, which are one template. What many pages share (navigation,
     colours of code, entries of the reference) is looked at by axe-core once, or in the next test."""
     names = [p.relative_to(site).as_posix() for p in html_pages(site)]
-    names = [name for name in names if not name.startswith("source/")]
+    names = [
+        name for name in names if not name.startswith(("source/", "slides/"))
+    ]  # slides have tests of their own
     weights, wrong = {}, []
     with visit(browser, address) as (tab, problems):
         for name in names[part::4]:

@@ -11,8 +11,11 @@ import time
 import numpy as np
 import pytest
 import test_site
+import torch
 from test_site import (  # fixtures are found by their names here  # noqa: F401
     ALL_RULES, SITE, WORK, address, browser, faults, needs_browser, needs_site, serve, set_theme, site)
+
+from memseg_nb.products import render_product
 
 pytestmark = [needs_site, needs_browser]
 ASSETS = WORK / "live" / "assets"
@@ -161,9 +164,106 @@ def test_menus_change_the_studio(lab):
     assert not problems
 
 
+def begin_again(tab, **values):
+    "The studio with these settings, and nothing else changed"
+    studio = ready(tab, "studio")
+    start = dict(
+        product="hex_nut",
+        number=0,
+        foreground="auto",
+        level=128,
+        smallest=0,
+        largest=5,
+        threshold=0.5,
+        source="texture",
+        opacity=0.8,
+        seed=0,
+    )
+    studio.evaluate(
+        "(root, values) => { root.panel.widget.more = false; root.panel.set(values); }", start | values
+    )
+    settled(tab, "studio")
+    return studio
+
+
+def test_twelve_more_are_the_next_seeds(lab):
+    tab, problems, _ = lab
+    studio = begin_again(tab, seed=95, source="structure")
+    studio.get_by_role("button", name="twelve more like this").press("Enter")
+    tab.wait_for_selector(f"{root('studio')} img[alt*='seed 7']")
+    captions = studio.locator("figcaption").all_inner_texts()[-12:]
+    assert [int(re.match(r"seed (\d+): (\d+\.\d%|misses)$", one)[1]) for one in captions] == [
+        96,
+        97,
+        98,
+        99,
+        *range(8),
+    ]
+    assert status(tab, "studio").startswith("Twelve more anomalies, of the seeds 96 to 7; they cover ")
+    settled(tab, "studio")
+    shown = studio.locator("img[alt*='of seed 98']")
+    wanted, share = shown.get_attribute("src"), re.search(r"covering (.+?) of", shown.get_attribute("alt"))[1]
+    words = status(tab, "studio")
+    shown.click()  # takes its seed
+    assert f"covers {share} of the image" in changed(tab, "studio", words)
+    settled(tab, "studio")
+    assert studio.get_by_label("seed", exact=True).input_value() == "98" and len(sources(tab, "studio")) == 7
+    assert studio.locator("img[alt*='simulated anomaly']").get_attribute("src") == wanted and not problems
+
+
+@pytest.mark.parametrize("values", [
+    dict(seed=3), dict(seed=58, largest=3, smallest=4, opacity=1., threshold=.25),
+    dict(product="tablet", number=2, source="structure", seed=21),
+    dict(product="wood", foreground="brighter than", level=100, threshold=.1, seed=12),
+    dict(product="wood", foreground="table", row="tile", seed=9)])
+def test_the_code_shown_is_the_notebooks_and_makes_the_picture_shown(lab, values):
+    from memseg_nb.playgrounds import AnomalyStudio
+    tab, problems, _ = lab
+    studio, notebook = begin_again(tab, **values), AnomalyStudio("hex_nut", (256, 256)).set(**values)
+    button = studio.get_by_role("button", name="show as code")
+    assert button.get_attribute("aria-expanded") == "false" and not studio.locator(".live-code").is_visible()
+    button.press("Enter")
+    shown = {
+        name: studio.get_by_role("region", name=name, exact=True).inner_text()
+        for name in ("Python", "settings.ini")
+    }
+    assert (
+        shown["Python"].strip() == notebook.code().strip()
+        and shown["settings.ini"].strip() == notebook.ini().strip()
+    )
+    assert "Run in Python, this makes the anomaly above" in studio.locator(".live-code").inner_text()
+    made = {}
+    exec(shown["Python"], made)
+    page = np.array(studio.evaluate("root => [...root.panel.widget.out.anomaly.data]")).reshape(3, 256, 256)
+    gap = np.abs(made["made"].images[0].numpy() - page).max(0)
+    assert (gap > 1 / 255).mean() < 1e-3 and (
+        page != studio.evaluate("root => [...root.panel.widget.out.source.data]")[0]
+    ).any()
+    studio.get_by_role("button", name="hide the code").press("Enter")
+    assert not studio.locator(".live-code").is_visible() and not problems
+
+
+def test_code_says_where_python_makes_another_picture_and_can_be_copied(lab):
+    tab, problems, _ = lab
+    studio = begin_again(tab, threshold=.9, seed=1)
+    assert "misses the product" in status(tab, "studio")
+    studio.get_by_role("button", name="show as code").press("Enter")
+    assert "In Python this is another picture" in studio.locator(".live-code").inner_text()
+    studio.get_by_label("threshold T").press("Home")
+    settled(tab, "studio")
+    code = studio.locator(".live-code")
+    assert "Run in Python" in code.inner_text() and "threshold = -0.5" in code.inner_text()  # it follows
+    studio.get_by_role("button", name="copy settings.ini").press("Enter")
+    tab.wait_for_function(
+        "place => document.querySelector(place).textContent.startsWith('settings.ini: ')",
+        arg=f"{root('studio')} .live-code [role=status]",
+    )
+    studio.get_by_role("button", name="hide the code").press("Enter")
+    assert not problems
+
+
 def test_an_own_photo_is_spoilt_in_the_browser(lab, tmp_path):
     from memseg_nb.images import save_image
-    from memseg_nb.products import render_product
     tab, problems, _ = lab
     panel = ready(tab, "studio")
     image = panel.locator("img[alt='the good image']")
@@ -192,6 +292,33 @@ def test_a_click_compares_with_another_sample_and_moves_the_threshold(lab):
     changed(tab, "threshold", before)
     thresholds.locator("img[alt*='now called']").first.wait_for()
     assert not problems
+
+
+def test_the_memory_of_another_product(lab):
+    tab, problems, _ = lab
+    memory = ready(tab, "memory")
+    if not memory.evaluate("root => root.panel.loaded"): loaded(tab, "memory")
+    def names(): return memory.get_by_label("test image", exact=True).locator("option").all_inner_texts()
+    memory.get_by_label("samples N").press("End")
+    settled(tab, "memory")
+    before, words, tablets = sources(tab, "memory"), status(tab, "memory"), names()
+    memory.get_by_label("product", exact=True).select_option("hex_nut")
+    settled(tab, "memory")
+    assert status(tab, "memory") != words and status(tab, "memory").startswith(
+        "Nearest of the first 10 samples"
+    )
+    assert names() != tablets and names()[-1] == "good 1" and not set(sources(tab, "memory")) & set(before)
+    words = status(tab, "memory")
+    memory.get_by_label("compare with").press("End")
+    assert "Compared with number 9 instead" in changed(tab, "memory", words)
+    settled(tab, "memory")
+    known = tab.evaluate("fetch('../_static/live/facts.json').then((answer) => answer.json())")["products"][
+        "hex_nut"
+    ]["explorer"]
+    assert memory.locator("img[alt^='good sample']").get_attribute("src").endswith(known["samples"][9])
+    memory.get_by_label("product", exact=True).select_option("tablet")
+    settled(tab, "memory")
+    assert names() == tablets and not problems
 
 
 # The painter
@@ -268,6 +395,51 @@ def test_painting_by_keyboard_and_another_product(lab):
     assert not problems
 
 
+@pytest.mark.parametrize("kind", ["crack", "chip"])
+def test_a_pasted_flaw_is_that_of_the_notebook_and_is_found(lab, kind):
+    from memseg_nb.flaws import KINDS, add_flaws, draw_shape
+    tab, problems, _ = lab
+    painter = ready(tab, "painter")
+    painter.evaluate("root => { root.panel.widget.asked = {}; }")
+    painter.get_by_role("button", name="clear").press("Enter")
+    settled(tab, "painter")
+    words = status(tab, "painter")
+    painter.get_by_label("flaw to paste").select_option(kind)
+    painter.get_by_role("button", name="paste a flaw").press("Enter")
+    assert changed(tab, "painter", words).startswith(f"Pasted: {kind}. Score ")
+    settled(tab, "painter")
+    assert (
+        painter.locator(".paper img").get_attribute("alt").endswith(f"0 strokes and 1 pasted flaw ({kind})")
+    )
+    before, after = [torch.tensor(one).view(1, 3, 128, 128) for one in painter.evaluate(
+        "root => root.panel.widget.history.map(({ data }) => [...data])")]
+    shape = torch.from_numpy(draw_shape(np.random.default_rng(1), (128, 128), kind)[0])[None]
+    foreign = torch.stack([render_product(name, (128, 128))[0] for name in ("wood", "woven_fabric")])
+    wanted, _ = add_flaws(
+        before, shape, torch.tensor([KINDS.index(kind)]), foreign, torch.Generator().manual_seed(1), ease=0.5
+    )
+    assert (wanted - after).abs().max() < 1e-4 and (after != before).any()
+    heat, where = painter.evaluate(HEAT)
+    assert np.array(heat)[where].mean() > 2 * np.delete(
+        np.array(heat), where
+    ).mean() and "defective" in status(tab, "painter")
+    painter.get_by_role("button", name="paste a flaw").press("Enter")
+    tab.wait_for_function(
+        "place => document.querySelector(place).alt.includes('2 pasted flaws')",
+        arg=f"{root('painter')} .paper img",
+    )
+    settled(tab, "painter")
+    assert len(painter.evaluate(HEAT)[1]) > len(where)  # another one
+    for left in ("1 pasted flaw", "0 strokes"):
+        painter.get_by_role("button", name="take back").press("Enter")
+        tab.wait_for_function(
+            "([place, left]) => document.querySelector(place).alt.includes(left)",
+            arg=[f"{root('painter')} .paper img", left],
+        )
+        settled(tab, "painter")
+    assert not painter.evaluate(HEAT)[1] and not problems
+
+
 def test_a_brush_does_not_wait_for_the_network(lab):
     "Strokes are shown while the network is still busy with an older picture"
     tab, _, _ = lab
@@ -326,7 +498,7 @@ def differences(tab, graph, case, fixtures, raw):
     return found, told["milliseconds"]
 
 
-@pytest.mark.parametrize("graph", ["perlin", "studio", "paint", "scores", "network"])
+@pytest.mark.parametrize("graph", ["perlin", "studio", "texture", "paint", "flaw", "scores", "network"])
 def test_the_page_computes_what_the_library_computes(lab, graph, record_property):
     tab, problems, _ = lab
     fixtures, raw = json.loads((ASSETS / "fixtures.json").read_text()), (ASSETS / "fixtures.bin").read_bytes()

@@ -10,21 +10,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("anywidget")
 
-from memseg_nb import perlin, simulation, web, webgraphs, webnet  # noqa: E402
+from memseg_nb import flaws, perlin, simulation, web, webgraphs, webnet  # noqa: E402
 from memseg_nb.evaluation import confusion  # noqa: E402
 from memseg_nb.explorers import roc_points  # noqa: E402
 from memseg_nb.export import KEEP  # noqa: E402
 from memseg_nb.painter import cover  # noqa: E402
-from memseg_nb.playgrounds import AnomalyStudio, PerlinPlayground  # noqa: E402
+from memseg_nb.playgrounds import AnomalyStudio, PerlinPlayground, studio_changes  # noqa: E402
 from memseg_nb.products import PRODUCTS, render_product  # noqa: E402
 from memseg_nb.recipe import MemSegError, load_recipe  # noqa: E402
 
 RESULTS = Path(__file__).parents[1] / "nbs" / "results" / "web.csv"
-GRAPHS = ("perlin", "studio", "paint", "scores", "network")
+GRAPHS = ("perlin", "studio", "texture", "paint", "flaw", "scores", "network")
 
 
 class Site:
@@ -137,6 +138,74 @@ def test_a_seed_of_the_studio_gives_the_notebooks_anomaly(site, values):
     assert np.abs(found["anomaly"] - made.images[0].numpy())[:, changed].max() < 1e-4
 
 
+@pytest.mark.parametrize("seed, largest", [(0, 5), (31, 5), (62, 3), (93, 0)])
+def test_a_seed_of_the_studio_gives_the_notebooks_texture(site, seed, largest):
+    "From the sheet that the page loads, stored without loss, to the window in its colours"
+    studio, drawn = (
+        AnomalyStudio("hex_nut", (256, 256)).set(seed=seed, largest=largest, threshold=-0.5),
+        draws(site),
+    )
+    _, made = studio.simulate()
+    assert made.tries[0] == 1
+    known = Image.open(site.root / site.known["studio"]["sheets"][drawn["sheet"][seed, largest]])
+    sheet = torch.from_numpy(np.array(known)).movedim(-1, 0).float() / 255
+    found = site.run(
+        "texture", sheet=sheet, window=drawn["window"][seed, largest], colours=drawn["colours"][seed, largest]
+    )
+    assert np.abs(found["texture"] - made.source[0].numpy()).max() < 1e-5
+
+
+@pytest.mark.parametrize("values", [
+    dict(), dict(product="wood", foreground="table", row="tile", smallest=3, largest=2, opacity=1., seed=5),
+    dict(number=2, foreground="darker than", level=7, threshold=-.05, source="structure")])
+def test_the_template_filled_in_is_the_studios_own_code(site, values):
+    studio = AnomalyStudio("hex_nut", (256, 256)).set(**values)
+    changes, told = studio_changes({name: studio[name] for name in studio.controls}), site.known["studio"]
+    filled = {one["name"]: changes[f"{one['section']}.{one['key']}"] for one in told["settings"]}
+    words = {name: repr(value) for name, value in filled.items()} | dict(
+        product=repr(studio["product"]),
+        category=repr(studio.settings()[1]),
+        number=studio["number"],
+        seed=studio["seed"],
+    )
+    text = told["code"]
+    for name, value in words.items(): text = text.replace(f"{{{name}}}", str(value))
+    assert text == studio.code()
+    lines = [
+        f"{one['key']} = {filled[one['name']]}"
+        for one in told["settings"]
+        if str(filled[one["name"]]) != one["value"]
+    ]
+    assert lines == [line for line in studio.ini().splitlines() if "=" in line]
+
+
+def test_a_template_is_refused_where_a_value_is_not_found_once(monkeypatch):
+    monkeypatch.setitem(web._EXAMPLE, "seed", 98)
+    with pytest.raises(MemSegError, match="manual_seed.97. stands in it 0 times"):
+        web.code_template(AnomalyStudio("hex_nut", (64, 64)))
+
+
+def test_stamps_are_the_painters_flaws_but_for_displaced_pieces():
+    made = web.stamps((64, 64))
+    assert (
+        len(made["kind"]) == web.STAMPS * len(flaws.KINDS) and (np.bincount(made["kind"]) == web.STAMPS).all()
+    )
+    for k, seed in enumerate(made["seed"]):
+        shape, _ = flaws.draw_shape(np.random.default_rng(seed), (64, 64), flaws.KINDS[made["kind"][k]])
+        assert np.array_equal(made["shape"][k], np.round(shape * 255)), k
+    first = made["kind"] == flaws.KINDS.index("crack")
+    assert made["seed"][first].tolist() == [1, 2, 3, 4, 5, 6] and len(set(made["which"])) >= 3
+    assert (
+        web._stamp(flaws.KINDS.index("stain"), 2, (64, 64)) is None
+    )  # a piece of the product from somewhere else
+
+
+def test_names_come_back_after_a_flaw_was_exported():
+    own = flaws.fill, flaws.uniform, torch.randn
+    with pytest.raises(ZeroDivisionError), web._swapped(flaws, fill=None): 1 / 0
+    assert own == (flaws.fill, flaws.uniform, torch.randn)
+
+
 def test_the_studios_rule_is_never_empty(site):
     case = site.fixtures["cases"]["studio"][0]
     inputs = {name: site.outputs[key] for name, key in case["inputs"].items()}
@@ -239,7 +308,10 @@ def test_small_enough(site):
     memory = site.known["products"]["tablet"]["memory"]["file"]
     assert files[network]["stored"] + files[memory]["stored"] <= 12_000_000
     assert files[network]["bytes"] > 20_000_000  # whole numbers of 8 bits, nothing left out
-    assert all(files[f"{name}.onnx"]["stored"] < 300_000 for name in ("perlin", "studio", "paint", "scores"))
+    assert all(
+        files[f"{name}.onnx"]["stored"] < 300_000
+        for name in ("perlin", "studio", "texture", "paint", "scores")
+    )
 
 
 def test_what_it_costs_is_measured_and_small():

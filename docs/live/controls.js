@@ -46,7 +46,8 @@ const kinds = {
     const options = spec.options.map((one) => element("option", { value: one, selected: one === spec.value }, one));
     const made = row(spec, element("select", {}, ...options));
     made.input.addEventListener("change", () => heard(made.input.value));
-    return { ...made, get: () => made.input.value, put: (value) => { made.input.value = value; } };
+    const offer = (names) => made.input.replaceChildren(...names.map((one) => element("option", { value: one }, one))); // others
+    return { ...made, offer, get: () => made.input.value, put: (value) => { made.input.value = value; } };
   },
   colour(spec, heard) {
     const made = row(spec, element("input", { type: "color", value: spec.value }));
@@ -81,6 +82,7 @@ export class Controls {
   }
 
   has(name) { return this.parts.has(name); }
+  part(name) { return this.parts.get(name); }
   get(name) { return this.parts.get(name).get(); }
   put(name, value) { this.parts.get(name).put(value); }
   enable(name, on) { if (this.has(name)) this.parts.get(name).input.disabled = !on; }

@@ -70,16 +70,20 @@ export function pixels(picture, side) {
   return { dims: [3, side, side], data };
 }
 
+export function decoded(name, side) { // one of the page's own pictures
+  const picture = new Image();
+  picture.src = new URL(name, import.meta.url).href;
+  return picture.decode().then(() => pixels(picture, side), (error) => {
+    throw new Error(`${name}: can't be loaded (${error.message})`);
+  });
+}
+
 const known = new Map();
 
-export function stored(name, side) { // one of the page's own pictures, decoded once
+export function stored(name, side) { // the same, decoded once
   if (!known.has(name)) {
-    const picture = new Image();
-    picture.src = new URL(name, import.meta.url).href;
-    known.set(name, picture.decode().then(() => pixels(picture, side), (error) => {
-      known.delete(name);
-      throw new Error(`${name}: can't be loaded (${error.message})`);
-    }));
+    known.set(name, decoded(name, side));
+    known.get(name).catch(() => known.delete(name));
   }
   return known.get(name);
 }

@@ -112,6 +112,8 @@ export class Engine extends EventTarget { // says "loaded" whenever a file is th
     return (await lane.ask("run", { name, feeds })).outputs;
   }
 
+  arraysOf(name) { return this.facts.arrays[name]; } // their types and shapes
+
   // Arrays of a file of numbers, by name
   async arrays(name) {
     const bytes = await this.load(name), found = {};

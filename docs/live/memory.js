@@ -1,7 +1,8 @@
 // Memory explorer: distances to all samples, and what follows from the sample that the image is compared with.
 import { BAD, Chart, GOOD } from "./chart.js";
 import { coloured, photo, source, stored, storedMask } from "./drawing.js";
-import { network } from "./network.js";
+import { megabytes } from "./panel.js";
+import { memoryOf, network } from "./network.js";
 import { largest, percent, short, thousands } from "./words.js";
 
 const MAPS = [1, 2, 3].flatMap((k) => [[`DI${k}`, `difference${k}`, `mean difference on layer ${k}`]])
@@ -10,8 +11,18 @@ const NEAR = 4; // pixels from the place of the largest attention that still cou
 
 export default class Memory {
   constructor(panel) {
-    const [product] = Object.keys(panel.engine.facts.products);
-    Object.assign(this, { panel, product, known: panel.engine.facts.products[product].explorer, kept: new Map() });
+    Object.assign(this, { panel, kept: new Map() });
+    this.take(panel.get("product") ?? Object.keys(panel.engine.facts.products)[0]);
+  }
+
+  take(product) { Object.assign(this, { product, known: this.panel.engine.facts.products[product].explorer, chart: null }); }
+
+  moved(name, value) { // another product has other test images
+    const { controls } = this.panel;
+    if (name !== "product") return;
+    this.take(value);
+    controls.part("test").offer(this.known.tests.map((one) => one.name));
+    controls.put("compare", "nearest");
   }
 
   click(name, x) { // a bar: compare with its sample; the one that is taken already: free the choice
@@ -22,21 +33,26 @@ export default class Memory {
 
   // Once a test image: its distances, and the differences to the farthest sample, which set the colours
   async looked(name) {
-    if (!this.kept.has(name)) {
-      const { engine } = this.panel, { image, mask } = this.known.tests.find((one) => one.name === name);
+    const place = `${this.product} ${name}`;
+    if (!this.kept.has(place)) {
+      const { engine } = this.panel, memory = memoryOf(this.product);
+      if (engine.missing([memory]).length)
+        this.panel.model.set("status", `Loading what the network remembers of the ${this.product.replaceAll("_", " ")} (${megabytes(engine.bytes([memory]))}) ...`);
+      const { image, mask } = this.known.tests.find((one) => one.name === name);
       const picture = await stored(`assets/${image}`, engine.facts.size), { distances } = await network(engine, this.product, picture);
       const far = await network(engine, this.product, picture, distances.data.indexOf(largest(distances)));
-      this.kept.set(name, { picture, defect: await storedMask(`assets/${mask}`, engine.facts.size), distances: [...distances.data],
+      this.kept.set(place, { picture, defect: await storedMask(`assets/${mask}`, engine.facts.size), distances: [...distances.data],
         tops: MAPS.map(([, key]) => largest(far[key])) });
     }
-    return this.kept.get(name);
+    return this.kept.get(place);
   }
 
   async update() {
-    const { panel, known } = this, { engine } = panel, name = panel.get("test"), count = panel.get("samples");
+    const { panel, known, product } = this, { engine } = panel, name = panel.get("test"), count = panel.get("samples");
     const { picture, defect, distances, tops } = await this.looked(name), first = distances.slice(0, count);
     const nearest = first.indexOf(Math.min(...first)), chosen = panel.get("compare") === "nearest" ? nearest : Number(panel.get("compare"));
-    const out = await network(engine, this.product, picture, chosen);
+    const out = await network(engine, product, picture, chosen);
+    if (this.product !== product) return; // another one was chosen meanwhile
     const shown = MAPS.map(([key, output, words], k) => ({ name: key, width: 118, newline: k === 0,
       src: source(coloured(out[output], engine.facts.colours.magma, [0, tops[k]])),
       alt: `${words}, ${out[output].dims.join(" x ")} pixels, up to ${short(largest(out[output]))}`,

@@ -1,4 +1,4 @@
-// Defect painter: the brush tells where it went, one graph paints, the network says what it finds. Painting doesn't wait
+// Defect painter: the brush tells where it went, one graph paints, another pastes flaws, the network says what it finds. Painting doesn't wait
 // for the network: strokes are painted at once, and the newest picture is looked at when the network is free.
 import canvas from "./canvas.js";
 import { element } from "./controls.js";
@@ -7,11 +7,12 @@ import { Model } from "./model.js";
 import { network } from "./network.js";
 import { largest, short } from "./words.js";
 
+const counted = (number, what) => `${number} ${what}${number === 1 ? "" : "s"}`;
 const rgb = (hex) => [1, 3, 5].map((k) => parseInt(hex.slice(k, k + 2), 16) / 255);
 
 export default class Painter {
   constructor(panel) {
-    Object.assign(this, { panel, history: [], shown: "" });
+    Object.assign(this, { panel, history: [], shown: "", asked: {} });
   }
 
   begin() {
@@ -31,7 +32,7 @@ export default class Painter {
   async told(message) { // strokes and U, as the canvas sends them; it waits for the answer before it tells more
     try {
       if (message.kind === "paint") await this.paint(message.points, message.fresh);
-      if (message.kind === "undo") this.moved("undo");
+      if (message.kind === "undo") await this.moved("undo");
       this.panel.refresh();
     } catch (error) {
       this.panel.model.set("status", error.message);
@@ -47,15 +48,32 @@ export default class Painter {
     const { painted } = await panel.engine.run("paint", { image: before, radius: panel.get("radius"),
       points: { dims: [path.length, 2], data: path.flat() }, colour: { dims: [3], data: colour } });
     if (this.image !== before) return; // another photo was chosen meanwhile
-    if (fresh || this.history.length === 1) this.history.push(painted); else this.history[this.history.length - 1] = painted;
+    if (fresh || this.history.length === 1 || before.flaw) this.history.push(painted); else this.history[this.history.length - 1] = painted;
     this.draw();
   }
 
-  moved(name) { // whether the network has to look again
+  async paste() { // a flaw of the chosen kind, another one each time
+    const { panel } = this, { engine } = panel, { stamps, kinds } = engine.facts, chosen = panel.get("kind");
+    await this.choose();
+    const made = await engine.arrays("flaws"), before = this.image, number = this.asked[chosen] ?? 0;
+    const k = kinds.indexOf(chosen) * stamps + number % stamps, at = ({ dims, data }) => {
+      const size = dims.slice(1).reduce((a, b) => a * b, 1);
+      return { dims: dims.length > 1 ? dims.slice(1) : [1], data: data.subarray(k * size, (k + 1) * size) };
+    };
+    this.asked[chosen] = number + 1;
+    const shape = at(made.shape), { painted } = await engine.run("flaw", { image: before, kind: at(made.kind), which: at(made.which),
+      strength: at(made.strength), numbers: at(made.numbers), grain: at(made.grain), shape: { ...shape, data: Float32Array.from(shape.data, (one) => one / 255) } });
+    if (this.image !== before) return;
+    this.history.push(Object.assign(painted, { flaw: chosen }));
+    this.draw();
+  }
+
+  async moved(name) { // whether the network has to look again
     const { panel } = this;
     if (name === "radius") this.model.set("radius", panel.get("radius"));
     if (name === "brush") panel.controls.enable("colour", panel.get("brush") === "colour");
-    if (["radius", "brush", "colour"].includes(name)) return false;
+    if (["radius", "brush", "colour", "kind"].includes(name)) return false;
+    if (name === "paste") await this.paste();
     if (name === "undo" && this.history.length > 1) this.history.pop();
     if (name === "clear") this.history.length = Math.min(this.history.length, 1);
     this.draw();
@@ -64,8 +82,9 @@ export default class Painter {
 
   draw() {
     if (!this.image) return;
-    const strokes = this.history.length - 1;
-    this.model.set("alt", `photo of a ${this.product.replaceAll("_", " ")} to paint on, ${strokes === 1 ? "1 stroke" : `${strokes} strokes`}`);
+    const flaws = this.history.filter(({ flaw }) => flaw), strokes = this.history.length - 1 - flaws.length;
+    const words = [counted(strokes, "stroke"), ...flaws.length ? [`${counted(flaws.length, "pasted flaw")} (${flaws.map(({ flaw }) => flaw).join(", ")})`] : []];
+    this.model.set("alt", `photo of a ${this.product.replaceAll("_", " ")} to paint on, ${words.join(" and ")}`);
     this.model.set("src", source(photo(this.image)));
   }
 
@@ -100,7 +119,8 @@ export default class Painter {
     const overlay = { name: "overlay", src: source(glowing(image, map, magma, top, panel.later)), width: this.width ?? 200,
       alt: "photo with the heatmap over it", caption: this.width ? "what the network says" : "photo and heatmap" };
     this.map = map; // for tests
-    panel.show(this.width ? [overlay] : [heatmap, overlay], `Score ${score.toFixed(3)}, threshold ${threshold.toFixed(3)}: `
+    const pasted = image.flaw, words = pasted ? `Pasted: ${pasted}. ` : "";
+    panel.show(this.width ? [overlay] : [heatmap, overlay], `${words}Score ${score.toFixed(3)}, threshold ${threshold.toFixed(3)}: `
       + `${score > threshold ? "defective" : "good"}. The heatmap reaches ${largest(map).toFixed(2)}.`);
   }
 }
