@@ -76,8 +76,8 @@ def _make() -> dict:
     "Pictures and the figures under them"
     import numpy as np
 
-    from memseg_nb.detector import Detector
-    from memseg_nb.products import render_product, write_products
+    from memseg_nb.deployment.detector import Detector
+    from memseg_nb.products.catalogue import render_product, write_products
 
     with tempfile.TemporaryDirectory() as folder:
         write_products(

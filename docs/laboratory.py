@@ -153,7 +153,7 @@ def facts() -> dict:
 
 def smooth(losses: list[float]) -> list[float]:
     "As the monitor's chart shows them"
-    from memseg_nb.monitor import smooth
+    from memseg_nb.widgets.monitor import smooth
 
     return [round(one, 5) for one in smooth(losses)]
 

@@ -21,23 +21,23 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 # %% ../nbs/22g_site.ipynb #3b733343
-from . import flaws
-from .detector import Detector
-from .evaluation import confusion
-from .explorers import MemoryExplorer, ThresholdExplorer, roc_points
-from .foreground import parse_rule
-from .images import ImageSet, check_size, find_images
+from .simulation import flaws
+from .deployment.detector import Detector
+from .evaluation.evaluate import confusion
+from .widgets.explorers import MemoryExplorer, ThresholdExplorer, roc_points
+from .simulation.foreground import parse_rule
+from .data.images import ImageSet, check_size, find_images
 from .metrics import image_score
-from .monitor import TrainingMonitor
-from .painter import _COLOURS, DefectPainter, cover
-from .panels import Panel, png
-from .playgrounds import AnomalyStudio, PerlinPlayground
-from .products import PRODUCTS, render_product, write_products
+from .widgets.monitor import TrainingMonitor
+from .widgets.painter import _COLOURS, DefectPainter, cover
+from .widgets.base import Panel, png
+from .widgets.playgrounds import AnomalyStudio, PerlinPlayground
+from .products.catalogue import PRODUCTS, render_product, write_products
 from .recipe import MemSegError, flatten, load_recipe
-from .steps import split
-from .textures import _sheet_side
-from .thresholds import choose_thresholds
-from .training import make_simulator
+from .training.steps import split
+from .simulation.textures import _sheet_side
+from .training.thresholds import choose_thresholds
+from .training.train import make_simulator
 from .webgraphs import SIDE, STUDIO, as_graph, draws, pack, small_graphs
 from .webnet import OUTPUTS, Small, memory_arrays, network_graph, shrink, squeeze, unseen_photos
 

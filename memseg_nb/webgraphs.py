@@ -15,10 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
-from . import perlin, simulation, textures
-from .evaluation import confusion
-from .export import _strip, need
-from .foreground import Rule, grey, open_close
+from .simulation import perlin
+from .simulation import anomalies as simulation
+from .simulation import textures
+from .evaluation.evaluate import confusion
+from .deployment.onnx import _strip, need
+from .simulation.foreground import Rule, grey, open_close
 from .recipe import Recipe, load_recipe
 
 # %% ../nbs/17d_pages.ipynb #59b4bd50

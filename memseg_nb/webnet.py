@@ -16,16 +16,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .attention import unit_difference
-from .detector import Detector
-from .encoder import Features
-from .export import FixedMemory, _sums, fold_norms, need
-from .memory import LEVELS, Match, Memory, _differences, _keep, pool
+from .model.attention import unit_difference
+from .deployment.detector import Detector
+from .model.encoder import Features
+from .deployment.onnx import FixedMemory, _sums, fold_norms, need
+from .model.memory import LEVELS, Match, Memory, _differences, _keep, pool
 from .metrics import image_score
-from .model import MemSeg, probability
-from .products import PRODUCTS, render_product, write_products
+from .model.memseg import MemSeg, probability
+from .products.catalogue import PRODUCTS, render_product, write_products
 from .recipe import load_recipe
-from .runtimes import cost
+from .deployment.runtimes import cost
 from .webgraphs import as_graph, pack
 
 # %% ../nbs/17e_small.ipynb #cb3de86c

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from memseg_nb.cli import main
-from memseg_nb.products import write_products
+from memseg_nb.products.catalogue import write_products
 from memseg_nb.recipe import load_recipe
 
 torch.set_num_threads(1)
@@ -35,7 +35,7 @@ def tiny_data(tmp_path_factory):
 @pytest.fixture(scope="session")
 def tiny_run(tiny_data, tiny_recipe, tmp_path_factory):
     "A finished run on it; not to be written to"
-    from memseg_nb.training import train
+    from memseg_nb.training.train import train
     return train(tiny_data, "hex_nut", tmp_path_factory.mktemp("runs") / "run", tiny_recipe, progress=False)
 
 

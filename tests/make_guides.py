@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from memseg_nb import course, widgets
+from memseg_nb import widgets
+from memseg_nb.exercises import engine as course
 
 ROOT = Path(__file__).parents[1]
 GUIDE = ROOT / "nbs" / "guides" / "lecturers.md"

@@ -15,11 +15,11 @@ import torch
 from anomalib.data.utils.generators.perlin import PerlinAnomalyGenerator, generate_perlin_noise
 from anomalib.metrics.aupro import _AUPRO
 
-from memseg_nb.perlin import perlin_noise
-from memseg_nb.rows import counted_aupro, synthetic_maps
-from memseg_nb.steps import keep_memory
-from memseg_nb.timing import compare
-from memseg_nb.workloads import Workshop
+from memseg_nb.simulation.perlin import perlin_noise
+from memseg_nb.bench.cases import counted_aupro, synthetic_maps
+from memseg_nb.training.steps import keep_memory
+from memseg_nb.bench.timing import compare
+from memseg_nb.bench.workloads import Workshop
 
 OUT = Path(__file__).parents[1] / "nbs" / "results" / "peers.csv"
 FIELDS = ("work", "peer", "threads", "peer_ms", "ours_ms", "ratio", "lowest", "highest", "note")

@@ -8,13 +8,13 @@ import torch
 from click.testing import CliRunner
 from conftest import TINY
 
-from memseg_nb import ablations
-from memseg_nb.ablations import (COLUMNS, FAIR, BASE, POOL, VARIANTS, ablate, bought, figure, markdown,
+from memseg_nb.evaluation import ablation as ablations
+from memseg_nb.evaluation.ablation import (COLUMNS, FAIR, BASE, POOL, VARIANTS, ablate, bought, figure, markdown,
                                  read_table, report, says, share_out, trial, without, write_table)
 from memseg_nb.cli import cli
-from memseg_nb.images import open_category
-from memseg_nb.model import build_model
-from memseg_nb.encoder import load_encoder
+from memseg_nb.data.images import open_category
+from memseg_nb.model.memseg import build_model
+from memseg_nb.model.encoder import load_encoder
 from memseg_nb.recipe import MemSegError, load_recipe
 
 ROOT = Path(__file__).parents[1]
@@ -149,7 +149,7 @@ def test_every_variant_changes_one_thing():
 
 
 def test_the_memory_grows_and_the_training_images_stay(tmp_path, small):
-    from memseg_nb.products import write_products
+    from memseg_nb.products.catalogue import write_products
     write_products(tmp_path, "wood", size=(32, 32), train=130, good=1, defective=0, progress=False)
     category = open_category(tmp_path, "wood")
     found = [share_out(category, small.replace(**{"memory.samples": n})) for n in (1, 5, POOL)]

@@ -3,9 +3,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from memseg_nb.attention import CoordinateAttention, attention_maps, unit_difference, up
-from memseg_nb.encoder import Features
-from memseg_nb.memory import Memory
+from memseg_nb.model.attention import CoordinateAttention, attention_maps, unit_difference, up
+from memseg_nb.model.encoder import Features
+from memseg_nb.model.memory import Memory
 
 
 def draw(*shape, seed=0):

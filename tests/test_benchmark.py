@@ -10,10 +10,10 @@ import time
 import pytest
 from conftest import TINY
 
-from memseg_nb.benchmark import MVTEC, PUBLISHED, _number, benchmark, markdown, mean, worker_device
-from memseg_nb.checkpoints import Run
+from memseg_nb.evaluation.benchmark import MVTEC, PUBLISHED, _number, benchmark, markdown, mean, worker_device
+from memseg_nb.training.checkpoints import Run
 from memseg_nb.cli import main
-from memseg_nb.products import PRODUCTS, write_products
+from memseg_nb.products.catalogue import PRODUCTS, write_products
 from memseg_nb.recipe import MemSegError, load_recipe
 
 SETTINGS = [word for setting in TINY + ["training.steps=1"] for word in ("--set", setting)]
@@ -42,7 +42,7 @@ def run(*arguments):
 
 def test_fifteen_categories_one_broken(miniature, tmp_path, capfd, monkeypatch):
     # half of the time, and tested elsewhere
-    monkeypatch.setattr("memseg_nb.evaluation.write_figures", lambda *_, **__: None)
+    monkeypatch.setattr("memseg_nb.evaluation.evaluate.write_figures", lambda *_, **__: None)
     out = tmp_path / "runs"
     assert run("benchmark", "--data", miniature, "--out", out, "--mvtec", *SETTINGS) == 1
     assert "screw" in capfd.readouterr().err

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from memseg_nb.checkpoints import (MAY_CHANGE, Run, check_same, fingerprint, load_json, load_model,
+from memseg_nb.training.checkpoints import (MAY_CHANGE, Run, check_same, fingerprint, load_json, load_model,
                                    load_state, replacing, save_json, save_state)
 from memseg_nb.recipe import MemSegError, flatten, load_recipe
 

@@ -181,7 +181,7 @@ def test_compare_needs_data(memseg, tmp_path):
 
 
 def test_pretrain_makes_weights_that_train_takes(memseg, tiny_data, tmp_path, monkeypatch):
-    from memseg_nb import pretraining
+    from memseg_nb.pretraining import pretrain as pretraining
     small = functools.partial(pretraining.Plan, size=64, products=(1, 1), memory=(2, 2), queries=(2, 2))
     monkeypatch.setattr(pretraining, "Plan", small)
     weights = tmp_path / "w" / "mine.safetensors"
@@ -345,8 +345,8 @@ def test_ctrl_c_saves_and_resume_ends_at_the_same_weights(tiny_data, tmp_path):
 
 
 def test_bench_writes_a_table(memseg, tmp_path, monkeypatch):
-    from memseg_nb import speed
-    from memseg_nb.rows import Measured
+    from memseg_nb.bench import report as speed
+    from memseg_nb.bench.cases import Measured
     monkeypatch.setattr(speed, "ROWS",
                         {"match": lambda shop: [Measured("work", "loops", 2., 1., 2., 1., 3.)]})
     code, out, _ = memseg("bench", "--out", tmp_path / "b", "--quick", "--rows", "match", "--device", "cpu")

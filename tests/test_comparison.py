@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from conftest import TINY
 
-from memseg_nb import comparison
-from memseg_nb.checkpoints import Run
-from memseg_nb.comparison import (COLUMNS, DEFAULT, SAYS, WAYS, compare_starts, figure, markdown, read_rows,
+from memseg_nb.evaluation import comparison
+from memseg_nb.training.checkpoints import Run
+from memseg_nb.evaluation.comparison import (COLUMNS, DEFAULT, SAYS, WAYS, compare_starts, figure, markdown, read_rows,
                                   report, summarise)
 from memseg_nb.recipe import MemSegError, load_recipe
 
@@ -85,7 +85,7 @@ def test_the_runs_differ_in_way_and_seed_only(done, small):
 def test_networks_are_not_kept_and_nothing_is_done_twice(done, tiny_data, small, monkeypatch):
     out, rows = done
     assert not list(out.rglob("model.safetensors")) and not list(out.rglob("checkpoint.safetensors"))
-    monkeypatch.setattr("memseg_nb.training._learn", lambda *args: pytest.fail("trained again"))
+    monkeypatch.setattr("memseg_nb.training.train._learn", lambda *args: pytest.fail("trained again"))
     again = compare_starts(tiny_data, out, ways=("random", "instant"), seeds=2, minutes=0, recipe=small,
                            progress=False)
     assert again == rows

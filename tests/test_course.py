@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import memseg_nb
-from memseg_nb import course
-from memseg_nb.course import (KINDS, Hint, Wrong, check, close, exercises, expect, expect_number,
+from memseg_nb.exercises import engine as course
+from memseg_nb.exercises.engine import (KINDS, Hint, Wrong, check, close, exercises, expect, expect_number,
                               expect_tensor, find,
                               has_loop, judge, limited, order, progress, progress_table, read_progress,
                               record, solution, solve, unwritten)
@@ -93,7 +93,7 @@ def test_what_is_written_for_the_stand_in_moves_the_real_widget():
     pytest.importorskip("anywidget")
     from memseg_nb.widgets import PerlinPlayground
     playground = PerlinPlayground((64, 64)).set(a=2, b=3)
-    found = solve(find("22.3"))(playground)
+    found = solve(find("widgets.3"))(playground)
     top = float(playground.noise().max())
     assert (found - .05 < top <= found == playground["threshold"]
             and not playground.pictures["mask"].content.any())
@@ -136,21 +136,21 @@ def deep(t): return deep(t)
 @pytest.mark.parametrize("answer", [endless, stubborn, listed, summed])
 def test_an_endless_answer_is_stopped(answer, monkeypatch):
     monkeypatch.setattr(course, "LIMIT", .3)
-    assert "never ends" in judge("3.1", answer)
+    assert "never ends" in judge("perlin.1", answer)
 
 
 def test_errors_become_one_line():
     def fade(t):
         return t[0][7]
-    hint = judge("3.1", fade)
+    hint = judge("perlin.1", fade)
     assert ("line" in hint and "fade" in hint and "IndexError" in hint and "Traceback" not in hint
             and "\n" not in hint)
-    assert "SystemExit" in judge("3.1", leaves) and "RecursionError" in judge("3.1", deep)
+    assert "SystemExit" in judge("perlin.1", leaves) and "RecursionError" in judge("perlin.1", deep)
 
 
 def test_what_is_asked_for_decides_between_value_and_function():
-    assert "the function itself" in judge("3.1", .5) and "not a function" in judge("3.2", lambda: 45)
-    assert judge("3.1", None).startswith("not answered yet: fade(t)")
+    assert "the function itself" in judge("perlin.1", .5) and "not a function" in judge("perlin.2", lambda: 45)
+    assert judge("perlin.1", None).startswith("not answered yet: fade(t)")
 
 
 def test_unknown_exercises_are_named():
@@ -202,14 +202,14 @@ def test_limited_leaves_a_debugger_alone():
 # Progress
 
 def test_tries_and_solved_are_kept(own_progress, capsys):
-    check("3.2", 32)
-    check("3.2", 45)
-    check("3.2", 6)  # solved stays solved, and further tries don't count
+    check("perlin.2", 32)
+    check("perlin.2", 45)
+    check("perlin.2", 6)  # solved stays solved, and further tries don't count
     out = capsys.readouterr().out
     assert "cells" in out and f"3.2: right. 1 of {len(EXERCISES)} solved" in out
-    known = read_progress(own_progress)["3.2"]
+    known = read_progress(own_progress)["perlin.2"]
     assert known["tries"] == 2 and re.fullmatch(r"\d{4}-\d\d-\d\d", known["solved"])
-    standing = next(s for s in progress() if s.exercise.key == "3.2")
+    standing = next(s for s in progress() if s.exercise.key == "perlin.2")
     assert standing.tries == 2 and standing.solved
     table = progress_table(progress())
     assert "[x] 3.2" in table and "[ ] 3.1" in table and f"1 of {len(EXERCISES)} solved" in table
@@ -217,15 +217,15 @@ def test_tries_and_solved_are_kept(own_progress, capsys):
     assert [p.name for p in own_progress.parent.iterdir()] == ["progress.json"]
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"exercises": 3}', '{"exercises": {"3.2": 1}}',
-                                     '{"exercises": {"3.2": {"tries": "x", "solved": 1}}}', "\x00\x01",
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"exercises": 3}', '{"exercises": {"perlin.2": 1}}',
+                                     '{"exercises": {"perlin.2": {"tries": "x", "solved": 1}}}', "\x00\x01",
                                      '{"other": {}}'])
 def test_a_broken_file_is_put_aside(own_progress, capsys, content):
     own_progress.parent.mkdir(parents=True)
     own_progress.write_text(content)
     assert read_progress(own_progress) == {} and progress_table(progress())
-    check("3.2", 45)
-    assert read_progress(own_progress)["3.2"]["solved"]
+    check("perlin.2", 45)
+    assert read_progress(own_progress)["perlin.2"]["solved"]
     kept = own_progress.with_suffix(".broken.json")
     assert not content or (kept.read_text() == content and "couldn't be read" in capsys.readouterr().out)
 
@@ -234,14 +234,14 @@ def test_bytes_that_are_no_text(own_progress):
     own_progress.parent.mkdir(parents=True)
     own_progress.write_bytes(b"\xff\xfe\x00\x80")
     assert read_progress(own_progress) == {}
-    check("3.2", 45)
-    assert read_progress(own_progress)["3.2"]["solved"]
+    check("perlin.2", 45)
+    assert read_progress(own_progress)["perlin.2"]["solved"]
 
 
 def test_a_folder_that_can_not_be_written_is_said_and_no_more(tmp_path, monkeypatch, capsys):
     (tmp_path / "file").write_text("not a folder")
     monkeypatch.setenv("MEMSEG_COURSE", str(tmp_path / "file" / "progress.json"))
-    check("3.2", 45)
+    check("perlin.2", 45)
     out = capsys.readouterr().out
     assert "right" in out and "progress isn't kept" in out
 
@@ -253,19 +253,19 @@ def test_without_the_variable_it_is_the_users_folder(monkeypatch):
 
 
 def test_an_interrupted_write_leaves_the_old_file(own_progress, monkeypatch):
-    record("3.2", True, own_progress)
+    record("perlin.2", True, own_progress)
     before = own_progress.read_text()
 
     def fails(*a): raise OSError("disk full")
     monkeypatch.setattr(course.os, "replace", fails)
-    assert "disk full" in record("3.1", True, own_progress)
+    assert "disk full" in record("perlin.1", True, own_progress)
     assert own_progress.read_text() == before
 
 
 # Solutions and notebooks
 
 def test_a_solution_is_folded(one=None):
-    folded = solution("3.1")
+    folded = solution("perlin.1")
     assert (folded._repr_html_().startswith("<details><summary>") and "def fade" not in repr(folded)
             and "def fade" in str(folded))
 
@@ -293,7 +293,7 @@ def test_notebook_is_what_the_package_has_and_runs(path, tmp_path):
 
 def test_the_command_shows_the_table(own_progress, capsys):
     from memseg_nb.cli import main
-    record("3.2", True, own_progress)
+    record("perlin.2", True, own_progress)
     with pytest.raises(SystemExit) as end: main(["course", "progress"])
     out = capsys.readouterr().out
     assert end.value.code == 0 and "[x] 3.2" in out and f"1 of {len(EXERCISES)} solved" in out
@@ -363,25 +363,25 @@ def unfolded(image, order, rows, columns):
 
 
 ALSO_RIGHT = [
-    ("3.1", lambda t: 6 * t**5 - 15 * t**4 + 10 * t**3), ("3.2", 45.0), ("3.2", torch.tensor(45)),
-    ("3.3", lambda noise, share: noise.flatten().sort(descending=True)
+    ("perlin.1", lambda t: 6 * t**5 - 15 * t**4 + 10 * t**3), ("perlin.2", 45.0), ("perlin.2", torch.tensor(45)),
+    ("perlin.3", lambda noise, share: noise.flatten().sort(descending=True)
      .values[round(share * noise.numel())].item()),
-    ("4.1", otsu_by_search), ("6.1", .4),
-    ("6.2", lambda i, s, m, o: torch.where(m[:, None], o.view(-1, 1, 1, 1) * s
+    ("foreground.1", otsu_by_search), ("anomalies.1", .4),
+    ("anomalies.2", lambda i, s, m, o: torch.where(m[:, None], o.view(-1, 1, 1, 1) * s
                                            + (1 - o.view(-1, 1, 1, 1)) * i, i)),
-    ("6.4", until_it_meets), ("6.5", unfolded), ("7.1", [128, 32, 24]), ("7.2", EvalInForward),
-    ("8.3", lambda m, f: (m.unsqueeze(0) - f.unsqueeze(1)).abs().flatten(2).sum(2).min(1).indices),
-    ("8.4", lambda d: d.mean(0).min(dim=1).indices), ("8.5", lambda m, d: torch.cat([m[:-1], d[None]])),
-    ("9.3", blind_in_the_middle_level), ("10.4", other_way_down),
-    ("11.1", lambda h, w: ((h + 31) // 32 * 32, (w + 31) // 32 * 32)), ("11.2", .731),
-    ("11.3", lambda x: 1 - torch.sigmoid(x[:, 0] - x[:, 1])), ("12.1", .05198603854199589),
-    ("12.3", focal_by_cross_entropy), ("12.4", lambda p, g: -(1 - p)**g * (1 / p - g * p.log() / (1 - p))),
-    ("13b.1", .0341), ("13b.3", with_numpy),
-    ("14.2", lambda c, t: sum(max(torch.randn(c).tolist()) for _ in range(t)) / t * .01),
-    ("15.1", .667), ("14c.1", "Noise "), ("14e.1", ("C", "A")),
-    ("15.2", lambda s, y: float(__import__("sklearn.metrics").metrics.roc_auc_score(y, s))),
-    ("16.1", [.667, .8]), ("16.2", "c a d".split()),
-    ("17.1", lambda s, p: s.sort(descending=True).values[int(p * len(s) + 1e-6)]), ("17.3", [256., 1024.]),
+    ("anomalies.4", until_it_meets), ("anomalies.5", unfolded), ("encoder.1", [128, 32, 24]), ("encoder.2", EvalInForward),
+    ("memory.3", lambda m, f: (m.unsqueeze(0) - f.unsqueeze(1)).abs().flatten(2).sum(2).min(1).indices),
+    ("memory.4", lambda d: d.mean(0).min(dim=1).indices), ("memory.5", lambda m, d: torch.cat([m[:-1], d[None]])),
+    ("attention.3", blind_in_the_middle_level), ("msff.4", other_way_down),
+    ("memseg.1", lambda h, w: ((h + 31) // 32 * 32, (w + 31) // 32 * 32)), ("memseg.2", .731),
+    ("memseg.3", lambda x: 1 - torch.sigmoid(x[:, 0] - x[:, 1])), ("losses.1", .05198603854199589),
+    ("losses.3", focal_by_cross_entropy), ("losses.4", lambda p, g: -(1 - p)**g * (1 / p - g * p.log() / (1 - p))),
+    ("steps.1", .0341), ("steps.3", with_numpy),
+    ("train.2", lambda c, t: sum(max(torch.randn(c).tolist()) for _ in range(t)) / t * .01),
+    ("metrics.1", .667), ("episodes.1", "Noise "), ("pretrain.1", ("C", "A")),
+    ("metrics.2", lambda s, y: float(__import__("sklearn.metrics").metrics.roc_auc_score(y, s))),
+    ("evaluate.1", [.667, .8]), ("evaluate.2", "c a d".split()),
+    ("detector.1", lambda s, p: s.sort(descending=True).values[int(p * len(s) + 1e-6)]), ("detector.3", [256., 1024.]),
 ]
 
 

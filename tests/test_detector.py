@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 from torch import nn
 
-from memseg_nb import detector as module
-from memseg_nb.detector import Detector, as_image, find_regions, predict_batch
-from memseg_nb.images import read_image, save_image
+from memseg_nb.deployment import detector as module
+from memseg_nb.deployment.detector import Detector, as_image, find_regions, predict_batch
+from memseg_nb.data.images import read_image, save_image
 from memseg_nb.metrics import image_score
 from memseg_nb.recipe import MemSegError, load_recipe
 
@@ -243,8 +243,8 @@ def test_load_takes_a_run_or_its_path(tiny_run, tiny_data):
 
 
 def test_decisions_are_those_of_the_evaluation(tiny_run, tiny_data, tmp_path):
-    from memseg_nb.checkpoints import Run
-    from memseg_nb.evaluation import evaluate
+    from memseg_nb.training.checkpoints import Run
+    from memseg_nb.evaluation.evaluate import evaluate
     shutil.copytree(tiny_run.folder, tmp_path / "run")
     run = Run(tmp_path / "run")
     evaluate(run, progress=False, device="cpu")
@@ -279,7 +279,7 @@ def instant(nuts):
 
 
 def test_remember_needs_no_training_and_gives_the_same_answer_twice(instant, nuts, tiny_data, monkeypatch):
-    monkeypatch.setattr("memseg_nb.steps.train_step", lambda *args: pytest.fail("trained"))
+    monkeypatch.setattr("memseg_nb.training.steps.train_step", lambda *args: pytest.fail("trained"))
     again = Detector.remember(str(nuts), SMALL, "cpu")
     assert (again.threshold, again.pixel_threshold) == (instant.threshold, instant.pixel_threshold)
     photo = next((tiny_data / "hex_nut" / "test" / "good").iterdir())
@@ -354,8 +354,8 @@ def test_remember_without_a_recipe_looks_at_128_pixels(nuts):
 
 
 FIVE_LINES = """
-from memseg_nb.training import train
-from memseg_nb.detector import Detector
+from memseg_nb.training.train import train
+from memseg_nb.deployment.detector import Detector
 run = train("data", "hex_nut", out="runs/nut"{recipe})
 detector = Detector.load(run)
 detector.predict("data/hex_nut/test/good/000.png").show()

@@ -17,8 +17,8 @@ from safetensors.torch import save_file
 from torch import nn
 from torchvision.models import resnet18, resnet34
 
-from memseg_nb import encoder as module
-from memseg_nb.encoder import Encoder, load_encoder, noise_images, read_weights, standardise
+from memseg_nb.model import encoder as module
+from memseg_nb.model.encoder import Encoder, load_encoder, noise_images, read_weights, standardise
 from memseg_nb.recipe import MemSegError
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from memseg_nb import episodes
-from memseg_nb.episodes import HELD_OUT, NUISANCES, Episodes, Nuisance, draw_nuisance, vary
+from memseg_nb.pretraining import episodes
+from memseg_nb.pretraining.episodes import HELD_OUT, NUISANCES, Episodes, Nuisance, draw_nuisance, vary
 from memseg_nb.recipe import MemSegError
 
 SMALL = dict(size=(64, 64), shapes=60)

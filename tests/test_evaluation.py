@@ -8,10 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from memseg_nb.checkpoints import Run
-from memseg_nb.evaluation import (Measured, baseline, confusion, distance_to_mean, evaluate, measure,
+from memseg_nb.training.checkpoints import Run
+from memseg_nb.evaluation.evaluate import (Measured, baseline, confusion, distance_to_mean, evaluate, measure,
                                   read_batches, results, summary, typical, worst)
-from memseg_nb.images import TestImage, open_category, read_image, read_mask
+from memseg_nb.data.images import TestImage, open_category, read_image, read_mask
 from memseg_nb.metrics import PixelMetrics, image_auroc, image_score
 from memseg_nb.recipe import MemSegError, load_recipe
 
@@ -35,7 +35,7 @@ def data(tiny_data, tmp_path):
 @pytest.fixture
 def no_figures(monkeypatch):
     "Numbers only: figures take longer than everything else here"
-    monkeypatch.setattr("memseg_nb.evaluation.write_figures", lambda *_: [])
+    monkeypatch.setattr("memseg_nb.evaluation.evaluate.write_figures", lambda *_: [])
 
 
 def darkness(images):
@@ -212,7 +212,7 @@ def test_data_that_have_moved(run, data, tmp_path, no_figures):
 
 def test_an_output_that_cannot_be_written_is_said_before_the_work(run, monkeypatch):
     run.figures.write_text("in the way")
-    monkeypatch.setattr("memseg_nb.evaluation.measure", lambda *_, **__: pytest.fail("worked first"))
+    monkeypatch.setattr("memseg_nb.evaluation.evaluate.measure", lambda *_, **__: pytest.fail("worked first"))
     with pytest.raises(MemSegError, match="can't be written"):
         evaluate(run, progress=False, device="cpu")
 

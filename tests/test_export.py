@@ -11,17 +11,18 @@ import onnxruntime
 import pytest
 import torch
 
-from memseg_nb import export, runtimes
-from memseg_nb.checkpoints import fingerprint
-from memseg_nb.detector import Detector
-from memseg_nb.encoder import Features
-from memseg_nb.export import FACTS, FixedMemory, export_onnx, fold_norms, quantise, to_graph, write_graph
-from memseg_nb.images import find_images, read_image
-from memseg_nb.memory import Memory
+from memseg_nb.deployment import onnx as export
+from memseg_nb.deployment import runtimes
+from memseg_nb.training.checkpoints import fingerprint
+from memseg_nb.deployment.detector import Detector
+from memseg_nb.model.encoder import Features
+from memseg_nb.deployment.onnx import FACTS, FixedMemory, export_onnx, fold_norms, quantise, to_graph, write_graph
+from memseg_nb.data.images import find_images, read_image
+from memseg_nb.model.memory import Memory
 from memseg_nb.metrics import image_score
-from memseg_nb.model import MemSeg
+from memseg_nb.model.memseg import MemSeg
 from memseg_nb.recipe import MemSegError, load_recipe
-from memseg_nb.runtimes import Bfloat16, OnnxModel, cost, cost_table, in_precision
+from memseg_nb.deployment.runtimes import Bfloat16, OnnxModel, cost, cost_table, in_precision
 
 SIZE = (64, 64)
 SMALL = load_recipe("quick", ["image.height=64", "image.width=64", "memory.samples=4"])
@@ -334,7 +335,7 @@ def test_a_file_is_written_whole_or_not_at_all(graph, tmp_path, monkeypatch):
     out.write_text("what was there before")
     def full(*args):
         raise OSError("disk full")
-    monkeypatch.setattr("memseg_nb.checkpoints.os.replace", full)
+    monkeypatch.setattr("memseg_nb.training.checkpoints.os.replace", full)
     refused("disk full", write_graph, copy_of(graph), out, {})
     assert out.read_text() == "what was there before" and list(tmp_path.iterdir()) == [out]
 
@@ -364,7 +365,7 @@ def test_export_and_predict_on_the_command_line(memseg, tiny_run, tiny_data, tmp
 
 
 def test_export_without_a_run(memseg, traced, nuts, tmp_path, monkeypatch):
-    monkeypatch.setattr("memseg_nb.detector.load_recipe", lambda *args: SMALL)
+    monkeypatch.setattr("memseg_nb.deployment.detector.load_recipe", lambda *args: SMALL)
     code, out, _ = memseg("export", "--memory", nuts, "--out", tmp_path / "8.onnx", "--precision", "int8")
     assert code == 0 and " MB" in out and OnnxModel(tmp_path / "8.onnx").facts["precision"] == "int8"
 

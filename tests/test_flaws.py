@@ -8,9 +8,9 @@ import pytest
 import torch
 from scipy import ndimage
 
-from memseg_nb.flaws import (FILLS, KINDS, SOLID, THIN, ShapeBank, add_flaws, assure, blob, choose_fills,
+from memseg_nb.simulation.flaws import (FILLS, KINDS, SOLID, THIN, ShapeBank, add_flaws, assure, blob, choose_fills,
                              draw_shape, draw_strength, fill, relight, splat, wander)
-from memseg_nb.products import render_product
+from memseg_nb.products.catalogue import render_product
 from memseg_nb.recipe import MemSegError
 
 SIZES = [(128, 128), (32, 32), (96, 64), (64, 160), (256, 256)]
@@ -107,7 +107,7 @@ def test_clouds_keep_all_of_their_islands_or_a_quarter():
 
 def test_cracks_branch_and_scratches_are_nearly_straight(monkeypatch):
     walks = []
-    monkeypatch.setattr("memseg_nb.flaws.wander", lambda *args: walks.append(args) or wander(*args))
+    monkeypatch.setattr("memseg_nb.simulation.flaws.wander", lambda *args: walks.append(args) or wander(*args))
     for k in range(80):
         draw_shape(np.random.default_rng(k), (128, 128), "scratch")
     assert max(restless for _, _, _, restless, *_ in walks) <= .03 and 1.5 < len(walks) / 80 < 2.5
@@ -334,7 +334,7 @@ def test_the_last_resort_holds_whatever_the_image(bank):
 
 @pytest.mark.parametrize("ease", [0., 1.])
 def test_fills_that_change_nothing_get_the_change_they_need(monkeypatch, ease):
-    monkeypatch.setattr("memseg_nb.flaws.fill", lambda grey, *others: grey.clone())
+    monkeypatch.setattr("memseg_nb.simulation.flaws.fill", lambda grey, *others: grey.clone())
     images = (.5 + .05 * torch.randn(8, 1, 64, 64, generator=generator())).expand(-1, 3, -1, -1)
     shapes = torch.zeros(8, 64, 64)
     shapes[:, 20:40, 20:40] = 1
@@ -345,7 +345,7 @@ def test_fills_that_change_nothing_get_the_change_they_need(monkeypatch, ease):
 
 
 def test_the_edge_of_a_shape_is_soft(monkeypatch):
-    monkeypatch.setattr("memseg_nb.flaws.fill", lambda grey, *others: grey + .3)
+    monkeypatch.setattr("memseg_nb.simulation.flaws.fill", lambda grey, *others: grey + .3)
     images, shapes = torch.full((1, 3, 32, 32), .4), torch.linspace(0, 1, 32).expand(1, 32, 32)
     made, masks = add_flaws(images, shapes, torch.tensor([4]), images, generator())
     assert torch.allclose(made - images, .3 * shapes[:, None].expand_as(images), atol=1e-5)

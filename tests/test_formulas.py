@@ -8,8 +8,8 @@ import sys
 import numpy as np
 import pytest
 
-from memseg_nb.formulas import KINDS, coverage, draw_shape, formula_product, place, polygon
-from memseg_nb.materials import TEXTURES, draw_spectrum, draw_texture, filtered_noise, open_sheet, standardise
+from memseg_nb.pretraining.formulas import KINDS, coverage, draw_shape, formula_product, place, polygon
+from memseg_nb.pretraining.materials import TEXTURES, draw_spectrum, draw_texture, filtered_noise, open_sheet, standardise
 from memseg_nb.recipe import MemSegError
 
 SIZES = [(128, 128), (64, 96), (96, 64), (33, 47), (256, 256)]
@@ -214,7 +214,7 @@ def test_size_changes_sharpness_only():
 
 def test_nothing_of_the_embedded_products_is_used():
     "What is trained on formulas is judged on the embedded products: it must not have seen how they are made"
-    code = ("import sys; import memseg_nb.episodes; names = {m.split('.')[-1] for m in sys.modules if "
+    code = ("import sys; import memseg_nb.pretraining.episodes; names = {m.split('.')[-1] for m in sys.modules if "
             "m.startswith('memseg_nb.')}; print(names & {'render', 'products', 'objects', 'surfaces', "
             "'damage', 'fabric', 'electronics', 'artwork', 'shapes', 'textures', 'patterns'})")
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -3,8 +3,8 @@ import pytest
 import torch
 from torch import nn
 
-from memseg_nb.attention import up
-from memseg_nb.fusion import (CHANNELS, FeatureFusion, LevelFusion, TopDown, concatenate, conv_block,
+from memseg_nb.model.attention import up
+from memseg_nb.model.msff import (CHANNELS, FeatureFusion, LevelFusion, TopDown, concatenate, conv_block,
                               initialise)
 from memseg_nb.recipe import MemSegError
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from memseg_nb import widgets
-from memseg_nb.course import exercises
+from memseg_nb.exercises.engine import exercises
 from memseg_nb.ledger import ledger
 from make_guides import BLOCK, chapters, exercises_of, table, widgets_in, with_exercises
 
@@ -95,7 +95,7 @@ def test_the_table_counts_what_is_there():
     cells = json.loads((GUIDES.parent / "22c_playgrounds.ipynb").read_text())["cells"]
     assert (perlin.cells == len(cells)
             and perlin.prose == sum(c["cell_type"] == "markdown" for c in cells) / len(cells))
-    assert perlin.exercises == ["22c.1"] and {"PerlinPlayground", "AnomalyStudio"} <= set(perlin.widgets)
+    assert perlin.exercises == ["playgrounds.1"] and {"PerlinPlayground", "AnomalyStudio"} <= set(perlin.widgets)
     assert widgets_in(
         "Explore('?', look)\nx = PerlinPlayground((8, 8)).set(a=1)\nThresholdExplorer.of_run(run)"
     ) == ["Explore", "ThresholdExplorer", "PerlinPlayground"]
@@ -124,7 +124,7 @@ def test_the_snippets_for_teachers_run():
 
 def test_chapters_get_their_exercises_before_the_summary_once():
     text = exercises_of("03_perlin")
-    assert text.startswith("## Exercises") and "3.1" in text and "(exercises/01_simulation.ipynb)" in text
+    assert text.startswith("## Exercises") and "perlin.1" in text and "(exercises/01_simulation.ipynb)" in text
     cells = [{"cell_type": "code", "source": ["## Summary"]},
              {"cell_type": "markdown",
               "source": ["## Paper and code\n", "| a |\n", "\n", "## Summary\n", "\n", "End."]}]
@@ -134,7 +134,7 @@ def test_chapters_get_their_exercises_before_the_summary_once():
             and joined.endswith("End."))
     assert with_exercises(once, text) == once and once[0] == cells[0]
     changed = "".join(with_exercises(once, "## Exercises\n\nother\n\n")[1]["source"])
-    assert "other" in changed and "3.1" not in changed and changed.count("## Exercises") == 1
+    assert "other" in changed and "perlin.1" not in changed and changed.count("## Exercises") == 1
 
 
 def test_chapters_that_list_exercises_list_all_of_theirs():

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from memseg_nb.images import (IMAGE_SUFFIXES, Category, ImageSet, TestImage, check_size, find_images,
+from memseg_nb.data.images import (IMAGE_SUFFIXES, Category, ImageSet, TestImage, check_size, find_images,
                               list_categories, local_path, open_category, read_image, read_mask, resize,
                               save_image)
 from memseg_nb.recipe import MemSegError

@@ -169,7 +169,7 @@ def test_find_function(library):
 
 
 def test_tests_are_found_through_helpers_and_through_callers(tmp_path):
-    (tmp_path / "test_a.py").write_text("from memseg_nb.losses import l1_loss\nimport memseg_nb\n"
+    (tmp_path / "test_a.py").write_text("from memseg_nb.model.losses import l1_loss\nimport memseg_nb\n"
                                         "from memseg_nb import losses as L\n"
                                         "def helper(): return l1_loss\ndef test_it(): helper()\n"
                                         "def test_that(): L.focal_loss\ndef test_other(): pass\n")

@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from memseg_nb.losses import balanced_loss, focal_loss, l1_loss, memseg_loss
+from memseg_nb.model.losses import balanced_loss, focal_loss, l1_loss, memseg_loss
 from memseg_nb.recipe import MemSegError, load_recipe
 
 

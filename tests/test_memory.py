@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from memseg_nb.encoder import Backbone, Encoder, Features
-from memseg_nb.memory import LEVELS, Memory, compiled_distances, distances, pool
+from memseg_nb.model.encoder import Backbone, Encoder, Features
+from memseg_nb.model.memory import LEVELS, Memory, compiled_distances, distances, pool
 from memseg_nb.recipe import MemSegError
 
 MATCHES, KINDS = ("joint", "level"), ("absolute", "squared")
@@ -389,7 +389,7 @@ def test_the_compiled_search_takes_any_number_of_features():
 def test_no_compiler_is_said(monkeypatch):
     def broken(*_):
         raise RuntimeError("no g++")
-    monkeypatch.setattr("memseg_nb.memory.compiled_distances", broken)
+    monkeypatch.setattr("memseg_nb.model.memory.compiled_distances", broken)
     memory = filled(random_features(2, 0))
     with pytest.raises(MemSegError, match="no g.*install a C.. compiler"):
         memory.compile_search()

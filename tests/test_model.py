@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
-from memseg_nb.attention import attention_maps, up
-from memseg_nb.encoder import NETWORK, SHIPPED, Features, load_encoder
-from memseg_nb.fusion import initialise
-from memseg_nb.model import STAGES, WARM, Decoder, Explained, build_model, probability, warm_start
+from memseg_nb.model.attention import attention_maps, up
+from memseg_nb.model.encoder import NETWORK, SHIPPED, Features, load_encoder
+from memseg_nb.model.msff import initialise
+from memseg_nb.model.memseg import STAGES, WARM, Decoder, Explained, build_model, probability, warm_start
 from memseg_nb.recipe import MemSegError, load_recipe
 
 SIZE = 64, 96

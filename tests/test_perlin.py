@@ -6,7 +6,7 @@ import noise
 import pytest
 import torch
 
-from memseg_nb.perlin import (binarise, improved_gradients, lattice, perlin, perlin_noise, resample, rotate,
+from memseg_nb.simulation.perlin import (binarise, improved_gradients, lattice, perlin, perlin_noise, resample, rotate,
                               rotation, uniform)
 
 

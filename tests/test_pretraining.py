@@ -7,11 +7,11 @@ import sys
 import pytest
 import torch
 
-from memseg_nb import pretraining
-from memseg_nb.checkpoints import load_state, save_state
-from memseg_nb.encoder import EXPOSURES, Encoder, load_encoder
-from memseg_nb.model import build_model, warm_start
-from memseg_nb.pretraining import (Plan, Pretraining, half, held_out_precision, network_file, pretrain,
+from memseg_nb.pretraining import pretrain as pretraining
+from memseg_nb.training.checkpoints import load_state, save_state
+from memseg_nb.model.encoder import EXPOSURES, Encoder, load_encoder
+from memseg_nb.model.memseg import build_model, warm_start
+from memseg_nb.pretraining.pretrain import (Plan, Pretraining, half, held_out_precision, network_file, pretrain,
                                    schedule)
 from memseg_nb.recipe import MemSegError, load_recipe
 
@@ -234,7 +234,8 @@ def test_checkpoints_come_by_the_clock(tmp_path):
 
 
 TERMINAL = """
-from memseg_nb import cli, pretraining
+from memseg_nb import cli
+from memseg_nb.pretraining import pretrain as pretraining
 pretraining._HELD_OUT = pretraining._SETTLE = 2
 if __name__ == "__main__":
     whole = pretraining.Plan

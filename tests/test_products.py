@@ -3,10 +3,10 @@ import numpy as np
 import pytest
 import torch
 
-from memseg_nb.images import open_category
-from memseg_nb.products import PRODUCTS, render_product, write_products
+from memseg_nb.data.images import open_category
+from memseg_nb.products.catalogue import PRODUCTS, render_product, write_products
 from memseg_nb.recipe import MemSegError
-from memseg_nb.render import VISIBLE
+from memseg_nb.products.light import VISIBLE
 
 KINDS = [(name, defect) for name, product in PRODUCTS.items() for defect in product.defects]
 
@@ -118,7 +118,7 @@ def test_an_output_that_cannot_be_written(tmp_path):
 
 
 def test_an_interrupted_writer_leaves_no_half_product(tmp_path, monkeypatch):
-    from memseg_nb import products
+    from memseg_nb.products import catalogue as products
     calls = []
 
     def full(path, array):

@@ -6,8 +6,8 @@ from pathlib import Path
 from make_readme import ROOT, readme
 
 import memseg_nb.recipe
-from memseg_nb.products import render_product
-from memseg_nb.images import save_image
+from memseg_nb.products.catalogue import render_product
+from memseg_nb.data.images import save_image
 
 README = (ROOT / "README.md").read_text()
 

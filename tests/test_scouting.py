@@ -6,15 +6,15 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from memseg_nb.encoder import Backbone, Encoder, Features
-from memseg_nb.episodes import Episode
-from memseg_nb.fusion import CHANNELS
-from memseg_nb.memory import Memory, pool
-from memseg_nb.model import build_model
+from memseg_nb.model.encoder import Backbone, Encoder, Features
+from memseg_nb.pretraining.episodes import Episode
+from memseg_nb.model.msff import CHANNELS
+from memseg_nb.model.memory import Memory, pool
+from memseg_nb.model.memseg import build_model
 from memseg_nb.recipe import load_recipe
-from memseg_nb.losses import balanced_loss
-from memseg_nb.scouting import Scout, compare, network_logits, scout_logits, settle
-from memseg_nb.steps import freeze_norms
+from memseg_nb.model.losses import balanced_loss
+from memseg_nb.pretraining.probe import Scout, compare, network_logits, scout_logits, settle
+from memseg_nb.training.steps import freeze_norms
 
 
 def generator(seed=0): return torch.Generator().manual_seed(seed)

@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from memseg_nb.foreground import foreground
-from memseg_nb.products import render_product
+from memseg_nb.simulation.foreground import foreground
+from memseg_nb.products.catalogue import render_product
 from memseg_nb.recipe import MemSegError, load_recipe
-from memseg_nb.perlin import uniform
-from memseg_nb.simulation import (Simulation, Simulator, blend, draw_masks, draw_source, match_tone, recolour,
+from memseg_nb.simulation.perlin import uniform
+from memseg_nb.simulation.anomalies import (Simulation, Simulator, blend, draw_masks, draw_source, match_tone, recolour,
                                   shuffle_grid, structure, vary_light, with_flaws)
-from memseg_nb.textures import ProceduralTextures
+from memseg_nb.simulation.textures import ProceduralTextures
 
 RECIPE = load_recipe()
 

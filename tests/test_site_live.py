@@ -15,7 +15,7 @@ import torch
 from test_site import (  # fixtures are found by their names here  # noqa: F401
     ALL_RULES, SITE, WORK, address, browser, faults, needs_browser, needs_site, serve, set_theme, site)
 
-from memseg_nb.products import render_product
+from memseg_nb.products.catalogue import render_product
 
 pytestmark = [needs_site, needs_browser]
 ASSETS = WORK / "live" / "assets"
@@ -217,7 +217,7 @@ def test_twelve_more_are_the_next_seeds(lab):
     dict(product="wood", foreground="brighter than", level=100, threshold=.1, seed=12),
     dict(product="wood", foreground="table", row="tile", seed=9)])
 def test_the_code_shown_is_the_notebooks_and_makes_the_picture_shown(lab, values):
-    from memseg_nb.playgrounds import AnomalyStudio
+    from memseg_nb.widgets.playgrounds import AnomalyStudio
     tab, problems, _ = lab
     studio, notebook = begin_again(tab, **values), AnomalyStudio("hex_nut", (256, 256)).set(**values)
     button = studio.get_by_role("button", name="show as code")
@@ -263,7 +263,7 @@ def test_code_says_where_python_makes_another_picture_and_can_be_copied(lab):
 
 
 def test_an_own_photo_is_spoilt_in_the_browser(lab, tmp_path):
-    from memseg_nb.images import save_image
+    from memseg_nb.data.images import save_image
     tab, problems, _ = lab
     panel = ready(tab, "studio")
     image = panel.locator("img[alt='the good image']")
@@ -400,7 +400,7 @@ def test_painting_by_keyboard_and_another_product(lab):
 
 @pytest.mark.parametrize("kind", ["crack", "chip"])
 def test_a_pasted_flaw_is_that_of_the_notebook_and_is_found(lab, kind):
-    from memseg_nb.flaws import KINDS, add_flaws, draw_shape
+    from memseg_nb.simulation.flaws import KINDS, add_flaws, draw_shape
     tab, problems, _ = lab
     painter = ready(tab, "painter")
     painter.evaluate("root => { root.panel.widget.asked = {}; }")

@@ -8,16 +8,21 @@ import numpy as np
 import pytest
 import torch
 
-from memseg_nb import peers, rows, speed, steps, timing, workloads
-from memseg_nb.losses import memseg_loss
+from memseg_nb.bench import naive as peers
+from memseg_nb.bench import cases as rows
+from memseg_nb.bench import report as speed
+from memseg_nb.training import steps
+from memseg_nb.bench import timing
+from memseg_nb.bench import workloads
+from memseg_nb.model.losses import memseg_loss
 from memseg_nb.metrics import rank, rank_score
-from memseg_nb.perlin import improved_gradients, perlin
+from memseg_nb.simulation.perlin import improved_gradients, perlin
 from memseg_nb.recipe import MemSegError, load_recipe
-from memseg_nb.rows import ROWS, Measured
-from memseg_nb.simulation import Simulator
-from memseg_nb.steps import StepData
-from memseg_nb.timing import Ceiling, compare, operations, peak_memory, roof, summarise
-from memseg_nb.workloads import PARTS, Workshop, ready, step_parts
+from memseg_nb.bench.cases import ROWS, Measured
+from memseg_nb.simulation.anomalies import Simulator
+from memseg_nb.training.steps import StepData
+from memseg_nb.bench.timing import Ceiling, compare, operations, peak_memory, roof, summarise
+from memseg_nb.bench.workloads import PARTS, Workshop, ready, step_parts
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +93,7 @@ def test_peak_of_another_process():
 
 KEEPS = """
 import resource, torch
-from memseg_nb.steps import keep_memory
+from memseg_nb.training.steps import keep_memory
 def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 def fetched():  # pages, for tensors of 64 MiB made and dropped
     for _ in range(3): torch.zeros(2**24)

@@ -9,10 +9,10 @@ from scipy import ndimage
 from sklearn.metrics import roc_auc_score
 
 import memseg_nb
-from memseg_nb.fabric import _cloth, _on_top, _yarns, scattered
-from memseg_nb.render import VISIBLE
-from memseg_nb.shapes import blank
-from memseg_nb.surfaces import SURFACES
+from memseg_nb.products.fabric import _cloth, _on_top, _yarns, scattered
+from memseg_nb.products.light import VISIBLE
+from memseg_nb.products.shapes import blank
+from memseg_nb.products.surfaces import SURFACES
 
 KINDS = [(name, defect) for name, product in SURFACES.items() for defect in product.defects]
 

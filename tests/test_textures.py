@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from memseg_nb import textures
-from memseg_nb.patterns import FAMILIES, colour, spectral_noise, worley
+from memseg_nb.simulation import textures
+from memseg_nb.simulation.patterns import FAMILIES, colour, spectral_noise, worley
 from memseg_nb.recipe import MemSegError
-from memseg_nb.textures import FolderTextures, ProceduralTextures, download_dtd, open_textures
+from memseg_nb.simulation.textures import FolderTextures, ProceduralTextures, download_dtd, open_textures
 
 
 def seeded(seed=0):

@@ -11,17 +11,17 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from memseg_nb import training
-from memseg_nb.checkpoints import Run, load_model, load_state
-from memseg_nb.encoder import NETWORK, Encoder, load_encoder
-from memseg_nb.evaluation import evaluate
-from memseg_nb.images import ImageSet, open_category
-from memseg_nb.model import WARM, build_model
+from memseg_nb.training import train as training
+from memseg_nb.training.checkpoints import Run, load_model, load_state
+from memseg_nb.model.encoder import NETWORK, Encoder, load_encoder
+from memseg_nb.evaluation.evaluate import evaluate
+from memseg_nb.data.images import ImageSet, open_category
+from memseg_nb.model.memseg import WARM, build_model
 from memseg_nb.recipe import MemSegError
-from memseg_nb.steps import (EPOCH, STEP, StepData, draws, learning_rate, match_others, new_state, split,
+from memseg_nb.training.steps import (EPOCH, STEP, StepData, draws, learning_rate, match_others, new_state, split,
                              step_indices, train_step)
-from memseg_nb.thresholds import choose_thresholds, separate
-from memseg_nb.training import (Clock, choose_device, fresh_model, load_checkpoint, make_simulator,
+from memseg_nb.training.thresholds import choose_thresholds, separate
+from memseg_nb.training.train import (Clock, choose_device, fresh_model, load_checkpoint, make_simulator,
                                 read_losses, save_checkpoint, train)
 
 
@@ -595,7 +595,7 @@ def test_a_checkpoint_of_another_run_is_refused(tiny_recipe, data, fresh, out):
 
 
 def test_a_full_disk_keeps_the_last_checkpoint(tiny_data, tiny_recipe, out, monkeypatch):
-    from memseg_nb import checkpoints
+    from memseg_nb.training import checkpoints
     real = checkpoints.save_file
     def full(tensors, path, metadata):
         if '"step": 2' in metadata["memseg"]:

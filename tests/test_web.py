@@ -16,12 +16,12 @@ onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("anywidget")
 
 from memseg_nb import flaws, perlin, simulation, web, webgraphs, webnet  # noqa: E402
-from memseg_nb.evaluation import confusion  # noqa: E402
-from memseg_nb.explorers import roc_points  # noqa: E402
-from memseg_nb.export import KEEP  # noqa: E402
-from memseg_nb.painter import cover  # noqa: E402
-from memseg_nb.playgrounds import AnomalyStudio, PerlinPlayground, studio_changes  # noqa: E402
-from memseg_nb.products import PRODUCTS, render_product  # noqa: E402
+from memseg_nb.evaluation.evaluate import confusion  # noqa: E402
+from memseg_nb.widgets.explorers import roc_points  # noqa: E402
+from memseg_nb.deployment.onnx import KEEP  # noqa: E402
+from memseg_nb.widgets.painter import cover  # noqa: E402
+from memseg_nb.widgets.playgrounds import AnomalyStudio, PerlinPlayground, studio_changes  # noqa: E402
+from memseg_nb.products.catalogue import PRODUCTS, render_product  # noqa: E402
 from memseg_nb.recipe import MemSegError, load_recipe  # noqa: E402
 
 RESULTS = Path(__file__).parents[1] / "nbs" / "results" / "web.csv"

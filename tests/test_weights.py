@@ -5,9 +5,9 @@ import re
 import pytest
 import torch
 
-from memseg_nb.checkpoints import load_state
-from memseg_nb.encoder import NETWORK, SHIPPED, load_encoder
-from memseg_nb.model import WARM, build_model, warm_start
+from memseg_nb.training.checkpoints import load_state
+from memseg_nb.model.encoder import NETWORK, SHIPPED, load_encoder
+from memseg_nb.model.memseg import WARM, build_model, warm_start
 from memseg_nb.recipe import load_recipe
 
 CARD = (SHIPPED / "README.md").read_text(encoding="utf-8")
@@ -50,7 +50,7 @@ def test_the_card_states_the_training_as_the_metadata_do():
 
 
 def test_auto_takes_them_without_a_network(monkeypatch):
-    monkeypatch.setattr("memseg_nb.encoder.download", lambda *args: pytest.fail("asked the network"))
+    monkeypatch.setattr("memseg_nb.model.encoder.download", lambda *args: pytest.fail("asked the network"))
     encoder, record = load_encoder("auto")
     assert record.used == "formulas" and encoder.exposure > 0
 

@@ -15,18 +15,18 @@ from xml.etree import ElementTree
 
 pytest.importorskip("anywidget", reason="widgets need anywidget: pip install 'memseg-nb[lab]'")
 
-from memseg_nb.evaluation import confusion
-from memseg_nb.explorers import confusion_table, roc_points
-from memseg_nb.images import save_image
+from memseg_nb.evaluation.evaluate import confusion
+from memseg_nb.widgets.explorers import confusion_table, roc_points
+from memseg_nb.data.images import save_image
 from memseg_nb.metrics import PixelMetrics, area, image_auroc, label_regions, rates
-from memseg_nb.monitor import smooth
-from memseg_nb.painter import cover, place
-from memseg_nb.charts import Chart, legend, point, svg, ticks
-from memseg_nb.panels import FRONT, Explore, Panel, Picture, menu, png, slider
-from memseg_nb.perlin import binarise
-from memseg_nb.products import render_product
+from memseg_nb.widgets.monitor import smooth
+from memseg_nb.widgets.painter import cover, place
+from memseg_nb.widgets.charts import Chart, legend, point, svg, ticks
+from memseg_nb.widgets.base import FRONT, Explore, Panel, Picture, menu, png, slider
+from memseg_nb.simulation.perlin import binarise
+from memseg_nb.products.catalogue import render_product
 from memseg_nb.recipe import MemSegError, load_recipe
-from memseg_nb.training import make_simulator, read_losses, train
+from memseg_nb.training.train import make_simulator, read_losses, train
 from memseg_nb.widgets import (AnomalyStudio, DefectPainter, MemoryExplorer, PerlinPlayground,
                                ThresholdExplorer, TrainingMonitor)
 
@@ -248,7 +248,7 @@ def test_twelve_more():
 
 @pytest.fixture(scope="module")
 def explorer():
-    from memseg_nb.explorers import example_memory
+    from memseg_nb.widgets.explorers import example_memory
     return MemoryExplorer("tablet", *example_memory("tablet", SIZE, 6))
 
 
@@ -344,7 +344,7 @@ def test_click_into_the_histogram_moves_the_threshold():
 
 
 def test_from_a_run(tiny_run, tiny_data):
-    from memseg_nb.evaluation import evaluate
+    from memseg_nb.evaluation.evaluate import evaluate
     if not (tiny_run.folder / "scores.csv").exists():
         with pytest.raises(MemSegError, match="memseg evaluate"):
             ThresholdExplorer.of_run(tiny_run)

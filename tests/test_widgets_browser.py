@@ -27,16 +27,16 @@ CELLS = {
     "perlin = PerlinPlayground()\nperlin",
     "studio": "studio = AnomalyStudio('bottle_cap')\nstudio",
     "memory": "memory = MemoryExplorer('hex_nut')\nmemory",
-    "threshold": "import numpy as np\nfrom memseg_nb.products import render_product\n"
+    "threshold": "import numpy as np\nfrom memseg_nb.products.catalogue import render_product\n"
     "r = np.random.default_rng(0)\n"
     "labels = np.arange(60) >= 40\nscores = np.clip(r.normal(.3 + .35 * labels, .14), 0, 1)\n"
     "ThresholdExplorer(scores, labels, .5, [f'{\"bad\" if l else \"good\"} {k}' for k, l in enumerate(labels)],\n"
     "    lambda k: render_product('tablet', (96, 96), defect='crack' if labels[k] else None, index=k)[0])",
-    "painter": "from memseg_nb.painter import example_detector\n"
-    "from memseg_nb.products import render_product\n"
+    "painter": "from memseg_nb.widgets.painter import example_detector\n"
+    "from memseg_nb.products.catalogue import render_product\n"
     "DefectPainter(detector=example_detector('hex_nut', (128, 128), 4),\n"
     "              photos=[render_product('hex_nut', (128, 128), index=k)[0] for k in range(3)])",
-    "monitor": "from memseg_nb.products import write_products\nfrom memseg_nb.recipe import load_recipe\n"
+    "monitor": "from memseg_nb.products.catalogue import write_products\nfrom memseg_nb.recipe import load_recipe\n"
     "write_products('data', 'hex_nut', size=(64, 64), train=8, good=1, defective=1, progress=False)\n"
     "small = load_recipe('quick').replace(**{'image.height': 64, 'image.width': 64, 'training.minutes': 0.,\n"
     "    'training.steps': 500, 'memory.samples': 3, 'training.good': 1, 'training.simulated': 1})\n"
@@ -177,8 +177,8 @@ def test_the_keyboard_alone_reaches_all_controls(page, panel):
 
 
 def test_an_image_is_uploaded(page, panel, server):
-    from memseg_nb.images import save_image
-    from memseg_nb.products import render_product
+    from memseg_nb.data.images import save_image
+    from memseg_nb.products.catalogue import render_product
     studio = panel("studio")
     before, image = status(studio), source(studio, "the good image")
     path = save_image(server[1] / "mine.png", render_product("wood", (128, 128))[0])
