@@ -14,7 +14,7 @@ from conftest import TINY
 from memseg_nb.training.checkpoints import Run, load_state
 from memseg_nb.training.distributed import Lost, Team, TeamNorm, digest, join, share_norms, team_of, total, world
 from memseg_nb.data.images import ImageSet, open_category
-from memseg_nb.recipe import MemSegError
+from memseg_nb.files import MemSegError
 from memseg_nb.training.steps import Batch, StepData, learning_rate, new_state, split, train_step
 from memseg_nb.training.train import fresh_model, make_simulator, read_losses, train
 
@@ -27,7 +27,8 @@ import torch
 from torch import nn
 from memseg_nb.training import train as training
 from memseg_nb.training.distributed import TeamNorm, digest, join, share_norms
-from memseg_nb.recipe import MemSegError, load_recipe
+from memseg_nb.files import MemSegError
+from memseg_nb.recipe import load_recipe
 rank, (data, out, *overrides) = int(os.environ["RANK"]), sys.argv[1:]
 recipe, out = load_recipe(overrides=overrides), Path(out)
 

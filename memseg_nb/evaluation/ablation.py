@@ -20,14 +20,13 @@ from tqdm.auto import tqdm
 
 from .. import plots
 from .benchmark import FIGURES
-from ..training.checkpoints import replacing
+from ..files import MemSegError, make_folder, replacing
 from .comparison import Spread, _cell, _distinct, _keep_settings, read_rows, summarise
-from ..deployment.detector import make_folder
 from .evaluate import measure, results
 from ..data.images import Category, ImageSet, list_categories, open_category
 from ..model.memory import Match
 from ..model.memseg import MemSeg
-from ..recipe import MemSegError, Recipe, load_recipe
+from ..recipe import Recipe, load_recipe
 from ..training.steps import Split, StepData, learning_rate, new_state, split, train_step
 from ..training.train import choose_device, fresh_model, make_simulator
 

@@ -14,11 +14,12 @@ from pathlib import Path
 import torch
 from joblib import Parallel, delayed
 
-from ..training.checkpoints import Run, replacing
+from ..files import MemSegError, replacing
+from ..training.checkpoints import Run
 from ..training.distributed import team_of
 from .evaluate import evaluate
 from ..data.images import list_categories
-from ..recipe import MemSegError, Recipe, load_recipe
+from ..recipe import Recipe, load_recipe
 from ..training.train import _patient, train
 
 # %% ../../nbs/evaluation/02_benchmark.ipynb #0bb98914

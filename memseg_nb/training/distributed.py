@@ -18,7 +18,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..recipe import MemSegError
+from ..files import MemSegError
 
 # %% ../../nbs/training/05_distributed.ipynb #b29bbd6d
 def world() -> int:

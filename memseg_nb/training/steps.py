@@ -23,7 +23,8 @@ from .distributed import average_gradients, total, world
 from ..data.images import ImageSet
 from ..model.losses import Losses, memseg_loss
 from ..model.memseg import MemSeg
-from ..recipe import MemSegError, Recipe, TrainingRecipe
+from ..files import MemSegError
+from ..recipe import Recipe, TrainingRecipe
 from ..simulation.anomalies import Simulator, vary_light
 
 # %% ../../nbs/training/01_steps.ipynb #b04a5939

@@ -18,14 +18,16 @@ from tqdm.auto import tqdm
 
 import memseg_nb
 from .. import plots
-from .checkpoints import Run, check_same, fingerprint, load_state, replacing, restore, save_state
+from ..files import MemSegError, replacing
+from .checkpoints import (Run, check_same, fingerprint, load_state, restore,
+                                            save_state)
 from .distributed import Team, check_same_numbers, join, share_norms
 from ..model.encoder import NETWORK, SHIPPED, Encoder, load_encoder
 from ..simulation.foreground import choose_method
 from ..data.images import Category, ImageSet, open_category
 from ..model.losses import Losses
 from ..model.memseg import MemSeg, build_model, warm_start
-from ..recipe import MemSegError, Recipe, TrainingRecipe, load_recipe
+from ..recipe import Recipe, TrainingRecipe, load_recipe
 from ..simulation.anomalies import Simulator
 from .steps import (ADVICE, Split, State, StepData, choose_precision, draws, keep_memory,
                              learning_rate, new_state, split, train_step)
