@@ -46,11 +46,15 @@ def _meaning(code: str) -> str:
     return "\n".join([ast.unparse(tree), *magic]).strip()
 
 
+def everywhere() -> list[Path]:
+    "All notebooks, in every room"
+    left_out = {".ipynb_checkpoints", "_proc"}
+    return [path for path in sorted(NOTEBOOKS.rglob("*.ipynb")) if not left_out & set(path.parts)]
+
+
 def notebooks() -> list[Path]:
-    "All that have code, in every room"
-    left_out = (".ipynb_checkpoints", "_proc")
-    found = [p for p in sorted(NOTEBOOKS.rglob("*.ipynb")) if not set(left_out) & set(p.parts)]
-    return [path for path in found if '"code"' in path.read_text()]
+    "All that have code"
+    return [path for path in everywhere() if '"code"' in path.read_text()]
 
 
 def name_of(path: Path) -> str:
