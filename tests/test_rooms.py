@@ -42,7 +42,7 @@ def library_imports(code, package=""):
     "Modules of the library that `code` imports, at its top or in a function; `package`: the room it lies in"
     for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.Import):
-            wanted = [alias.name for alias in node.names if alias.name.split(".")[0] == "memseg_nb"]
+            wanted = [alias.name for alias in node.names if alias.name.startswith("memseg_nb.")]
         elif isinstance(node, ast.ImportFrom):
             inside = ["memseg_nb", *filter(None, package.split("."))]
             start = inside[:len(inside) + 1 - node.level] if node.level else []
