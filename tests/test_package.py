@@ -53,7 +53,7 @@ def tracked():
                                 text=True).stdout.split("\n")
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("not a git checkout")
-    return [ROOT / name for name in listed if name and not name.endswith(".png") and (ROOT / name).is_file()]
+    return [ROOT / name for name in listed if name and not name.endswith((".png", ".npz")) and (ROOT / name).is_file()]
 
 
 def test_no_machine_and_no_big_file_in_the_repository():
