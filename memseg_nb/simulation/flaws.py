@@ -53,11 +53,9 @@ def _spot(rng, size, unit, low=1.2, high=8):
     "One small thing"
     return blob(rng, size, _log_uniform(rng, low, high) * unit, rng.uniform(.8, 1.5) * max(unit, 1))
 
-
 def _spots(rng, size, unit):
     "Two to eight smaller ones"
     return np.max([_spot(rng, size, unit, 1, 3) for _ in range(rng.integers(2, 9))], 0)
-
 
 def _stain(rng, size, unit):
     "One large thing, with a sharp edge or a soft one"
@@ -120,7 +118,6 @@ def _line(
 def _crack(rng, size, unit):
     "It wanders and branches"
     return _line(rng, size, unit, rng.uniform(.1, .5), _log_uniform(rng, 15, 250), .01)
-
 
 def _scratch(rng, size, unit):
     "One to three lines, nearly straight"
@@ -235,7 +232,6 @@ def _draw(bank, count, generator):
         bank._kinds[k], bank._areas[k] = KINDS.index(kind), (mask > SOLID).mean().item()
     return index
 
-
 def _choose(bank, count, generator, smallest_area):
     "The numbers of random shapes that are large enough"
     index = _draw(bank, count, generator)
@@ -258,11 +254,9 @@ def _inside(values, solid):
     "Mean over the solid pixels, (B, 1, 1)"
     return (values * solid).sum((1, 2), True) / solid.sum((1, 2), True)
 
-
 def _spread(grey):
     "Standard deviation of each image, (B, 1, 1)"
     return (grey - grey.mean((1, 2), True)).square().mean((1, 2), True).sqrt()
-
 
 def _level(grey, level, spread, strength, foreign, generator):
     "Another level: added, multiplied, or the same everywhere"
@@ -305,7 +299,6 @@ def _blurred(grey, level, spread, strength, foreign, generator):
     soft = F.conv2d(F.conv2d(soft, weights, groups=len(grey)), weights.mT, groups=len(grey))[0]
     return soft + torch.where(both < .5, .5 * strength, 0)
 
-
 def _contrast(grey, level, spread, strength, foreign, generator):
     "The product's own pattern, weaker, stronger or inverted"
     way = (uniform((len(grey), 1, 1), 0, 1, generator, grey.device) * 4).long()
@@ -316,7 +309,6 @@ def _contrast(grey, level, spread, strength, foreign, generator):
 _FILLS = {"level": (_level, .8, .3), "texture": (_texture, .05, .2), "displaced": (_displaced, .05, .25),
           "blurred": (_blurred, .05, .12), "contrast": (_contrast, .05, .13)}  # shares: thin, large kinds
 FILLS = tuple(_FILLS)
-
 
 def choose_fills(
     kinds: Tensor,               # index into KINDS, (B,)

@@ -42,7 +42,6 @@ class TwoClasses(NamedTuple):
     separability: Tensor  # (B,), 0..1: variance between the classes over all variance
     valley: Tensor        # (B,), 0..1: share of pixels in the middle third between the means of the classes
 
-
 def two_classes(
     grey: Tensor,    # grey images, (B, H, W), 0..1
 ) -> TwoClasses:     # one value an image
@@ -142,7 +141,6 @@ def fill(
             surrounded &= before.to(torch.uint8)
     return (filled | surrounded).view(torch.bool)
 
-
 def any_pixel(
     masks: Tensor,  # bool, (B, H, W)
 ) -> Tensor:        # bool, (B,)
@@ -163,7 +161,6 @@ class Rule:
         "Where the product is"
         compare = {">": torch.gt, ">=": torch.ge, "<": torch.lt, "<=": torch.le}[self.sign]
         return compare(torch.round(grey * 255), self.level)
-
 
 def parse_rule(
     text: str,  # such as ">50" or "<= 250"

@@ -24,7 +24,6 @@ PERMUTATION = bytes.fromhex(
 COMPASS = ((1, 1), (1, -1), (-1, 1), (-1, -1), (0, 1), (0, -1), (0, 1), (0, -1),
            (1, 0), (-1, 0), (1, 0), (-1, 0), (0, 1), (0, -1), (-1, 0), (1, 0))
 
-
 def improved_gradients(
     rows: int,      # lattice rows
     columns: int,   # lattice columns
@@ -78,7 +77,6 @@ def uniform(
     "Uniform random numbers; a generator on the CPU gives the same ones for every device"
     return torch.empty(shape, device=generator.device).uniform_(low, high, generator=generator).to(device)
 
-
 def lattice(
     exponents: Tensor,           # a and b of each sample, (B, 2), int: 2^a rows, 2^b columns of cells
     generator: torch.Generator,  # every draw comes from it
@@ -113,7 +111,6 @@ def rotation(
     angle = torch.deg2rad(degrees)
     return torch.stack((angle.cos(), -angle.sin(), angle.sin(), angle.cos()), dim=-1).view(-1, 2, 2)
 
-
 def rotate(
     noise: Tensor,    # fields, (B, H, W)
     degrees: Tensor,  # anticlockwise as seen, (B,)
@@ -128,7 +125,6 @@ def binarise(
 ) -> Tensor:              # M_P, bool, (B, H, W)
     "Where the noise rises above `threshold` (MemSeg, section 3.2, step 1)"
     return noise > threshold
-
 
 def perlin_noise(
     batch: int,                  # fields wanted
