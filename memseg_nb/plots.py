@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from scipy import ndimage
 
-from .recipe import whole_file
+from .files import whole_file
 
 # %% ../nbs/03_plots.ipynb #6c27a6bb
 GOOD, BAD, THRESHOLD = "#0072B2", "#E69F00", "#333333"  # blue, orange: told apart with any colour vision

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import memseg_nb
-from .recipe import MemSegError
+from .files import MemSegError
 
 # %% ../nbs/23a_references.ipynb #b1464c3b
 def _words(node: ast.AST) -> set[str]:

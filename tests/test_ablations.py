@@ -15,7 +15,8 @@ from memseg_nb.cli import cli
 from memseg_nb.data.images import open_category
 from memseg_nb.model.memseg import build_model
 from memseg_nb.model.encoder import load_encoder
-from memseg_nb.recipe import MemSegError, load_recipe
+from memseg_nb.files import MemSegError
+from memseg_nb.recipe import load_recipe
 
 ROOT = Path(__file__).parents[1]
 PIECES = ("memory", "attention", "coordinate", "fusion")

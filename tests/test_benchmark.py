@@ -14,7 +14,8 @@ from memseg_nb.evaluation.benchmark import MVTEC, PUBLISHED, _number, benchmark,
 from memseg_nb.training.checkpoints import Run
 from memseg_nb.cli import main
 from memseg_nb.products.catalogue import PRODUCTS, write_products
-from memseg_nb.recipe import MemSegError, load_recipe
+from memseg_nb.files import MemSegError
+from memseg_nb.recipe import load_recipe
 
 SETTINGS = [word for setting in TINY + ["training.steps=1"] for word in ("--set", setting)]
 

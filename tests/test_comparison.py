@@ -10,7 +10,8 @@ from memseg_nb.evaluation import comparison
 from memseg_nb.training.checkpoints import Run
 from memseg_nb.evaluation.comparison import (COLUMNS, DEFAULT, SAYS, WAYS, compare_starts, figure, markdown, read_rows,
                                   report, summarise)
-from memseg_nb.recipe import MemSegError, load_recipe
+from memseg_nb.files import MemSegError
+from memseg_nb.recipe import load_recipe
 
 QUICK = load_recipe("quick")
 ROOT = Path(__file__).parents[1]

@@ -13,7 +13,8 @@ from memseg_nb.evaluation.evaluate import (Measured, baseline, confusion, distan
                                   read_batches, results, summary, typical, worst)
 from memseg_nb.data.images import TestImage, open_category, read_image, read_mask
 from memseg_nb.metrics import PixelMetrics, image_auroc, image_score
-from memseg_nb.recipe import MemSegError, load_recipe
+from memseg_nb.files import MemSegError
+from memseg_nb.recipe import load_recipe
 
 SIZE, RECIPE = (64, 64), load_recipe().evaluation
 

@@ -11,7 +11,7 @@ from scipy import ndimage
 from memseg_nb.simulation.flaws import (FILLS, KINDS, SOLID, THIN, ShapeBank, add_flaws, assure, blob, choose_fills,
                              draw_shape, draw_strength, fill, relight, splat, wander)
 from memseg_nb.products.catalogue import render_product
-from memseg_nb.recipe import MemSegError
+from memseg_nb.files import MemSegError
 
 SIZES = [(128, 128), (32, 32), (96, 64), (64, 160), (256, 256)]
 

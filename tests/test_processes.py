@@ -14,7 +14,7 @@ from conftest import TINY
 from memseg_nb.training.checkpoints import Run, load_state, read_losses
 from memseg_nb.training.processes import Lost, Team, average, connected, join, team_of
 from memseg_nb.data.images import ImageSet, open_category
-from memseg_nb.recipe import MemSegError
+from memseg_nb.files import MemSegError
 from memseg_nb.training.steps import Batch, StepData, learning_rate, new_trainer, split, train_step
 from memseg_nb.training.train import fresh_model, make_simulator, train
 
@@ -27,7 +27,8 @@ import torch
 from torch import nn
 from memseg_nb.training import train as training
 from memseg_nb.training.processes import average, join, together
-from memseg_nb.recipe import MemSegError, load_recipe
+from memseg_nb.files import MemSegError
+from memseg_nb.recipe import load_recipe
 rank, (data, out, *overrides) = int(os.environ["RANK"]), sys.argv[1:]
 recipe, out = load_recipe(overrides=overrides), Path(out)
 

@@ -17,7 +17,8 @@ from memseg_nb.bench import workloads
 from memseg_nb.model.losses import memseg_loss
 from memseg_nb.metrics import rank, rank_score
 from memseg_nb.simulation.perlin import improved_gradients, perlin
-from memseg_nb.recipe import MemSegError, load_recipe
+from memseg_nb.files import MemSegError
+from memseg_nb.recipe import load_recipe
 from memseg_nb.bench.cases import ROWS, Measured
 from memseg_nb.simulation.anomalies import Simulator
 from memseg_nb.training.steps import StepData

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from memseg_nb.simulation import textures
 from memseg_nb.simulation.patterns import FAMILIES, colour, spectral_noise, worley
-from memseg_nb.recipe import MemSegError
+from memseg_nb.files import MemSegError
 from memseg_nb.simulation.textures import FolderTextures, ProceduralTextures, download_dtd, open_textures
 
 

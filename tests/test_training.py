@@ -18,7 +18,7 @@ from memseg_nb.model.encoder import NETWORK, Encoder, load_encoder
 from memseg_nb.evaluation.evaluate import evaluate
 from memseg_nb.data.images import ImageSet, open_category
 from memseg_nb.model.memseg import WARM, build_model
-from memseg_nb.recipe import MemSegError
+from memseg_nb.files import MemSegError
 from memseg_nb.training.processes import in_order
 from memseg_nb.training.steps import (EPOCH, STEP, StepData, draws, learning_rate, match_others, new_trainer, split,
                              step_indices, train_step)

@@ -24,7 +24,7 @@ from ..deployment.onnx import export_onnx
 from ..metrics import PixelMetrics, image_score, rank, rank_score
 from ..model.memseg import MemSeg, probability
 from ..simulation.perlin import perlin_noise
-from ..recipe import MemSegError
+from ..files import MemSegError
 from ..deployment.runtimes import OnnxModel, in_precision
 from ..training.steps import keep_memory, one_thread, precisions
 from .timing import Comparison, compare, measure_ceiling, operations, peak_memory, seconds

@@ -25,7 +25,8 @@ from ..model.encoder import Backbone, Features
 from ..model.memory import LEVELS, Memory
 from ..metrics import label_regions
 from ..model.memseg import MemSeg
-from ..recipe import LossRecipe, MemSegError, Recipe
+from ..files import MemSegError
+from ..recipe import LossRecipe, Recipe
 
 # %% ../../nbs/bench/02_naive.ipynb #b547dd48
 def numpy_perlin(

@@ -15,9 +15,7 @@ import torch
 from matplotlib.figure import Figure
 
 from .. import plots
-from ..training.checkpoints import replacing
-from ..deployment.detector import make_folder
-from ..recipe import MemSegError
+from ..files import MemSegError, make_folder, replacing
 from .cases import ROWS, Measured
 from ..training.steps import keep_memory
 from ..training.train import choose_device

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..recipe import MemSegError
+from ..files import MemSegError
 
 # %% ../../nbs/bench/01_timing.ipynb #cb78ac15
 def wait_for(

@@ -20,7 +20,7 @@ from ..model.memseg import MemSeg, build_model
 from ..products.catalogue import render_product
 from ..recipe import Recipe, load_recipe
 from ..simulation.anomalies import Simulator
-from ..training.steps import State, StepData, new_state, train_step
+from ..training.steps import StepData, Trainer, new_trainer, train_step
 from ..simulation.textures import FolderTextures, ProceduralTextures
 from .timing import measure_ceiling, wait_for
 
@@ -73,7 +73,7 @@ class _Watched:
 
 # %% ../../nbs/bench/03a_workloads.ipynb #d304b79a
 def step_parts(
-    state: State,    # changed in place
+    state: Trainer,  # changed in place
     data: StepData,
     recipe: Recipe,  # its precision counts
     steps: int=3,    # that are timed, after one that isn't
@@ -151,7 +151,7 @@ class Workshop(Material):
         "The network with 30 images in its memory"
         model = build_model(self.recipe, load_encoder("random")[0])
         model.remember([ImageSet(self.photos[8:], self.size).batch(range(k, k + 10)) for k in (0, 10, 20)])
-        return new_state(model, self.recipe).model  # brings it into the library's memory format
+        return new_trainer(model, self.recipe).model  # brings it into the library's memory format
 
     def simulator(self, cache_bytes: int=2**29) -> Simulator:
         "The library's, with textures on disk and so much memory for those that were read"
@@ -162,9 +162,9 @@ class Workshop(Material):
 def ready(
     shop: Workshop,
     device: torch.device|str="cpu",
-) -> State:
+) -> Trainer:
     "A copy of the network, ready for training steps on a device"
-    return new_state(copy.deepcopy(shop.model), shop.recipe, torch.device(device))
+    return new_trainer(copy.deepcopy(shop.model), shop.recipe, torch.device(device))
 
 def stepper(
     shop: Workshop,

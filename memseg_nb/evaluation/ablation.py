@@ -20,15 +20,14 @@ from tqdm.auto import tqdm
 
 from .. import plots
 from .benchmark import FIGURES
-from ..training.checkpoints import replacing
+from ..files import MemSegError, make_folder, replacing
 from .comparison import Spread, _cell, _distinct, _keep_settings, read_rows, summarise
-from ..deployment.detector import make_folder
 from .evaluate import measure, results
 from ..data.images import Category, ImageSet, list_categories, open_category
 from ..model.memory import Match
 from ..model.memseg import MemSeg
-from ..recipe import MemSegError, Recipe, load_recipe
-from ..training.steps import Split, StepData, learning_rate, new_state, split, train_step
+from ..recipe import Recipe, load_recipe
+from ..training.steps import Split, StepData, learning_rate, new_trainer, split, train_step
 from ..training.train import choose_device, fresh_model, make_simulator
 
 # %% ../../nbs/evaluation/04_ablation.ipynb #c59c8dff
@@ -124,7 +123,7 @@ def learn(
     progress: bool=True,  # show a bar
 ) -> float:               # seconds of processor time
     "Train for the recipe's steps"
-    training, state = recipe.training, new_state(model, recipe, choose_device(recipe.training.device))
+    training, state = recipe.training, new_trainer(model, recipe, choose_device(recipe.training.device))
     start = time.process_time()
     for step in tqdm(range(training.steps), "training", disable=not progress, leave=False):
         rate = learning_rate((step + .5) / training.steps, training)

@@ -14,12 +14,13 @@ from pathlib import Path
 import torch
 from joblib import Parallel, delayed
 
-from ..training.checkpoints import Run, replacing
-from ..training.distributed import team_of
+from ..files import MemSegError, replacing
+from ..training.checkpoints import Run
+from ..training.processes import patient, team_of
 from .evaluate import evaluate
 from ..data.images import list_categories
-from ..recipe import MemSegError, Recipe, load_recipe
-from ..training.train import _patient, train
+from ..recipe import Recipe, load_recipe
+from ..training.train import train
 
 # %% ../../nbs/evaluation/02_benchmark.ipynb #0bb98914
 FIGURES = ("image_auroc", "pixel_auroc", "aupro")
@@ -177,7 +178,7 @@ def _several(data: Path, names: list[str], out: Path, recipe: Recipe, jobs: int,
     except ValueError: parallel = Parallel(**options)  # an engine that has them at the end only
     with tempfile.TemporaryDirectory(prefix=".workers", dir=out) as folder, contextlib.ExitStack() as stack:
         notes = Path(folder)
-        asked = stack.enter_context(_patient((notes/"stop").touch))
+        asked = stack.enter_context(patient((notes/"stop").touch))
         try:
             for row in parallel(delayed(_work)(data, name, out, recipe, notes) for name in names):
                 if row: yield row

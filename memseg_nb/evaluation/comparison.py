@@ -19,10 +19,9 @@ from matplotlib.figure import Figure
 
 from .. import plots
 from .benchmark import FIGURES, train_and_score
-from ..training.checkpoints import replacing
-from ..deployment.detector import make_folder
+from ..files import MemSegError, make_folder, replacing
 from ..data.images import list_categories
-from ..recipe import MemSegError, Recipe, load_recipe
+from ..recipe import Recipe, load_recipe
 
 # %% ../../nbs/evaluation/03_comparison.ipynb #83f987bd
 WAYS = {  # name: what it sets; the first four add up; `quick` freezes batch norms after a warm start

@@ -19,10 +19,11 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from .. import plots
-from ..training.checkpoints import Run, load_model, replacing, save_json
+from ..files import MemSegError, replacing
+from ..training.checkpoints import Run, load_model, save_json
 from ..data.images import Category, TestImage, open_category, read_image, read_mask, resize
 from ..metrics import PixelMetrics, best_f1, image_auroc, image_score, merge, rates
-from ..recipe import EvaluationRecipe, MemSegError
+from ..recipe import EvaluationRecipe
 from ..training.train import choose_device
 
 # %% ../../nbs/evaluation/01_evaluate.ipynb #6908e5d7

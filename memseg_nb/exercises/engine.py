@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 import memseg_nb
-from ..recipe import MemSegError, whole_file
+from ..files import MemSegError, whole_file
 
 # %% ../../nbs/exercises/00_engine.ipynb #9e3a5acb
 class Hint(Exception):

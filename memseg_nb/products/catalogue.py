@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 
 from .electronics import BOARD
 from .objects import CAP, NUT, TABLET
-from ..recipe import MemSegError
+from ..files import MemSegError
 from .light import Product
 from .surfaces import SURFACES
 

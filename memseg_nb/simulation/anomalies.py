@@ -16,7 +16,8 @@ from torch import Tensor
 from .flaws import SOLID, ShapeBank, add_flaws
 from .foreground import any_pixel, foreground
 from .perlin import binarise, perlin_noise, resample, rotation, uniform
-from ..recipe import MemSegError, PerlinRecipe, SimulationRecipe
+from ..files import MemSegError
+from ..recipe import PerlinRecipe, SimulationRecipe
 from .textures import TextureSource
 
 # %% ../../nbs/simulation/04_anomalies.ipynb #bd9fc0df

@@ -18,7 +18,7 @@ from scipy import fft, ndimage
 from torch import Tensor
 
 from .perlin import uniform
-from ..recipe import MemSegError
+from ..files import MemSegError
 
 # %% ../../nbs/simulation/05_flaws.ipynb #aa393b5a
 def _log_uniform(rng, low, high):

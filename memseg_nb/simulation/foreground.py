@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..recipe import MemSegError
+from ..files import MemSegError
 
 # %% ../../nbs/simulation/02_foreground.ipynb #3feb8fce
 def grey(

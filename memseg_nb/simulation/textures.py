@@ -23,7 +23,7 @@ from torchvision.datasets import DTD
 
 from ..data.images import IMAGE_SUFFIXES, read_image
 from .patterns import FAMILIES, colour
-from ..recipe import MemSegError
+from ..files import MemSegError
 
 # %% ../../nbs/simulation/03_textures.ipynb #b65ababe
 _MARGIN = 1.5  # sheets that windows are cut from have this many times the size of the images

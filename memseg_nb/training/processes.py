@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from ..recipe import MemSegError
+from ..files import MemSegError
 
 # %% ../../nbs/training/05_processes.ipynb #eb933c9f
 class Lost(MemSegError):

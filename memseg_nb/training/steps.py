@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from ..data.images import ImageSet
+from ..files import MemSegError
 from ..model.losses import Losses, memseg_loss
 from ..model.memseg import MemSeg
-from ..recipe import MemSegError, Recipe, TrainingRecipe
+from ..recipe import Recipe, TrainingRecipe
 from ..simulation.anomalies import Simulator, vary_light
 from .processes import average
 

@@ -17,10 +17,11 @@ from tqdm.auto import tqdm
 import memseg_nb
 from .. import plots
 from ..data.images import Category, ImageSet, open_category
+from ..files import MemSegError
 from ..model.encoder import NETWORK, SHIPPED, Encoder, load_encoder
 from ..model.losses import Losses
 from ..model.memseg import MemSeg, build_model, warm_start
-from ..recipe import MemSegError, Recipe, TrainingRecipe, load_recipe
+from ..recipe import Recipe, TrainingRecipe, load_recipe
 from ..simulation.anomalies import Simulator
 from ..simulation.foreground import choose_method
 from ..simulation.textures import open_textures
