@@ -180,9 +180,9 @@ def train(data, category, out, resume, recipe_file, overrides, size, **options):
     if not data and not resume:
         raise click.UsageError("--data: missing, the folder of products to learn from")
     from memseg_nb.training import checkpoints
-    from memseg_nb.training import distributed
+    from memseg_nb.training import processes
     from memseg_nb.training import train as training
-    first, recipe = distributed.team_of().first, None  # under torchrun the first process decides and speaks
+    first, recipe = processes.team_of().first, None  # under torchrun the first process decides and speaks
     if first and resume and not recipe_file: recipe_file = checkpoints.Run.open(out).recipe_file
     if first: recipe = effective_recipe(recipe_file, overrides, size, **options)
     run = training.train(data, category, out, recipe, resume=resume)
