@@ -14,7 +14,7 @@ from memseg_nb.evaluation.ablation import (COLUMNS, FAIR, BASE, POOL, VARIANTS, 
 from memseg_nb.cli import cli
 from memseg_nb.data.images import open_category
 from memseg_nb.model.memseg import build_model
-from memseg_nb.model.encoder import load_encoder
+from memseg_nb.model.weights import load_encoder
 from memseg_nb.recipe import MemSegError, load_recipe
 
 ROOT = Path(__file__).parents[1]

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..model.encoder import load_encoder
+from ..model.weights import load_encoder
 from ..data.images import ImageSet, save_image
 from ..model.memseg import MemSeg, build_model
 from ..products.catalogue import render_product

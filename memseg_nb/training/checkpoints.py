@@ -90,7 +90,7 @@ def load_json(
 
 # %% ../../nbs/training/02_checkpoints.ipynb #28512c81
 # settings that decide where and how fast a run goes, not which weights come out of a step
-MAY_CHANGE = ("data.root", "encoder.timeout", "training.minutes", "training.workers", "training.device",
+MAY_CHANGE = ("data.root", "training.minutes", "training.workers", "training.device",
               "training.compile", "training.checkpoint_every", "evaluation.batch")
 
 def fingerprint(

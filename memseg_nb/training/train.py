@@ -20,11 +20,12 @@ import memseg_nb
 from .. import plots
 from .checkpoints import Run, check_same, fingerprint, load_state, replacing, restore, save_state
 from .distributed import Team, check_same_numbers, join, share_norms
-from ..model.encoder import NETWORK, SHIPPED, Encoder, load_encoder
+from ..model.encoder import Encoder
 from ..simulation.foreground import choose_method
 from ..data.images import Category, ImageSet, open_category
 from ..model.losses import Losses
-from ..model.memseg import MemSeg, build_model, warm_start
+from ..model.memseg import MemSeg, build_model
+from ..model.weights import NETWORK, SHIPPED, load_encoder, warm_start
 from ..recipe import MemSegError, Recipe, TrainingRecipe, load_recipe
 from ..simulation.anomalies import Simulator
 from .steps import (ADVICE, Split, State, StepData, choose_precision, draws, keep_memory,
@@ -310,7 +311,7 @@ def fresh_model(
     recipe: Recipe,
 ) -> tuple:  # MemSeg, its memory empty; record of the encoder's weights; that of the warm start, None without
     "The untrained network that a recipe asks for"
-    encoder, weights = load_encoder(recipe.encoder.weights, recipe.encoder.timeout, recipe.training.seed,
+    encoder, weights = load_encoder(recipe.encoder.weights, recipe.training.seed,
                                     exposure=recipe.encoder.exposure)
     model, wanted, shipped = build_model(recipe, encoder), recipe.training.warm_start, SHIPPED / NETWORK
     if wanted == "auto":
