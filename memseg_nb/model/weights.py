@@ -20,7 +20,7 @@ from torch import nn, Tensor
 
 from .encoder import Encoder
 from .memseg import MemSeg
-from ..recipe import MemSegError
+from ..files import MemSegError
 
 # %% ../../nbs/model/07_weights.ipynb #d1be7a19
 SUFFIXES = (".pth", ".safetensors")
