@@ -15,7 +15,7 @@ from scipy import ndimage
 from sklearn.metrics import precision_recall_curve, roc_auc_score
 from torch import Tensor
 
-from .recipe import MemSegError
+from .files import MemSegError
 
 # %% ../nbs/04_metrics.ipynb #6db70cb8
 def label_regions(

@@ -19,7 +19,7 @@ from torchvision.models import resnet18, resnet34
 
 from memseg_nb.model import encoder as module
 from memseg_nb.model.encoder import Encoder, load_encoder, noise_images, read_weights, standardise
-from memseg_nb.recipe import MemSegError
+from memseg_nb.files import MemSegError
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from memseg_nb.exercises.engine import (KINDS, Hint, TooLong, check, close, cour
                                         exercises, expect, expect_letters, expect_number, expect_tensor, find,
                                         has_loop, judge, limited, progress, progress_table,
                                         read_progress, record, solution, solve, unwritten)
-from memseg_nb.recipe import MemSegError
+from memseg_nb.files import MemSegError
 from wrong_answers import right_answers, wrong_answers
 
 EXERCISES, WRONG = exercises(), wrong_answers()

@@ -7,7 +7,8 @@ import pytest
 import memseg_nb
 from memseg_nb.ledger import (METHOD, Row, choose, gaps, ledger, markdown, of_method, read_settings,
                               read_tables, setting_verdict, split_cells, verdict)
-from memseg_nb.recipe import MemSegError, flatten, load_recipe
+from memseg_nb.files import MemSegError
+from memseg_nb.recipe import flatten, load_recipe
 from memseg_nb.references import (find_function, find_repository, index_callers, index_tests, reach,
                                   read_code, read_library, read_tests)
 from memseg_nb.references import tests_of as find_tests

@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from memseg_nb.model.encoder import Backbone, Encoder, Features
 from memseg_nb.model.memory import LEVELS, Memory, compiled_distances, distances, pool
-from memseg_nb.recipe import MemSegError
+from memseg_nb.files import MemSegError
 
 MATCHES, KINDS = ("joint", "level"), ("absolute", "squared")
 each_option = [pytest.mark.parametrize("match", MATCHES), pytest.mark.parametrize("difference", KINDS),

@@ -9,7 +9,7 @@ from sklearn.metrics import f1_score, roc_auc_score, roc_curve
 
 from memseg_nb.metrics import (PixelMetrics, area, best_f1, exact_rates, image_auroc, image_score,
                                label_regions, merge, rank, rank_score, rates)
-from memseg_nb.recipe import MemSegError
+from memseg_nb.files import MemSegError
 
 
 def some_maps(seed, count=6, size=64, strength=2., spread=1.5):

@@ -12,7 +12,8 @@ from memseg_nb.model.attention import attention_maps, up
 from memseg_nb.model.encoder import NETWORK, SHIPPED, Features, load_encoder
 from memseg_nb.model.msff import initialise
 from memseg_nb.model.memseg import STAGES, WARM, Decoder, Explained, build_model, probability, warm_start
-from memseg_nb.recipe import MemSegError, load_recipe
+from memseg_nb.files import MemSegError
+from memseg_nb.recipe import load_recipe
 
 SIZE = 64, 96
 

@@ -22,7 +22,8 @@ from memseg_nb.deployment.onnx import KEEP  # noqa: E402
 from memseg_nb.widgets.painter import cover  # noqa: E402
 from memseg_nb.widgets.playgrounds import AnomalyStudio, PerlinPlayground, studio_changes  # noqa: E402
 from memseg_nb.products.catalogue import PRODUCTS, render_product  # noqa: E402
-from memseg_nb.recipe import MemSegError, load_recipe  # noqa: E402
+from memseg_nb.files import MemSegError
+from memseg_nb.recipe import load_recipe  # noqa: E402
 
 RESULTS = Path(__file__).parents[1] / "nbs" / "results" / "web.csv"
 GRAPHS = ("perlin", "studio", "texture", "paint", "flaw", "scores", "network")

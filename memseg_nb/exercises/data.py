@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 
 from .engine import Hint, close, exercise, expect, expect_number, expect_tensor
-from ..recipe import MemSegError, load_recipe
+from ..files import MemSegError
+from ..recipe import load_recipe
 
 # %% ../../nbs/exercises/01_data.ipynb #d9011da8
 @exercise("recipe.1", "Which layer wins?", "reading", "a tuple of three numbers",

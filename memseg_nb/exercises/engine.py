@@ -8,7 +8,7 @@ __all__ = ['LIBRARIES', 'KINDS', 'LIMIT', 'Lesson', 'course_lessons', 'Hint', 'e
            'exercises', 'current_key', 'find', 'judge', 'progress_path', 'read_progress', 'record', 'check', 'Standing',
            'progress', 'progress_table', 'Folded', 'solution', 'solve']
 
-# %% ../../nbs/exercises/00_engine.ipynb #9488b144
+# %% ../../nbs/exercises/00_engine.ipynb #e554de4a
 import dis, html, importlib, json, math, os, pkgutil, sys, time, tomllib, traceback
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 import memseg_nb
-from ..recipe import MemSegError, whole_file
+from ..files import MemSegError, whole_file
 
 # %% ../../nbs/exercises/00_engine.ipynb #53cb3209
 @dataclass(frozen=True)

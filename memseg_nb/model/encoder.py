@@ -23,8 +23,8 @@ from safetensors.torch import load as load_safetensors
 from torch import nn, Tensor
 from torchvision.models import resnet18, ResNet18_Weights
 
-from ..data.images import check_size
-from ..recipe import MemSegError, whole_file
+from ..recipe import check_size
+from ..files import MemSegError, whole_file
 
 # %% ../../nbs/model/01_encoder.ipynb #cb23348c
 class Features(NamedTuple):

@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..recipe import LossRecipe, MemSegError
+from ..files import MemSegError
+from ..recipe import LossRecipe
 
 # %% ../../nbs/model/06_losses.ipynb #8d7d7918
 def _log_probabilities(logits, masks):

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import nn, Tensor
 
 from .encoder import Features
-from ..recipe import MemSegError
+from ..files import MemSegError
 
 # %% ../../nbs/model/02_memory.ipynb #32601c5d
 @torch.no_grad()

@@ -17,7 +17,8 @@ from .attention import attention_maps, unit_difference, up
 from .encoder import Encoder, Features, read_weights
 from .msff import CHANNELS, FeatureFusion, Fused, conv_block, initialise
 from .memory import Match, Memory
-from ..recipe import MemSegError, Recipe
+from ..files import MemSegError
+from ..recipe import Recipe
 
 # %% ../../nbs/model/05_memseg.ipynb #ef7cc44d
 def probability(

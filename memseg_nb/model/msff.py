@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .attention import CoordinateAttention, up
-from ..recipe import MemSegError
+from ..files import MemSegError
 
 # %% ../../nbs/model/04_msff.ipynb #493d36e1
 def concatenate(

@@ -24,10 +24,11 @@ from ..training.checkpoints import load_state, save_state
 from ..model.encoder import EXPOSURES, Backbone, Encoder
 from .episodes import Episode, Episodes
 from ..model.msff import initialise
-from ..data.images import check_size
+from ..recipe import check_size
 from ..model.losses import balanced_loss
 from ..model.memseg import build_model
-from ..recipe import MemSegError, load_recipe
+from ..files import MemSegError
+from ..recipe import load_recipe
 from .probe import Scout, network_logits, scout_logits, settle
 from ..training.steps import freeze_norms, one_thread
 from ..training.train import _ignore_interrupt, _patient, choose_device

@@ -26,14 +26,16 @@ from .deployment.detector import Detector
 from .evaluation.evaluate import confusion
 from .widgets.explorers import MemoryExplorer, ThresholdExplorer, roc_points
 from .simulation.foreground import parse_rule
-from .data.images import ImageSet, check_size, find_images
+from .recipe import check_size
+from .data.images import ImageSet, find_images
 from .metrics import image_score
 from .widgets.monitor import TrainingMonitor
 from .widgets.painter import _COLOURS, DefectPainter, cover
 from .widgets.base import Panel, png
 from .widgets.playgrounds import AnomalyStudio, PerlinPlayground
 from .products.catalogue import PRODUCTS, render_product, write_products
-from .recipe import MemSegError, flatten, load_recipe
+from .files import MemSegError
+from .recipe import flatten, load_recipe
 from .training.steps import split
 from .simulation.textures import _sheet_side
 from .training.thresholds import choose_thresholds
