@@ -17,11 +17,14 @@ import time
 from pathlib import Path
 
 import chapters
+import course
 import decks
 import home
 import laboratory
+import ledger
 import library
 import links
+import moved
 import npm
 import pages
 import reference
@@ -68,12 +71,13 @@ def check_outputs() -> None:
 def write_sources(writer: Writer) -> None:
     "Everything Sphinx reads"
     images = {}
-    for path in [*chapters.NOTEBOOKS.glob("*.ipynb"), *chapters.NOTEBOOKS.glob("*/*.ipynb")]:
+    for path in stamp.everywhere():
         page = links.page_of(path.relative_to(ROOT).as_posix())
         notebook, found = chapters.page(path, page)
         writer.text(f"{page}.ipynb", json.dumps(notebook, indent=1))
         images |= found
-    writer.text("course/index.md", pages.course())
+    writer.text("course/index.md", pages.contents())
+    writer.text("results/ledger.md", ledger.page())
     writer.text(f"{laboratory.PAGE}.md", laboratory.text())
     for module in library.modules().values():
         writer.text(f"reference/{module.name}.md", reference.page(module))
@@ -124,7 +128,7 @@ def home_page(has_guides: bool) -> str:
         "FIRST_SCORE": f"{first:.2f}",
         "LAST_SCORE": f"{last:.2f}",
         "GOOD": str(facts["good"]),
-        "CHAPTERS": str(len(chapters.chapters())),
+        "LESSONS": str(len(course.lessons())),
         "NAMES": str(sum(len(m.exported) for m in library.modules().values())),
         "GUIDES": "Guides <guides/index>\n" if has_guides else "",
     }
@@ -221,6 +225,7 @@ def build(out: Path, fresh: bool = False, draft: bool = False) -> None:
     sphinx(fresh, draft)
     publish(out)
     decks.publish(out)
+    moved.publish(out, draft)
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+import course
 import decks
 import laboratory
 import library
@@ -19,48 +20,31 @@ EXERCISES = NOTEBOOKS / "exercises"
 DIRECTIVE = re.compile(r"^#\|\s*([\w-]+):?[ \t]*(.*)\n?", flags=re.MULTILINE)
 BOX = "**You will be able to**"
 WIDGET = "application/vnd.jupyter.widget-view+json"
-# Groups of the course: title, what it's about, and how the names of its notebooks begin;
-# the longest beginning counts.
-GROUPS = (
-    ("Start here", "Recipe and data: where every number and every image comes from", ("00", "01")),
-    ("Products", "Photographs that nobody took, with exact defects", ("02",)),
-    (
-        "Simulated defects",
-        "From a lattice of random arrows to an anomaly and its mask",
-        ("03", "04", "05", "06"),
-    ),
-    ("The network", "Frozen eyes, a memory, attention, fusion, decoder", ("07", "08", "09", "10", "11")),
-    ("Training", "What it is punished for, and how it learns", ("12", "13", "14")),
-    (
-        "Without photographs",
-        "An encoder and a network that have seen formulas only",
-        ("14a", "14b", "14c", "14d", "14e"),
-    ),
-    ("Judging", "How good is it, and compared with what?", ("15", "16", "18")),
-    (
-        "At work",
-        "One photo, one answer; speed, export, the command line",
-        ("17", "19", "20a", "20b", "20c", "20d", "21"),
-    ),
-    ("Looking in from outside", "Plots, widgets, and an account of paper and code", ("20", "22", "23", "24")),
-)
-
-
 @dataclass(frozen=True)
 class Chapter:
-    "A notebook, and what the course says of it"
+    "A notebook of the rooms, and what it says of itself"
 
-    stem: str  # "06_simulation"
-    number: str  # "06"
+    notebook: str  # "simulation/04_anomalies"
     title: str  # "Simulation"
     subtitle: str  # the line under it
     run_time: str  # seconds, as the box says, or ""
-    module: str  # module it exports, or ""
+    module: str  # module it exports: "simulation.anomalies", or ""
+    part: str  # of the course; "" for a reference notebook
+
+    @property
+    def name(self) -> str:
+        "Its name without the number"
+        return course.name(self.notebook)
 
     @property
     def page(self) -> str:
         "Its place on the site"
-        return f"course/{self.stem}"
+        return course.page(self.notebook)
+
+    @property
+    def path(self) -> Path:
+        "Its file"
+        return NOTEBOOKS / f"{self.notebook}.ipynb"
 
 
 def read(path: Path) -> dict:
@@ -72,11 +56,26 @@ def read(path: Path) -> dict:
 
 
 def chapters() -> list[Chapter]:
-    "All chapters in the order of the course"
-    return [_chapter(path) for path in sorted(NOTEBOOKS.glob("[0-9]*.ipynb"))]
+    "All lessons in the order of the course, then the reference notebooks"
+    return [_chapter(NOTEBOOKS / f"{notebook}.ipynb") for notebook in course.notebooks()]
+
+
+def lessons() -> list[Chapter]:
+    "All lessons in the order of the course"
+    return [chapter for chapter in chapters() if chapter.part]
 
 
 def _chapter(path: Path) -> Chapter:
+    notebook = path.relative_to(NOTEBOOKS).with_suffix("").as_posix()
+    return Chapter(
+        notebook,
+        *_head_of(path),
+        next((part.title for part in course.parts() if notebook in part.lessons), ""),
+    )
+
+
+def _head_of(path: Path) -> tuple[str, str, str, str]:
+    "Title, subtitle, run time and module"
     cells = read(path)["cells"]
     head = next(c["source"] for c in cells if c["cell_type"] == "markdown")
     title = re.search(r"^# (.+)$", head, flags=re.MULTILINE)
@@ -84,49 +83,37 @@ def _chapter(path: Path) -> Chapter:
         raise SystemExit(f"{path.name}: its first Markdown cell has no title")
     subtitle = re.search(r"^> ((?!\*\*).+(?:\n> (?!\*\*).+)*)", head, flags=re.MULTILINE)
     time = re.search(r"\*\*Run time\*\* (\d+) s", head)
-    module = next(
-        (
-            m[1]
-            for c in cells
-            if c["cell_type"] == "code"
-            and (m := re.search(r"^#\|\s*default_exp (\w+)", c["source"], flags=re.MULTILINE))
-        ),
-        "",
-    )
-    return Chapter(
-        path.stem,
-        path.stem.partition("_")[0],
+    code = "\n".join(c["source"] for c in cells if c["cell_type"] == "code")
+    module = re.search(r"^#\|\s*default_exp ([\w.]+)", code, flags=re.MULTILINE)
+    return (
         title[1].strip(),
         subtitle[1].replace("\n> ", " ") if subtitle else "",
         time[1] if time else "",
-        module,
+        module[1].removesuffix(".__init__") if module else "",
     )
 
 
 def exercises() -> list[tuple[Path, str, set[str]]]:
-    "Every notebook of exercises with its title and the chapters it belongs to: those its first cell links to"
+    "Every notebook of exercises with its title and the names of the lessons whose exercises it has"
     found = []
-    for path in sorted(EXERCISES.glob("*.ipynb")):
-        head = read(path)["cells"][0]["source"]
-        title = re.sub(r"^Exercises:\s*", "", re.search(r"^# (.+)$", head, flags=re.MULTILINE)[1])
-        found.append((path, title[:1].upper() + title[1:], set(re.findall(r"\]\(\.\./(\w+)\.ipynb", head))))
+    for path in sorted(EXERCISES.glob("[0-9]*.ipynb")):
+        if course.page(f"exercises/{path.stem}").startswith("course/"):
+            continue  # the engine
+        cells = read(path)["cells"]
+        head = next(c["source"] for c in cells if c["cell_type"] == "markdown")
+        title = re.search(r"^# (.+)$", head, flags=re.MULTILINE)[1]
+        title = re.sub(r"^Exercises:\s*", "", title)
+        code = "\n".join(c["source"] for c in cells if c["cell_type"] == "code")
+        keys = set(re.findall(r"""check\(\s*["'](\w+)\.\d""", code))
+        found.append((path, title[:1].upper() + title[1:], keys))
     return found
 
 
 def grouped() -> list[tuple[str, str, list[Chapter]]]:
-    "Title, description and chapters of every group that has some"
-
-    def group(chapter):
-        fits = [
-            (len(start), title)
-            for title, _, starts in GROUPS
-            for start in starts
-            if chapter.stem.startswith(start)
-        ]
-        return max(fits)[1] if fits else GROUPS[-1][0]
-
-    made = [(title, about, [c for c in chapters() if group(c) == title]) for title, about, _ in GROUPS]
-    return [each for each in made if each[2]]
+    "Title, description and lessons of every part of the course"
+    known = lessons()
+    return [(part.title, part.about, [c for c in known if c.part == part.title])
+            for part in course.parts()]
 
 
 def imports(cells: list[dict]) -> dict[str, str]:
@@ -154,8 +141,9 @@ def page(
 ]:  # the notebook for the page, and images to copy: file of the repository -> file of the site
     "What myst-nb renders"
     notebook = read(path)
-    tasks, lesson = path.parent == EXERCISES, path.parent == NOTEBOOKS and path.stem[0].isdigit()
-    module = _chapter(path).module if lesson else ""
+    lesson = site_page.startswith("course/")  # or a reference notebook
+    tasks = site_page.startswith("exercises/")
+    module = _head_of(path)[3] if lesson else ""
     markdown = links.Markdown(
         path.relative_to(ROOT).as_posix(), site_page, module, imports(notebook["cells"])
     )
@@ -172,12 +160,15 @@ def page(
             text = re.sub(
                 r"^---[ \t]*\n", "", text, flags=re.MULTILINE
             )  # a line before a heading is no part of the page
-            cells.append(_prose(text, markdown, path, module if number == first and lesson else None))
+            text = markdown(text)
+            if number == first and lesson:
+                text = _head(text, _chapter(path))
+            cells.append(_markdown_cell(text))
         elif cell["cell_type"] == "code":
             # the last of a kind on a page moves, those before it are pictures
             alive = number in last.values()
             cells += _code(cell, site_page, module, fold=tasks, alive=alive)
-    if path.parent != NOTEBOOKS:
+    if not lesson and path.parent != NOTEBOOKS:
         cells.insert(1, _markdown_cell(_facts([_download(path)])))
     cells = _merge_folded(cells)
     kernel = {
@@ -205,19 +196,10 @@ def _markdown_cell(text: str) -> dict:
     return {"cell_type": "markdown", "metadata": {}, "source": text}
 
 
-def _prose(text: str, markdown: links.Markdown, path: Path, module: str | None) -> dict:
-    text = markdown(text)
-    if module is not None:
-        text = _head(text, path, module)
-    return _markdown_cell(text)
-
-
-def _head(text: str, path: Path, module: str) -> str:
+def _head(text: str, chapter: Chapter) -> str:
     "Title, subtitle, box and a line of links, each with a class of its own"
-    number = path.stem.partition("_")[0]
-    text = re.sub(
-        r"^(# .+)$", rf'<p class="eyebrow">Chapter {number}</p>\n\n\1', text, count=1, flags=re.MULTILINE
-    )
+    above = f'<p class="eyebrow">{html.escape(chapter.part or "Reference notebook")}</p>'
+    text = re.sub(r"^(# .+)$", rf"{above}\n\n\1", text, count=1, flags=re.MULTILINE)
     before, quote, after = _quotes(text)
     blocks = [
         re.sub(r"^> ?", "", block, flags=re.MULTILINE).strip()
@@ -229,12 +211,15 @@ def _head(text: str, path: Path, module: str) -> str:
     for block in blocks:
         name = "chapter-box" if BOX in block else "subtitle"
         made.append(f":::{{container}} {name}\n{block}\n:::")
-    tasks = [p for p, _, stems in exercises() if path.stem in stems]
-    facts = [_download(path)]
-    if module:
-        facts += [f'<a href="../reference/{module}.html">Reference of <code>memseg_nb.{module}</code></a>']
-    facts += [f'<a href="../exercises/{task.stem}.html">Exercises</a>' for task in tasks]
-    facts += [deck] if (deck := decks.link(f"course/{path.stem}", "Slides", path.stem)) else []
+    tasks = [p for p, _, names in exercises() if chapter.name in names]
+    facts = [_download(chapter.path)]
+    if chapter.module:
+        words = f"Reference of <code>memseg_nb.{chapter.module}</code>"
+        facts += [f'<a href="../reference/{chapter.module}.html">{words}</a>']
+    facts += [
+        f'<a href="../{course.page(f"exercises/{task.stem}")}.html">Exercises</a>' for task in tasks
+    ]
+    facts += [deck] if (deck := decks.link(chapter.page, "Slides", chapter.name)) else []
     return f"{before}\n\n" + "\n\n".join(made) + f"\n\n{_facts(facts)}\n{after}"
 
 

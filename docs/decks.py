@@ -16,20 +16,23 @@ TARGET = "slides"  # folder of the site
 
 
 def there(
-    stem: str = "index",  # of a chapter's notebook; "index": the list of all decks
+    name: str = "index",  # of a lesson; "index": the list of all decks
 ) -> bool:
     "Whether there is a deck"
-    return (FOLDER / f"{stem}.html").is_file()
+    return (FOLDER / f"{name}.html").is_file()
 
 
-def link(page: str, words: str, stem: str = "index") -> str:  # HTML; empty where there is no deck
+def link(page: str, words: str, name: str = "index") -> str:  # HTML; empty where there is no deck
     "From a page to a deck"
-    return f'<a href="{links.relative(page, f"{TARGET}/{stem}.html")}">{words}</a>' if there(stem) else ""
+    if not there(name):
+        return ""
+    return f'<a href="{links.relative(page, f"{TARGET}/{name}.html")}">{words}</a>'
 
 
 def old() -> bool:
     "Whether the decks are older than what they are cut from"
-    sources = [*(ROOT / "nbs").glob("*.ipynb"), *MADE_BY.glob("*.*")]
+    sources = [*(ROOT / "nbs").rglob("[0-9]*.ipynb"), ROOT / "nbs" / "course.toml"]
+    sources += MADE_BY.glob("*.*")
     return there() and (FOLDER / "index.html").stat().st_mtime < max(path.stat().st_mtime for path in sources)
 
 
@@ -45,7 +48,7 @@ def refresh() -> None:
 
 
 def publish(out: Path) -> None:
-    "Copies the decks; their list leads back to the course, and the last line of a deck to its chapter"
+    "Copies the decks; their list leads back to the course, and the last line of a deck to its lesson"
     if not there():
         return
     shutil.copytree(FOLDER, out / TARGET)
@@ -53,9 +56,9 @@ def publish(out: Path) -> None:
         text = path.read_text().replace(
             "<h1>Slides</h1>", '<p><a href="../course/index.html">The course</a></p>\n<h1>Slides</h1>'
         )
-        chapter = f"../course/{path.stem}.html"
+        lesson = f"../course/{path.stem}.html"
         path.write_text(
             re.sub(
-                r"(<footer class=\"foot\">.* · )(.+?)(</footer>)", rf'\1<a href="{chapter}">\2</a>\3', text
+                r"(<footer class=\"foot\">.* · )(.+?)(</footer>)", rf'\1<a href="{lesson}">\2</a>\3', text
             )
         )

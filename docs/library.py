@@ -2,28 +2,30 @@
 
 import ast
 import functools
+import hashlib
 import re
 import textwrap
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "memseg_nb"
 SHOWN_DUNDERS = ("__init__", "__call__")
 LONGEST_CONSTANT = 12  # lines
+EXPORTED_FROM = re.compile(r"^# %% (?:\.\./)+nbs/([\w/]+)\.ipynb", flags=re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Name:
     "Something a module defines"
 
-    module: str  # "simulation"
+    module: str  # "simulation.anomalies"
     name: str  # "blend", or "Simulator.__call__"
     kind: str  # "function", "class", "method" or "constant"
     header: str  # its signature as written, comments included; a constant's assignment
     doc: str  # its docstring
     line: int  # where it begins, from 1
-    lesson: str  # the notebook that exports it, without suffix
+    lesson: str  # the notebook that exports it: "simulation/04_anomalies"
     methods: tuple["Name", ...] = ()
 
 
@@ -31,21 +33,44 @@ class Name:
 class Module:
     "One file of the library"
 
-    name: str  # "simulation"
+    name: str  # "simulation.anomalies"
     doc: str  # its docstring
     source: str  # its text
     lessons: tuple[str, ...]  # notebooks that export into it
     exported: tuple[Name, ...]
 
 
+def dotted(
+    path: PurePath,  # of a file, from the package's folder
+) -> str:  # "simulation.anomalies"; "widgets" for widgets/__init__.py
+    "What Python calls a file of the library"
+    return ".".join(path.with_suffix("").parts).removesuffix(".__init__")
+
+
 @functools.cache
 def modules() -> dict[str, Module]:
-    "Every public module of the library by name"
-    paths = [p for p in sorted(PACKAGE.glob("*.py")) if not p.name.startswith("_")]
-    return {path.stem: _read(path) for path in paths}
+    "Every public module of the library by its name; of the exercises only the engine"
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        name = dotted(path.relative_to(PACKAGE))
+        hidden = path.name.startswith("_") and (path.name != "__init__.py" or path.parent == PACKAGE)
+        if not hidden and not re.match(r"exercises(?!\.engine$)", name):
+            found[name] = _read(path, name)
+    return {name: module for name, module in found.items() if module.doc}
 
 
-def _read(path: Path) -> Module:
+def digest(
+    *left_out: str,  # rooms or modules whose code doesn't matter: "bench", "cli"
+) -> str:  # 64 hexadecimal digits
+    "A digest of the library's code, its weights and its recipe"
+    files = [p for p in sorted(PACKAGE.rglob("*.py")) if p.name != "_modidx.py"]
+    files = [p for p in files if p.relative_to(PACKAGE).with_suffix("").parts[0] not in left_out]
+    files += [*sorted(PACKAGE.glob("weights/*.safetensors")), ROOT / "settings.ini"]
+    parts = [hashlib.sha256(path.read_bytes()).digest() for path in files]
+    return hashlib.sha256(b"".join(parts)).hexdigest()
+
+
+def _read(path: Path, module: str) -> Module:
     source = path.read_text()
     lines, tree = source.splitlines(), ast.parse(source)
     nodes = {}
@@ -53,9 +78,9 @@ def _read(path: Path) -> Module:
         for name in _defined(node):
             nodes.setdefault(name, node)
     public = ast.literal_eval(nodes["__all__"].value) if "__all__" in nodes else []
-    exported = tuple(_describe(path.stem, name, nodes[name], lines) for name in public if name in nodes)
-    lessons = dict.fromkeys(re.findall(r"^# %% \.\./nbs/(\w+)\.ipynb", source, flags=re.MULTILINE))
-    return Module(path.stem, ast.get_docstring(tree) or "", source, tuple(lessons), exported)
+    exported = tuple(_describe(module, name, nodes[name], lines) for name in public if name in nodes)
+    lessons = dict.fromkeys(EXPORTED_FROM.findall(source))
+    return Module(module, ast.get_docstring(tree) or "", source, tuple(lessons), exported)
 
 
 def _defined(node: ast.stmt) -> list[str]:
@@ -76,7 +101,7 @@ def _describe(module: str, name: str, node: ast.stmt, lines: list[str], owner: s
         (
             m[1]
             for line in reversed(lines[: node.lineno])
-            if (m := re.match(r"# %% \.\./nbs/(\w+)\.ipynb", line))
+            if (m := EXPORTED_FROM.match(line))
         ),
         "",
     )
@@ -137,19 +162,36 @@ def _by_name() -> dict[str, list[Name]]:
     return found
 
 
+def module_named(
+    text: str,  # "simulation.anomalies", or "anomalies"
+) -> str | None:
+    "The module of this name, or the only one whose name ends so"
+    if text in modules():
+        return text
+    ends = [name for name in modules() if name.endswith(f".{text}")]
+    return ends[0] if len(ends) == 1 else None
+
+
 def find(
-    text: str,  # what stands between back-ticks: `blend`, `simulation.blend`, `Simulator.__call__`
+    text: str,  # what stands between back-ticks: `blend`, `anomalies.blend`, `Simulator.__call__`
     here: str = "",  # module of the page it stands on
     imported: dict | None = None,  # name -> module, of what the page imports from the library
 ) -> Name | Module | None:
     "What a back-ticked name means, or None where it's not certainly one of the library's"
     text = text.removesuffix("()").removeprefix("memseg_nb.")
-    first, _, rest = text.partition(".")
-    if rest and first in modules() and (found := _by_name().get(rest)):
-        return next((each for each in found if each.module == first), None)
+    if "." in text and text in modules():
+        return modules()[text]
+    words = text.split(".")
+    for cut in range(len(words) - 1, 0, -1):  # the longest module first
+        place = ".".join(words[:cut])
+        place = module_named(place) or place  # or a room
+        known = _by_name().get(".".join(words[cut:]), [])
+        found = [each for each in known if f"{each.module}.".startswith(f"{place}.")]
+        if len(found) == 1:
+            return found[0]
     candidates = _by_name().get(text, [])
     own = [each for each in candidates if each.module == here]
-    taken = [each for each in candidates if each.module == (imported or {}).get(first)]
+    taken = [each for each in candidates if each.module == (imported or {}).get(words[0])]
     if own or taken:
         return (own or taken)[0]
     telling = "_" in text.strip("_") or text != text.lower()  # plain words are left alone

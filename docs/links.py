@@ -5,6 +5,7 @@ import os
 import re
 from pathlib import Path, PurePosixPath
 
+import course
 import library
 
 ROOT = Path(__file__).parents[1]
@@ -17,6 +18,7 @@ PAGES = {
     "settings.ini": "reference/settings",
     "nbs": "course/index",
     "nbs/exercises": "course/index",
+    "nbs/course.toml": "course/index",
     "nbs/guides": "guides/index",
     "memseg_nb": "reference/index",
 }
@@ -37,16 +39,15 @@ def page_of(
     if path in PAGES:
         return PAGES[path]
     parts = PurePosixPath(path)
-    if parts.suffix == ".ipynb" and parts.parent.as_posix() == "nbs":
-        return f"course/{parts.stem}"
-    if parts.suffix == ".ipynb" and parts.parent.as_posix() == "nbs/exercises":
-        return f"exercises/{parts.stem}"
-    if parts.suffix in (".md", ".ipynb") and parts.parent.as_posix() == "nbs/guides":
+    if parts.suffix == ".ipynb" and parts.parts[0] == "nbs":
+        return course.page(parts.relative_to("nbs").with_suffix("").as_posix())
+    if parts.suffix == ".md" and parts.parent.as_posix() == "nbs/guides":
         return f"guides/{parts.stem}"
     if parts.suffix == ".md" and parts.parts[0] == "docs":
         return parts.relative_to("docs").with_suffix("").as_posix()
-    if parts.suffix == ".py" and parts.stem in library.modules():
-        return f"source/{parts.stem}"
+    if parts.suffix == ".py" and parts.parts[0] == "memseg_nb":
+        module = library.dotted(parts.relative_to("memseg_nb"))
+        return f"source/{module}" if module in library.modules() else None
     return None
 
 
@@ -72,8 +73,8 @@ class Markdown:
 
     def __init__(
         self,
-        origin: str,  # file of the repository it comes from: "nbs/06_simulation.ipynb"
-        page: str,  # where it stands on the site: "course/06_simulation"
+        origin: str,  # file of the repository it comes from: "nbs/simulation/04_anomalies.ipynb"
+        page: str,  # where it stands on the site: "course/anomalies"
         module: str = "",  # module it is about
         imported: dict | None = None,  # names it imports from the library, and from which module
     ):

@@ -1,4 +1,4 @@
-"Pages that are not chapters: course, guides, how-to, data cards, model card, results"
+"Pages that are not notebooks: course, guides, how-to, data cards, model card, results"
 
 import csv
 import html
@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import chapters
+import course
 import decks
 import laboratory
 import links
@@ -17,43 +18,63 @@ GUIDE_ORDER = ("lecturers", "glossary", "notation", "scaling")
 HOWTO_ORDER = ("own-data", "mvtec", "offline", "export", "live")
 
 
-def course() -> str:
-    "The list of all chapters, in groups"
+def contents() -> str:
+    "The list of all lessons, part by part, then exercises and reference notebooks"
+    first = chapters.lessons()[0]
     parts = [
         "# The course",
-        ":::{container} subtitle\nOne notebook a component, in the order in which the method is understood\n"
+        ":::{container} subtitle\nOne idea a lesson, in the order in which the method is understood\n"
         ":::",
-        "Each chapter begins with a picture and a number to check by hand, writes the naive code, then the library's, with the "
-        "same assertion after each; then it takes the piece away, to see what it was good for. Begin with "
-        "[the recipe](00_recipe.ipynb) or go straight to [Perlin noise](03_perlin.ipynb). To run and change the chapters, "
+        "Each lesson begins with a picture and a number to check by hand, writes the naive code, "
+        "then the library's, with the same assertion after each; then it takes the piece away, to "
+        f"see what it was good for. Begin with [{first.title}]({first.name}.ipynb) and follow the "
+        "main path: nothing on it needs a lesson that is not on it. To run and change the lessons, "
         "`make lab` opens them in JupyterLab.",
         *(
-            [f"For lectures: {deck}, one deck a chapter."]
+            [f"For lectures: {deck}, one deck a lesson."]
             if (deck := decks.link("course/index", "slides"))
             else []
         ),
     ]
-    for title, about, group in chapters.grouped():
+    kind = ""
+    for part, (title, about, group) in zip(course.parts(), chapters.grouped()):
+        if part.kind != kind:
+            kind = part.kind
+            parts.append(f"## {course.KINDS[kind]}")
         rows = "\n".join(
-            f"| {c.number} | [{c.title}]({c.stem}.ipynb) | {c.subtitle} | "
-            f"{c.run_time + ' s' if c.run_time else ''} |" for c in group
+            f"| [{c.title}]({c.name}.ipynb) | {c.subtitle} | {c.run_time + ' s' if c.run_time else ''} |"
+            for c in group
         )
-        tree = "\n".join(f"{c.number} {c.title} <{c.stem}>" for c in group)
         parts += [
-            f"## {title}",
+            f"### {title}",
             about + ".",
-            f"| no. | chapter | what it is about | runs in |\n| --- | --- | --- | --: |\n{rows}",
-            f"```{{toctree}}\n:hidden:\n:caption: {title}\n\n{tree}\n```",
+            f"| lesson | what it is about | runs in |\n| --- | --- | --: |\n{rows}",
+            _tree(title, group),
         ]
     if found := chapters.exercises():
-        rows = "\n".join(f"- [{title}](../exercises/{path.stem}.ipynb)" for path, title, _ in found)
-        tree = "\n".join(f"{title} <../exercises/{path.stem}>" for path, title, _ in found)
+        pairs = [(title, f"../{course.page(f'exercises/{path.stem}')}") for path, title, _ in found]
+        rows = "\n".join(f"- [{title}]({page}.ipynb)" for title, page in pairs)
+        tree = "\n".join(f"{title} <{page}>" for title, page in pairs)
         parts += [
             "## Exercises",
             "To be solved in the notebooks, where each answer is checked and a wrong one gets a hint; here "
             "to be read.", rows, f"```{{toctree}}\n:hidden:\n:caption: Exercises\n\n{tree}\n```",
         ]
+    if others := [c for c in chapters.chapters() if not c.part]:
+        rows = "\n".join(f"| [{c.title}]({c.name}.ipynb) | {c.subtitle} |" for c in others)
+        parts += [
+            "## Reference notebooks",
+            "The mechanism that the library needs besides the method: no lessons, but each with its "
+            "code and an example.",
+            f"| notebook | what it holds |\n| --- | --- |\n{rows}",
+            _tree("Reference notebooks", others),
+        ]
     return "\n\n".join(parts) + "\n"
+
+
+def _tree(caption: str, group: list[chapters.Chapter]) -> str:
+    pages = "\n".join(f"{c.title} <{c.name}>" for c in group)
+    return f"```{{toctree}}\n:hidden:\n:caption: {caption}\n\n{pages}\n```"
 
 
 def in_order(paths: list[Path], order: tuple[str, ...]) -> list[Path]:
@@ -97,7 +118,7 @@ def results() -> str:
     others = (
         "Which weights this package brings and where they are good and bad: [model card](model-card.md). "
         "What was measured on: [data sets](data.md). How paper and code compare, symbol by symbol: [the "
-        "ledger](../course/23_ledger.ipynb)."
+        "ledger](ledger.md)."
     )
     parts = [
         "# Results",
@@ -111,7 +132,7 @@ def results() -> str:
             table(path),
             f"From `nbs/results/{path.name}`.",
         ]
-    parts.append("```{toctree}\n:hidden:\n\nModel card <model-card>\nData sets <data>\n```")
+    parts.append("```{toctree}\n:hidden:\n\nModel card <model-card>\nData sets <data>\nLedger <ledger>\n```")
     return "\n\n".join(parts) + "\n"
 
 

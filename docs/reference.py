@@ -3,6 +3,7 @@
 import html
 
 import chapters
+import course
 import library
 import links
 from pygments import highlight
@@ -10,39 +11,74 @@ from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 
 
+ROOMS = {  # in the order in which data goes through them
+    "": "The package itself: recipe, files, plots, metrics, the command line",
+    "data": "Images, folders, masks",
+    "products": "Embedded products, rendered",
+    "simulation": "Simulated defects",
+    "model": "The network and its losses",
+    "training": "From good images to weights and thresholds",
+    "pretraining": "Weights without photographs",
+    "evaluation": "Scores, and experiments over many products",
+    "deployment": "One photo, one answer; files for other programs",
+    "widgets": "Questions that are answered by moving something",
+    "bench": "Timing",
+    "exercises": "Exercises that check themselves",
+}
+
+
+def in_rooms() -> dict[str, list[library.Module]]:
+    "The modules of every room, in the order of their notebooks"
+    order = {c.module: c.notebook for c in chapters.chapters() if c.module}
+    found: dict[str, list[library.Module]] = {room: [] for room in ROOMS}
+    for module in library.modules().values():
+        room = module.name if module.name in ROOMS else module.name.rpartition(".")[0]
+        found.setdefault(room, []).append(module)
+    return {
+        room: sorted(some, key=lambda m: (order.get(m.name, "~"), m.name))
+        for room, some in found.items() if some
+    }
+
+
 def index() -> str:
-    "The reference's first page: every module, in the order of the course"
-    order = [c for c in chapters.chapters() if c.module]
-    lessons = {module: c for c in reversed(order) for module in [c.module]}
-    names = sorted(library.modules(), key=lambda name: (lessons[name].stem if name in lessons else "~", name))
-    rows = "\n".join(
-        f"| [`{name}`]({name}.md) | {library.modules()[name].doc} | {_lesson_links(library.modules()[name])} "
-        "|" for name in names
-    )
-    tree = "\n".join(f"{name} <{name}>" for name in names)
-    return (
-        f"# Reference\n\n:::{{container}} subtitle\nEvery name that the library exports, with its source and "
-        "its lesson\n:::\n\n"
-        "The library is exported from the chapters. Each entry shows the signature as it is written, with "
-        "shape, unit and range of every parameter; *source* leads to the line in the module, *lesson* to the "
-        "cell in the chapter where it is derived. Settings are described in the [recipe](settings.md).\n\n"
-        "| module | what it is | lesson |\n| --- | --- | --- |\n"
-        f"{rows}\n\n```{{toctree}}\n:hidden:\n\nSettings <settings>\n{tree}\n```\n"
-    )
+    "The reference's first page: every module, room by room"
+    parts = [
+        "# Reference",
+        ":::{container} subtitle\nEvery name that the library exports, with its source and its "
+        "notebook\n:::",
+        "The library is exported from the notebooks. Each entry shows the signature as it is "
+        "written, with shape, unit and range of every parameter; *source* leads to the line in the "
+        "module, *notebook* to the cell where it is derived. Settings are described in the "
+        "[recipe](settings.md).",
+    ]
+    for room, modules in in_rooms().items():
+        rows = "\n".join(f"| [`{m.name}`]({m.name}.md) | {m.doc.partition(chr(10))[0]} | "
+                         f"{_lesson_links(m)} |" for m in modules)
+        tree = "\n".join(f"{m.name} <{m.name}>" for m in modules)
+        tree = tree if room else f"Settings <settings>\n{tree}"
+        parts += [
+            f"## {room or 'memseg_nb'}".replace("_", "\\_"),
+            f"{ROOMS.get(room, room)}.",
+            f"| module | what it is | notebook |\n| --- | --- | --- |\n{rows}",
+            f"```{{toctree}}\n:hidden:\n:caption: {room or 'memseg_nb'}\n\n{tree}\n```",
+        ]
+    return "\n\n".join(parts) + "\n"
 
 
 def _lesson_links(module: library.Module) -> str:
-    titles = {c.stem: f"{c.number} {c.title}" for c in chapters.chapters()}
-    return ", ".join(f"[{titles[stem]}](../course/{stem}.ipynb)" for stem in module.lessons if stem in titles)
+    known = {c.notebook: c for c in chapters.chapters()}
+    return ", ".join(f"[{known[one].title}](../{known[one].page}.ipynb)"
+                     for one in module.lessons if one in known)
 
 
 def page(module: library.Module) -> str:
     "Everything a module exports"
-    markdown = links.Markdown(f"memseg_nb/{module.name}.py", f"reference/{module.name}", module.name)
+    origin = f"memseg_nb/{module.name.replace('.', '/')}.py"
+    markdown = links.Markdown(origin, f"reference/{module.name}", module.name)
     parts = [
         f"# {module.name}",
         f":::{{container}} subtitle\n{markdown(module.doc)}\n:::",
-        f"`from memseg_nb.{module.name} import ...` · lesson: {_lesson_links(module) or 'none'} · "
+        f"`from memseg_nb.{module.name} import ...` · notebook: {_lesson_links(module) or 'none'} · "
         f"[whole source](../source/{module.name}.md)",
     ]
     for entry in module.exported:
@@ -57,7 +93,8 @@ def _entry(entry: library.Name, markdown: links.Markdown, marks: str) -> list[st
     ways = [f'<a href="../source/{entry.module}.html#L-{entry.line}">source</a>']
     if entry.lesson:
         anchor = entry.name.partition(".")[0]
-        ways.append(f'<a href="../course/{entry.lesson}.html#code-{anchor}">lesson</a>')
+        page = course.page(entry.lesson)
+        ways.append(f'<a href="../{page}.html#code-{anchor}">notebook</a>')
     doc = markdown(entry.doc) if entry.doc else ""
     return [
         f'<span class="anchor" id="{entry.name}"></span>',
@@ -82,7 +119,7 @@ def source(module: library.Module) -> str:
         f"---\norphan: true\n---\n\n# Source of {module.name}\n\n:::{{container}} subtitle\n"
         f"{html.escape(module.doc)}\n:::\n\n"
         f"[Reference](../reference/{module.name}.md)"
-        + (f" · lesson: {lesson}" if lesson else "")
+        + (f" · notebook: {lesson}" if lesson else "")
         + f'\n\n```{{raw}} html\n<div class="source">{code}</div>\n```\n'
     )
 
@@ -94,6 +131,6 @@ def settings(text: str) -> str:
         ":::\n\n"
         "This is `settings.ini` as it is shipped. Keep a file of your own with only what differs (`memseg "
         "train ... --recipe my.ini`), or override single values (`--set training.learning_rate=0.01`); the "
-        "chapter [The recipe](../course/00_recipe.ipynb) explains how values are checked.\n\n"
+        "lesson [The recipe](../course/recipe.ipynb) explains how values are checked.\n\n"
         f"```ini\n{text.rstrip()}\n```\n"
     )

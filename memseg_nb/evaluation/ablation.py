@@ -26,7 +26,7 @@ from ..files import MemSegError
 from ..model.memory import Match
 from ..model.memseg import MemSeg
 from ..recipe import Recipe, load_recipe
-from ..training.steps import Split, StepData, learning_rate, new_state, split, train_step
+from ..training.steps import Split, StepData, learning_rate, new_trainer, split, train_step
 from ..training.train import choose_device, fresh_model, make_simulator
 
 # %% ../../nbs/evaluation/04_ablation.ipynb #c59c8dff
@@ -129,7 +129,7 @@ def trial(
     model.remember(samples.batch(some.tolist()) for some in torch.arange(len(samples)).split(8))
     if off: without(model, off)
     data = StepData(ImageSet(parts.train, size), make_simulator(recipe, category.name), recipe)
-    state, start = new_state(model, recipe, device), time.process_time()
+    state, start = new_trainer(model, recipe, device), time.process_time()
     for step in tqdm(range(training.steps), "training", disable=not progress, leave=False):
         rate = learning_rate((step + .5) / training.steps, training)
         train_step(state, data[step], recipe, rate, parts.shared)

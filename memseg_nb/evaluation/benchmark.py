@@ -24,8 +24,8 @@ from .evaluate import evaluate
 from ..files import MemSegError, make_folder, replacing
 from ..recipe import Recipe, load_recipe
 from ..training.checkpoints import Run
-from ..training.distributed import team_of
-from ..training.train import _patient, train
+from ..training.processes import patient, team_of
+from ..training.train import train
 
 # %% ../../nbs/evaluation/02_benchmark.ipynb #7b1c04a2
 FIGURES = ("image_auroc", "pixel_auroc", "aupro")
@@ -230,7 +230,7 @@ def in_processes(
     try: parallel = Parallel(return_as="generator_unordered", **options)
     except ValueError: parallel = Parallel(**options)  # an engine that has them at the end only
     with (tempfile.TemporaryDirectory(prefix=".workers", dir=out) as folder,
-          _patient((Path(folder)/"stop").touch) as asked):
+          patient((Path(folder)/"stop").touch) as asked):
         try:
             tasks = (delayed(_in_a_worker)(work, trial, Path(folder)) for trial in trials)
             yield from (row for row in parallel(tasks) if row)

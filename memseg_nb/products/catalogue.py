@@ -41,7 +41,6 @@ def _check(name: str, defect: str | None, size: tuple[int, int], seed: int) -> P
         raise MemSegError(f"seed {seed}: needs a whole number, 0 or above")
     return PRODUCTS[name]
 
-
 def _photo(name: str, size: tuple[int, int], seed: int, defect: str | None, split: str, index: int) -> tuple:
     "Image (H, W, 3) and mask (H, W), which depend on nothing but the arguments"
     product = _check(name, defect, size, seed)
@@ -67,12 +66,10 @@ def _jobs(product: Product, train: int, good: int, defective: int) -> list:
     jobs = [("train", None, k) for k in range(train)] + [("test", None, k) for k in range(good)]
     return jobs + [("test", defect, k) for defect in product.defects for k in range(defective)]
 
-
 def _save(path: Path, array: np.ndarray) -> None:
     "A PNG of an array 0..1; its folder is made when missing"
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.round(array * 255).astype(np.uint8)).save(path)
-
 
 def _refuse_if_used(folder: Path) -> None:
     "Never write over what somebody has"
