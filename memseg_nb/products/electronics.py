@@ -135,7 +135,7 @@ def _tall(s: Surface, rng: Generator) -> None:
         _block(part, box(x, y, .019, .019, .003), .13, GOLD, .75, 1, .006, .012)
 
 # %% ../../nbs/products/07_electronics.ipynb #8510f9a4
-def _board(size: tuple, rng: Generator, defect: str | None=None, damage: Generator | None=None) -> Surface:
+def _board(size, rng, defect=None, damage=None) -> Surface:
     "A small populated circuit board on a grey mat"
     s = blank(size, (.36, .36, .37), .2, degrees=rng.uniform(-2, 2), centre=rng.uniform(-.012, .012, 2))
     s.albedo *= (1 + .04 * noise(size, rng, .006) + .03 * rough(size, rng, .3, 3))[..., None]
