@@ -130,7 +130,7 @@ _POUR_WRONG = (
 )
 
 # %% ../../nbs/exercises/03_products.ipynb #91a29327
-@exercise("artwork.1", "Copper keeps its distance", "rebuilding", "products/07a_artwork", "pour(area, metal, gap)", """
+@exercise("artwork.1", "Copper keeps its distance", "rebuilding", "products/07_electronics", "pour(area, metal, gap)", """
 import numpy as np
 
 
