@@ -1,8 +1,13 @@
-"""MemSeg: surface defects found after seeing only good products
+"""MemSeg, notebook first: `Detector`, `train`, `evaluate` and `load_recipe`, each imported when it is first used"""
 
-The front door: `from memseg_nb import Detector, train, evaluate, load_recipe`. What is asked for is imported then.
-"""
 from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .deployment.detector import Detector
+    from .evaluation.evaluate import evaluate
+    from .recipe import load_recipe
+    from .training.train import train
 
 __version__ = "0.1.0"
 __all__ = ["Detector", "evaluate", "load_recipe", "train"]
@@ -10,10 +15,11 @@ _HOME = {"Detector": "deployment.detector", "evaluate": "evaluation.evaluate", "
          "train": "training.train"}
 
 
-def __getattr__(name):
-    if name not in _HOME: raise AttributeError(f"module 'memseg_nb' has no attribute {name!r}")
-    return getattr(import_module(f"memseg_nb.{_HOME[name]}"), name)
+def __getattr__(name: str):
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
 
 
-def __dir__():
-    return sorted([*globals(), *__all__])
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
