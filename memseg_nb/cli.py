@@ -364,7 +364,7 @@ def course():
 
 @course.command()
 def progress():
-    "Which exercises are solved, chapter by chapter."
+    "Which exercises are solved, lesson by lesson."
     from memseg_nb.exercises import engine as module
     click.echo(module.progress_table(module.progress()))
 
