@@ -173,7 +173,6 @@ class EncoderRecipe(Section):
     weights: str = setting(pattern=".+",
                            says="formulas, imagenet, random, auto, or a file (.pth, .safetensors)")
     exposure: str = setting(choices=("auto", "as_is", "mean"))
-    timeout: float = setting(0, 600)  # seconds the download may take under auto
 
 @dataclass(frozen=True)
 class MemoryRecipe(Section):
@@ -367,7 +366,9 @@ def _read(path: Path) -> dict:
     except configparser.Error as error:
         found = " ".join(str(error).split())
         raise MemSegError(f"{path}: {found}: needs [section] lines, key = value lines under them") from None
-    return {f"{name}.{key}": value for name in parser.sections() for key, value in parser[name].items()}
+    flat = {f"{name}.{key}": value for name in parser.sections() for key, value in parser[name].items()}
+    flat.pop("encoder.timeout", None)  # recipes of earlier versions have it
+    return flat
 
 # %% ../nbs/01_recipe.ipynb #8cdfe3f7
 def _layer(flat: Mapping, changes: Mapping, origin: str) -> dict:

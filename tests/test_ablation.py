@@ -14,7 +14,7 @@ from memseg_nb.evaluation.ablation import (BASE, COLUMNS, FAIR, POOL, TABLE, VAR
 from memseg_nb.cli import cli
 from memseg_nb.data.images import open_category
 from memseg_nb.model.memseg import build_model
-from memseg_nb.model.encoder import load_encoder
+from memseg_nb.model.weights import load_encoder
 from memseg_nb.files import MemSegError
 from memseg_nb.recipe import load_recipe
 

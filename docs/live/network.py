@@ -20,7 +20,7 @@ from .model.attention import unit_difference
 from .deployment.detector import Detector
 from .model.encoder import Features
 from .deployment.onnx import FixedMemory, _sums, fold_norms, need
-from .model.memory import LEVELS, Match, Memory, _differences, _keep, pool
+from .model.memory import LEVELS, Match, Memory, differences, pool
 from .metrics import image_score
 from .model.memseg import MemSeg, probability
 from .products.catalogue import PRODUCTS, render_product, write_products
@@ -55,7 +55,7 @@ def shrink(
             size = weight.square().mean((1, 2, 3), keepdim=True).sqrt() * unit
             size = size.maximum(weight.abs().amax((1, 2, 3), keepdim=True) / 127).clamp_min(1e-12)
             part.weight.data, steps[f"{name}.weight"] = (weight / size).round() * size, size
-    _keep(small.memory, [_eight_bits(getattr(small.memory, name)[:samples])[0] for name in LEVELS])
+    small.memory.keep([_eight_bits(getattr(small.memory, name)[:samples])[0] for name in LEVELS])
     for k, unit in enumerate(unit_difference(small.memory), 1): getattr(small, f"unit{k}").copy_(unit)
     return Small(small, steps)
 
@@ -80,7 +80,7 @@ class OpenMemory(FixedMemory):
                         for maps in (features, self)]
         sums = sum(_sums(a.flatten(1), b.flatten(1), self.difference) for a, b in zip(ours, theirs))
         index = torch.where(self.forced < 0, sums.argmin(-1), self.forced)
-        return Match(index, sums, _differences(ours, theirs, index, self.difference))
+        return Match(index, sums, differences(ours, theirs, index, self.difference))
 
 # %% ../nbs/17e_small.ipynb #9345164a
 class _Explaining(nn.Module):

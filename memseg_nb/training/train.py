@@ -18,9 +18,10 @@ import memseg_nb
 from .. import plots
 from ..data.images import Category, ImageSet, open_category
 from ..files import MemSegError
-from ..model.encoder import NETWORK, SHIPPED, Encoder, load_encoder
+from ..model.encoder import Encoder
 from ..model.losses import Losses
-from ..model.memseg import MemSeg, build_model, warm_start
+from ..model.memseg import MemSeg, build_model
+from ..model.weights import NETWORK, SHIPPED, load_encoder, warm_start
 from ..recipe import Recipe, TrainingRecipe, load_recipe
 from ..simulation.anomalies import Simulator
 from ..simulation.foreground import choose_method
@@ -129,8 +130,8 @@ def fresh_model(
     recipe: Recipe,
 ) -> tuple:  # MemSeg, its memory empty; record of the encoder's weights; that of the warm start or None
     "The untrained network that a recipe asks for"
-    encoder, weights = load_encoder(recipe.encoder.weights, recipe.encoder.timeout,
-                                    recipe.training.seed, exposure=recipe.encoder.exposure)
+    encoder, weights = load_encoder(recipe.encoder.weights, recipe.training.seed,
+                                    exposure=recipe.encoder.exposure)
     model, wanted, shipped = build_model(recipe, encoder), recipe.training.warm_start, SHIPPED / NETWORK
     def given(recipe):  # the settings that decide what fusion and decoder are given
         memory, even = recipe.memory, recipe.encoder.exposure != "as_is"
