@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from conftest import FULL, SPREAD, TOGETHER
 from lesson_contract import too_wide
 
 ROOT = Path(__file__).parents[1]
@@ -41,7 +42,7 @@ def test_the_page_on_pypi_has_absolute_links_and_addresses(wheel):
     assert "raw.githubusercontent.com/memseg-nb/memseg_nb/main/nbs/images/demo.png" in text
     inside = [link.split("/main/")[1] for link in links if "memseg_nb/blob/main/" in link]
     assert inside and [path for path in inside if not (ROOT / path.partition("#")[0]).exists()] == []
-    for label in ("Homepage", "Documentation", "Repository", "Issues", "Changelog"):
+    for label in ("Homepage", "Docs", "Repository", "Issues", "Changelog"):
         assert re.search(rf"^Project-URL: {label}, https://", head, re.MULTILINE)
 
 
@@ -109,6 +110,12 @@ def test_code_has_no_errors_that_ruff_finds():
     done = subprocess.run([sys.executable, "-m", "ruff", "check", "--no-cache", "--output-format=concise", "."],
                           cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_what_make_test_leaves_out_is_there():
+    for name in [*FULL, *SPREAD, *TOGETHER, *TOGETHER.values()]:
+        file, _, test = name.partition("::")
+        assert f"def {test or 'test_'}" in (ROOT / "tests" / f"{file}.py").read_text(), name
 
 
 def test_files_for_those_who_take_part():
