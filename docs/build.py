@@ -203,7 +203,7 @@ def publish(out: Path) -> None:
         used |= set(re.findall(r'_images/([\w.-]+)"', text))
     for path in (out / "_images").iterdir():
         if path.name not in used:
-            path.unlink()  # of earlier versions of a chapter
+            path.unlink()  # of earlier versions of a notebook
     (out / ".nojekyll").touch()  # GitHub Pages would leave out folders that begin with an underscore
 
 
