@@ -15,7 +15,8 @@ from pathlib import Path
 
 import click
 
-from .recipe import MemSegError, load_recipe
+from .files import MemSegError, make_folder
+from .recipe import load_recipe
 
 # %% ../nbs/05_cli.ipynb #11d6d221
 class Size(click.ParamType):
@@ -138,14 +139,6 @@ def simulate(image, out, count, textures, foreground, recipe_file, overrides, si
     _simulate(Path(image), Path(out), count, recipe)
     click.echo(f"{count} anomalies, their masks and sheet.png in {out}")
 
-# %% ../nbs/05_cli.ipynb #e3431353
-def _folder(path: Path) -> Path:
-    "The folder, made when missing"
-    try: path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise MemSegError(f"{path}: can't be made ({error.strerror}): choose another folder") from None
-    return path
-
 # %% ../nbs/05_cli.ipynb #21665b5f
 def _simulate(image: Path, out: Path, count: int, recipe) -> None:
     "Images, masks and a sheet of the first six"
@@ -162,7 +155,7 @@ def _simulate(image: Path, out: Path, count: int, recipe) -> None:
                                      textures.open_textures(recipe.data.textures), method,
                                      recipe.foreground.opening, recipe.foreground.closing)
     made = simulator(picture.expand(count, -1, -1, -1), torch.Generator().manual_seed(recipe.training.seed))
-    _folder(out)
+    make_folder(out)
     for k in range(count):
         images.save_image(out/f"{k:03}.png", made.images[k])
         images.save_image(out/f"{k:03}_mask.png", made.masks[k])
@@ -187,9 +180,9 @@ def train(data, category, out, resume, recipe_file, overrides, size, **options):
     if not data and not resume:
         raise click.UsageError("--data: missing, the folder of products to learn from")
     from memseg_nb.training import checkpoints
-    from memseg_nb.training import distributed
+    from memseg_nb.training import processes
     from memseg_nb.training import train as training
-    first, recipe = distributed.team_of().first, None  # under torchrun the first process decides and speaks
+    first, recipe = processes.team_of().first, None  # under torchrun the first process decides and speaks
     if first and resume and not recipe_file: recipe_file = checkpoints.Run.open(out).recipe_file
     if first: recipe = effective_recipe(recipe_file, overrides, size, **options)
     run = training.train(data, category, out, recipe, resume=resume)

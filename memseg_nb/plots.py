@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from scipy import ndimage
 
-from .recipe import whole_file
+from .files import whole_file
 
 # %% ../nbs/03_plots.ipynb #6c27a6bb
 GOOD, BAD, THRESHOLD = "#0072B2", "#E69F00", "#333333"  # blue, orange: told apart with any colour vision
@@ -38,7 +38,6 @@ def as_png(
     if not small:
         return _packed(picture, compress_level=6)
     return min(_packed(picture, optimize=True), _packed(_reduced(picture), optimize=True), key=len)
-
 
 def _packed(picture, **how):
     "The bytes of a PNG file"
@@ -159,7 +158,6 @@ def _coloured(image):
     image = as_array(image).astype(np.float32)
     return image if image.ndim == 3 else np.repeat(image[:, :, None], 3, 2)
 
-
 def overlay(
     image,                 # (3, H, W) or (H, W), 0..1
     map,                   # (H, W), anomaly map, 0..1
@@ -245,7 +243,6 @@ def lines(
     axes[0, 0].legend(frameon=False, fontsize=8)
     return figure
 
-
 def loss_curve(
     steps: Sequence[int],                     # optimiser steps
     losses: Mapping[str, Sequence[float]],    # such as {"total": ..., "l1": ..., "focal": ...}
@@ -275,7 +272,6 @@ def roc_curve(
 ) -> Figure:
     "The ROC curve and its area"
     return _rate_curve(fpr, tpr, f"AUROC {area:.3f}", 1., "true-positive rate")
-
 
 def pro_curve(
     fpr: Sequence[float],    # false-positive rates, rising, 0..1

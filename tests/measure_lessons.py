@@ -1,6 +1,6 @@
 """Runs every lesson and writes its measured run time and memory into the box at its top
 
-    python tests/measure_lessons.py [NAME ...]
+    python tests/measure_lessons.py [simulation/01_perlin ...]
 """
 import json
 import re
@@ -65,8 +65,8 @@ def write(path, cost):
 
 
 if __name__ == "__main__":
-    names = sys.argv[1:] or [p.stem for p in sorted((ROOT / "nbs").glob("[0-9]*.ipynb"))]
-    for name in names:
+    from lesson_contract import course
+    for name in sys.argv[1:] or course():
         path = ROOT / "nbs" / f"{name}.ipynb"
         cost = run(path)
         write(path, cost)

@@ -16,10 +16,8 @@ from anomalib.data.utils.generators.perlin import PerlinAnomalyGenerator, genera
 from anomalib.metrics.aupro import _AUPRO
 
 from memseg_nb.simulation.perlin import perlin_noise
-from memseg_nb.bench.cases import counted_aupro, synthetic_maps
-from memseg_nb.training.steps import keep_memory
+from memseg_nb.bench.cases import Workshop, counted_aupro, synthetic_maps
 from memseg_nb.bench.timing import compare
-from memseg_nb.bench.workloads import Workshop
 
 OUT = Path(__file__).parents[1] / "nbs" / "results" / "peers.csv"
 FIELDS = ("work", "peer", "threads", "peer_ms", "ours_ms", "ratio", "lowest", "highest", "note")
@@ -29,7 +27,8 @@ def noise(shop: Workshop):
     "Fields of Perlin noise, random lattices, theirs not turned"
     draw = torch.Generator().manual_seed(0)
     def theirs(): return generate_perlin_noise(*shop.size)
-    found = compare(theirs, lambda: perlin_noise(32, shop.size, draw, rotation=0), turns=7, times=32)
+    found = compare(theirs, lambda: perlin_noise(32, shop.size, draw, rotation=0), turns=7,
+                    counts=(1, 32))
     yield "Perlin noise, one field", found, "ours: 32 at once"
 
 
@@ -76,7 +75,6 @@ def measure(threads: int):
 
 
 if __name__ == "__main__":
-    keep_memory()  # for both, as the benchmark does
     threads = torch.get_num_threads()
     lines = [line for count in sorted({1, threads}) for line in measure(count)]
     with open(OUT, "w", newline="", encoding="utf-8") as file:

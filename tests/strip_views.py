@@ -19,6 +19,7 @@ def strip(
 
 
 if __name__ == "__main__":
-    for path in sorted((Path(__file__).parents[1] / "nbs").glob("*.ipynb")):
+    from lesson_contract import name_of, notebooks
+    for path in notebooks():
         if removed := strip(path):
-            print(f"{path.name}: {removed} views and states removed")
+            print(f"{name_of(path)}: {removed} views and states removed")

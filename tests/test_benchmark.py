@@ -10,11 +10,13 @@ import time
 import pytest
 from conftest import TINY
 
-from memseg_nb.evaluation.benchmark import MVTEC, PUBLISHED, _number, benchmark, markdown, mean, worker_device
+from memseg_nb.evaluation.benchmark import (MVTEC, PUBLISHED, benchmark, markdown, mean, worker_device,
+                                            worker_number)
 from memseg_nb.training.checkpoints import Run
 from memseg_nb.cli import main
 from memseg_nb.products.catalogue import PRODUCTS, write_products
-from memseg_nb.recipe import MemSegError, load_recipe
+from memseg_nb.files import MemSegError
+from memseg_nb.recipe import load_recipe
 
 SETTINGS = [word for setting in TINY + ["training.steps=1"] for word in ("--set", setting)]
 
@@ -141,9 +143,9 @@ def test_a_run_that_was_cut_off_before_its_first_step_begins_again(three, tmp_pa
 def test_each_worker_has_a_gpu_and_a_number(tmp_path):
     assert [worker_device("auto", k, 3) for k in range(4)] == ["cuda:0", "cuda:1", "cuda:2", "cuda:0"]
     assert worker_device("auto", 1, 1) == "auto" and worker_device("cuda:1", 2, 8) == "cuda:1"
-    with _number(tmp_path) as first, _number(tmp_path) as second:
+    with worker_number(tmp_path) as first, worker_number(tmp_path) as second:
         assert (first, second) == (0, 1)
-    with _number(tmp_path) as again:
+    with worker_number(tmp_path) as again:
         assert again == 0
 
 

@@ -8,9 +8,10 @@ from conftest import TINY
 
 from memseg_nb.evaluation import comparison
 from memseg_nb.training.checkpoints import Run
-from memseg_nb.evaluation.comparison import (COLUMNS, DEFAULT, SAYS, WAYS, compare_starts, figure, markdown, read_rows,
-                                  report, summarise)
-from memseg_nb.recipe import MemSegError, load_recipe
+from memseg_nb.evaluation.comparison import (COLUMNS, DEFAULT, SAYS, TABLE, WAYS, compare_starts, figure,
+                                             markdown, report, summarise)
+from memseg_nb.files import MemSegError
+from memseg_nb.recipe import load_recipe
 
 QUICK = load_recipe("quick")
 ROOT = Path(__file__).parents[1]
@@ -66,7 +67,7 @@ def test_a_row_for_each_training_seeds_outermost(done):
     assert all(not r["error"] and 0 <= r["image_auroc"] <= 1 and 0 <= r["pixel_auroc"] <= 1 for r in rows)
     with open(out / "comparison.csv", newline="") as file:
         assert next(csv.reader(file)) == list(COLUMNS)
-    assert read_rows(out / "comparison.csv") == rows
+    assert TABLE.read(out / "comparison.csv") == rows
     assert ("Image AUROC" in (out / "comparison.md").read_text()
             and (out / "comparison.png").stat().st_size > 1000)
 
@@ -128,7 +129,7 @@ def test_a_failure_is_a_row_and_the_others_go_on(tiny_data, small, tmp_path, cap
     assert "teapot" in rows[0]["error"] and rows[0]["image_auroc"] is None and not rows[1]["error"]
     assert ("Failed" in (tmp_path / "comparison.md").read_text()
             and "instant, hex_nut, seed 0: 0." in capsys.readouterr().out)
-    assert read_rows(tmp_path / "comparison.csv") == rows
+    assert TABLE.read(tmp_path / "comparison.csv") == rows
 
 
 def test_what_cannot_be_begun(tiny_data, tmp_path):
@@ -192,12 +193,12 @@ def test_figure_with_gaps():
 def test_files_that_are_no_comparison(tmp_path, text, says):
     path = tmp_path / "comparison.csv"
     with pytest.raises(MemSegError, match="can't be read"):
-        read_rows(path)
+        TABLE.read(path)
     path.write_text(text)
     with pytest.raises(MemSegError, match=says):
-        read_rows(path)
+        TABLE.read(path)
 
 
 def test_the_readme_shows_the_measured_table():
-    rows = read_rows(ROOT / "nbs" / "results" / "comparison.csv")
+    rows = TABLE.read(ROOT / "nbs" / "results" / "comparison.csv")
     assert markdown(rows) in (ROOT / "README.md").read_text(encoding="utf-8")

@@ -12,7 +12,7 @@ from memseg_nb.exercises.engine import (KINDS, Hint, Wrong, check, close, exerci
                               expect_tensor, find,
                               has_loop, judge, limited, order, progress, progress_table, read_progress,
                               record, solution, solve, unwritten)
-from memseg_nb.recipe import MemSegError
+from memseg_nb.files import MemSegError
 
 EXERCISES = exercises()
 each = pytest.mark.parametrize("one", EXERCISES, ids=lambda one: one.key)

@@ -15,7 +15,8 @@ from memseg_nb.deployment import detector as module
 from memseg_nb.deployment.detector import Detector, as_image, find_regions, predict_batch
 from memseg_nb.data.images import read_image, save_image
 from memseg_nb.metrics import image_score
-from memseg_nb.recipe import MemSegError, load_recipe
+from memseg_nb.files import MemSegError
+from memseg_nb.recipe import load_recipe
 
 
 class Darkness(nn.Module):

@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from memseg_nb.pretraining import episodes
 from memseg_nb.pretraining.episodes import HELD_OUT, NUISANCES, Episodes, Nuisance, draw_nuisance, vary
-from memseg_nb.recipe import MemSegError
+from memseg_nb.files import MemSegError
 
 SMALL = dict(size=(64, 64), shapes=60)
 

@@ -10,10 +10,11 @@ from PIL import Image
 
 from memseg_nb.training.checkpoints import Run
 from memseg_nb.evaluation.evaluate import (Measured, baseline, confusion, distance_to_mean, evaluate, measure,
-                                  read_batches, results, summary, typical, worst)
+                                  read_test, results, summary, typical, worst)
 from memseg_nb.data.images import TestImage, open_category, read_image, read_mask
 from memseg_nb.metrics import PixelMetrics, image_auroc, image_score
-from memseg_nb.recipe import MemSegError, load_recipe
+from memseg_nb.files import MemSegError
+from memseg_nb.recipe import load_recipe
 
 SIZE, RECIPE = (64, 64), load_recipe().evaluation
 
@@ -190,11 +191,10 @@ def test_no_test_images_at_all(run, data):
 
 def test_masks_are_shrunk_by_the_nearest_pixel(data):
     items = [item for item in open_category(data, "hex_nut").test if not item.is_good]
-    for batch in read_batches(items, (32, 32), batch=2):
-        for item, mask in zip(batch.items, batch.masks):
-            whole = read_mask(item.mask)
-            assert (mask is None or mask.shape == (32, 32)
-                    and mask.float().mean() < 2 * whole.float().mean() + .01)
+    for item in items:
+        mask, whole = read_test(item, (32, 32))[1], read_mask(item.mask)
+        assert (mask is None or mask.shape == (32, 32)
+                and mask.float().mean() < 2 * whole.float().mean() + .01)
 
 
 def test_data_that_have_moved(run, data, tmp_path, no_figures):

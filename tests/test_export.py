@@ -21,7 +21,8 @@ from memseg_nb.data.images import find_images, read_image
 from memseg_nb.model.memory import Memory
 from memseg_nb.metrics import image_score
 from memseg_nb.model.memseg import MemSeg
-from memseg_nb.recipe import MemSegError, load_recipe
+from memseg_nb.files import MemSegError, digest
+from memseg_nb.recipe import load_recipe
 from memseg_nb.deployment.runtimes import Bfloat16, OnnxModel, cost, cost_table, in_precision
 
 SIZE = (64, 64)
@@ -253,7 +254,7 @@ def test_a_run_with_runtime_onnx_writes_its_file_once(tiny_run, tiny_data, tmp_p
     first = Detector.load(run, runtime="onnx")
     file = run / "model-float32.onnx"
     assert file.is_file() and first.model.facts["category"] == "hex_nut"
-    assert first.model.facts["weights"] == export.digest(run / "model.safetensors")
+    assert first.model.facts["weights"] == digest(run / "model.safetensors")
     torch_score = Detector.load(run, "cpu").predict(photo).score
     assert first.predict(photo).score == pytest.approx(torch_score, abs=1e-4)
     monkeypatch.setattr(runtimes, "export_onnx", lambda *args: pytest.fail("written again"))

@@ -8,10 +8,11 @@ import pytest
 import torch
 from scipy import ndimage
 
+from memseg_nb.simulation import flaws
 from memseg_nb.simulation.flaws import (FILLS, KINDS, SOLID, THIN, ShapeBank, add_flaws, assure, blob, choose_fills,
                              draw_shape, draw_strength, fill, relight, splat, wander)
 from memseg_nb.products.catalogue import render_product
-from memseg_nb.recipe import MemSegError
+from memseg_nb.files import MemSegError
 
 SIZES = [(128, 128), (32, 32), (96, 64), (64, 160), (256, 256)]
 
@@ -175,12 +176,14 @@ def test_the_same_samples_after_pickling_and_without_the_pictures():
     assert len(data) < 1000 and torch.equal(expected, again) and torch.equal(kinds, same_kinds)
 
 
-def test_shapes_are_rendered_when_asked_for_and_only_once():
-    lazy = ShapeBank(5000, (64, 64))
-    lazy.sample(10, generator())
-    assert 0 < (lazy._kinds >= 0).sum() <= 10 and len(lazy) == 5000
-    lazy._shapes[lazy._kinds >= 0] = 7
-    assert lazy.sample(10, generator())[0].mul(255).round().unique().tolist() == [7]
+def test_shapes_are_rendered_when_asked_for_and_only_once(monkeypatch):
+    lazy, rendered = ShapeBank(5000, (64, 64)), []
+    monkeypatch.setattr(flaws, "draw_shape", lambda *given: rendered.append(given) or draw_shape(*given))
+    first, _ = lazy.sample(10, generator())
+    assert 0 < len(rendered) <= 10 and len(lazy) == 5000
+    before = len(rendered)
+    again, _ = lazy.sample(10, generator())
+    assert len(rendered) == before and torch.equal(first, again)
 
 
 def test_a_bank_of_sizes_that_are_not_square():

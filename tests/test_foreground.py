@@ -10,7 +10,7 @@ from skimage.filters import threshold_otsu
 from memseg_nb.simulation.foreground import (Rule, any_pixel, choose_method, fill, foreground, grey, histogram, judge,
                                   open_close, otsu, parse_rule, two_classes)
 from memseg_nb.products.catalogue import PRODUCTS, render_product
-from memseg_nb.recipe import MemSegError
+from memseg_nb.files import MemSegError
 
 
 def generator(seed=0):

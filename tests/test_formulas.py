@@ -10,7 +10,7 @@ import pytest
 
 from memseg_nb.pretraining.formulas import KINDS, coverage, draw_shape, formula_product, place, polygon
 from memseg_nb.pretraining.materials import TEXTURES, draw_spectrum, draw_texture, filtered_noise, open_sheet, standardise
-from memseg_nb.recipe import MemSegError
+from memseg_nb.files import MemSegError
 
 SIZES = [(128, 128), (64, 96), (96, 64), (33, 47), (256, 256)]
 each_size = pytest.mark.parametrize("size", SIZES, ids=str)

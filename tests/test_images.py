@@ -7,10 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
-from memseg_nb.data.images import (IMAGE_SUFFIXES, Category, ImageSet, TestImage, check_size, find_images,
-                              list_categories, local_path, open_category, read_image, read_mask, resize,
-                              save_image)
-from memseg_nb.recipe import MemSegError
+from memseg_nb.recipe import check_size
+from memseg_nb.data.images import (IMAGE_SUFFIXES, Category, ImageSet, TestImage, find_images,
+                                   list_categories, local_path, open_category, read_image,
+                                   read_mask, resize, save_image)
+from memseg_nb.files import MemSegError
 
 
 @pytest.fixture

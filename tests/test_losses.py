@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 
 from memseg_nb.model.losses import balanced_loss, focal_loss, l1_loss, memseg_loss
-from memseg_nb.recipe import MemSegError, load_recipe
+from memseg_nb.files import MemSegError
+from memseg_nb.recipe import load_recipe
 
 
 def two_pixels(normal=.1, anomalous=.4):

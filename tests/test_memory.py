@@ -1,6 +1,5 @@
 "The memory: the definition, worked by hand and in loops, against the fast search."
 import copy
-import shutil
 
 import pytest
 import torch
@@ -8,9 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from memseg_nb.model.encoder import Backbone, Encoder, Features
-from memseg_nb.model.memory import LEVELS, Memory, compiled_distances, distances, pool
-from memseg_nb.recipe import MemSegError
+from memseg_nb.model.encoder import Encoder, Features
+from memseg_nb.model.memory import LEVELS, Memory, differences, distances, pool, search
+from memseg_nb.files import MemSegError
 
 MATCHES, KINDS = ("joint", "level"), ("absolute", "squared")
 each_option = [pytest.mark.parametrize("match", MATCHES), pytest.mark.parametrize("difference", KINDS),
@@ -73,6 +72,16 @@ def test_agrees_with_the_definition(match, difference, pooling):
     torch.testing.assert_close(found.distances.double(), sums, rtol=1e-5, atol=0)
     for ours, theirs in zip(found.difference, maps):
         torch.testing.assert_close(ours.double(), theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_search_and_difference_without_a_memory():
+    "For those who bring their own maps, and their own choice of samples"
+    features, samples = random_features(2, 0), random_features(4, 1)
+    ours, theirs = ([pool(level) for level in each[1:]] for each in (features, samples))
+    found, expected = search(ours, theirs), filled(samples)(features)
+    assert torch.equal(found.index, expected.index) and torch.equal(found.distances, expected.distances)
+    for others in (found.difference, differences(ours, theirs, found.index)):
+        assert all(map(torch.equal, others, expected.difference))
 
 
 @options
@@ -361,41 +370,6 @@ def test_another_image_size_is_an_error():
         filled(random_features(2, 0))(random_features(1, 0, 64, 64))
 
 
-# --- the search as one compiled loop
-
-@pytest.mark.skipif(not shutil.which("g++"), reason="needs a C++ compiler")
-@pytest.mark.parametrize("match, difference", list(zip(MATCHES, KINDS)))
-def test_the_compiled_search_finds_the_same(match, difference):
-    # ties: 0 = 3, 1 = 4, 2 = 5
-    samples = Features(*(torch.cat([level, level]) for level in random_features(3, 2)))
-    memory, features = filled(samples, match, difference), random_features(5, 3)
-    other = Features(*(level.bfloat16() for level in random_features(1, 4)))
-    expected, of_one, forced = memory(features), memory(other), memory(features, 4)
-    memory.compile_search()
-    found = memory(features)
-    assert torch.equal(found.index, expected.index) and found.index.max() <= 2
-    torch.testing.assert_close(found.distances, expected.distances, rtol=1e-5, atol=0)
-    torch.testing.assert_close(found.difference, expected.difference)
-    assert (torch.equal(memory(other).index, of_one.index)
-            and torch.equal(memory(features, 4).index, forced.index))
-    assert copy.deepcopy(memory)(samples).distances.diagonal(dim1=0, dim2=-1).max() == 0
-
-
-def test_the_compiled_search_takes_any_number_of_features():
-    few, bank = torch.rand(2, 100), torch.rand(3, 100)
-    assert torch.equal(compiled_distances(few, bank), distances(few, bank))
-
-
-def test_no_compiler_is_said(monkeypatch):
-    def broken(*_):
-        raise RuntimeError("no g++")
-    monkeypatch.setattr("memseg_nb.model.memory.compiled_distances", broken)
-    memory = filled(random_features(2, 0))
-    with pytest.raises(MemSegError, match="no g.*install a C.. compiler"):
-        memory.compile_search()
-    assert memory.search is distances and memory(random_features(1, 0)).index.tolist() == [0]
-
-
 def test_channels_last_stays_so():
     features = Features(*(level.contiguous(memory_format=torch.channels_last)
                           for level in random_features(2, 0)))
@@ -450,7 +424,7 @@ def test_moves_as_a_whole():
 
 def test_an_encoder_that_learns_leaves_its_memory_behind():
     images = torch.rand((4, 3, 64, 64), generator=torch.Generator().manual_seed(0))
-    for network, stale in ((Encoder(), False), (Backbone().eval(), True)):
+    for network, stale in ((Encoder(), False), (Encoder(frozen=False).eval(), True)):
         memory = filled(network(images))
         before = memory(network(images)).distances.diagonal()
         optimiser = torch.optim.SGD(network.parameters(), lr=1e-3)

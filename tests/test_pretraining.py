@@ -9,11 +9,14 @@ import torch
 
 from memseg_nb.pretraining import pretrain as pretraining
 from memseg_nb.training.checkpoints import load_state, save_state
-from memseg_nb.model.encoder import EXPOSURES, Encoder, load_encoder
-from memseg_nb.model.memseg import build_model, warm_start
+from memseg_nb.model.encoder import Encoder
+from memseg_nb.model.weights import EXPOSURES, load_encoder
+from memseg_nb.model.memseg import build_model
+from memseg_nb.model.weights import warm_start
 from memseg_nb.pretraining.pretrain import (Plan, Pretraining, half, held_out_precision, network_file, pretrain,
                                    schedule)
-from memseg_nb.recipe import MemSegError, load_recipe
+from memseg_nb.files import MemSegError
+from memseg_nb.recipe import load_recipe
 
 TINY = dict(minutes=.04, size=64, products=(2, 1), memory=(1, 2), queries=(2, 2), frozen=.9)
 PLAN = Plan(**TINY)

@@ -5,7 +5,7 @@ import torch
 
 from memseg_nb.data.images import open_category
 from memseg_nb.products.catalogue import PRODUCTS, render_product, write_products
-from memseg_nb.recipe import MemSegError
+from memseg_nb.files import MemSegError
 from memseg_nb.products.light import VISIBLE
 
 KINDS = [(name, defect) for name, product in PRODUCTS.items() for defect in product.defects]

@@ -6,8 +6,9 @@ from dataclasses import FrozenInstanceError, fields, is_dataclass
 import pytest
 
 from memseg_nb import recipe as recipe_module
-from memseg_nb.recipe import (ImageRecipe, LossRecipe, MemSegError, MemoryRecipe, Recipe, Table, checked,
-                              flatten, load_recipe, setting, shipped_path, whole_file)
+from memseg_nb.files import MemSegError, whole_file
+from memseg_nb.recipe import (ImageRecipe, LossRecipe, MemoryRecipe, Recipe, Table, checked,
+                              flatten, load_recipe, setting, shipped_path)
 
 
 NAMES = [f"{f.name}.{g.name}" for f in fields(Recipe) if is_dataclass(f.type) for g in fields(f.type)]

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from memseg_nb.model.encoder import Backbone, Encoder, Features
+from memseg_nb.model.encoder import Encoder, Features
 from memseg_nb.pretraining.episodes import Episode
 from memseg_nb.model.msff import CHANNELS
 from memseg_nb.model.memory import Memory, pool
@@ -99,7 +99,7 @@ def test_the_scout_is_light():
 
 @pytest.mark.parametrize("size", [(32, 32), (32, 64)], ids=str)
 def test_scout_logits_of_a_product_are_its_own(size):
-    backbone, scout, episode = Backbone().eval(), Scout().eval(), some_episode(size=size)
+    backbone, scout, episode = Encoder(frozen=False).eval(), Scout().eval(), some_episode(size=size)
     together = scout_logits(backbone, scout, episode)
     assert together.shape == (6, *size)
     for k in range(2):
@@ -108,7 +108,7 @@ def test_scout_logits_of_a_product_are_its_own(size):
 
 
 def test_scouting_trains_the_encoder():
-    backbone, scout, episode = Backbone(), Scout(), some_episode()
+    backbone, scout, episode = Encoder(frozen=False), Scout(), some_episode()
     balanced_loss(scout_logits(backbone, scout, episode), episode.masks.flatten(0, 1)).backward()
     without = [name for name, value in backbone.named_parameters() if value.grad is None]
     assert without and all(name.startswith("layer4.") for name in without)  # the scout does without it

@@ -12,17 +12,19 @@ import torch
 from safetensors.torch import save_file
 
 from memseg_nb.training import train as training
-from memseg_nb.training.checkpoints import Run, load_model, load_state
-from memseg_nb.model.encoder import NETWORK, Encoder, load_encoder
+from memseg_nb.training.checkpoints import (Run, load_checkpoint, load_model, load_state, read_losses,
+                                            save_checkpoint)
+from memseg_nb.model.encoder import Encoder
+from memseg_nb.model.weights import NETWORK, WARM, load_encoder
 from memseg_nb.evaluation.evaluate import evaluate
 from memseg_nb.data.images import ImageSet, open_category
-from memseg_nb.model.memseg import WARM, build_model
-from memseg_nb.recipe import MemSegError
-from memseg_nb.training.steps import (EPOCH, STEP, StepData, draws, learning_rate, match_others, new_state, split,
+from memseg_nb.model.memseg import build_model
+from memseg_nb.files import MemSegError
+from memseg_nb.training.processes import in_order
+from memseg_nb.training.steps import (EPOCH, STEP, StepData, draws, learning_rate, match_others, new_trainer, split,
                              step_indices, train_step)
 from memseg_nb.training.thresholds import choose_thresholds, separate
-from memseg_nb.training.train import (Clock, choose_device, fresh_model, load_checkpoint, make_simulator,
-                                read_losses, save_checkpoint, train)
+from memseg_nb.training.train import Clock, choose_device, fresh_model, make_simulator, train
 
 
 @pytest.fixture
@@ -48,11 +50,11 @@ def data(tiny_data, tiny_recipe):
 
 @pytest.fixture
 def fresh(data):
-    "Makes states with three samples in the memory"
+    "Makes trainers with three samples in the memory"
     def make(recipe):
         model = build_model(recipe, Encoder())
         model.remember([data.images.batch(range(3))])
-        return new_state(model, recipe)
+        return new_trainer(model, recipe)
     return make
 
 
@@ -138,7 +140,7 @@ def test_light_varies_good_and_simulated_images(tiny_recipe, data):
 
 def test_batches_leave_the_global_generators_alone(data):
     before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()
-    data[0], next(training._batches(data, 0, torch.device("cpu")))
+    data[0], next(in_order(data, 0, 3, 0, torch.device("cpu")))
     assert torch.equal(torch.get_rng_state(), before) and (np.random.get_state()[1] == numpy_before).all()
 
 
@@ -162,7 +164,7 @@ def test_a_checkpoint_continues_to_the_same_weights(tiny_recipe, data, fresh, ou
     for step in range(2):
         train_step(one, data[step], recipe, .01)
     save_checkpoint(run, one, seconds=3.5)
-    two = new_state(build_model(recipe, Encoder(seed=9)), recipe)
+    two = new_trainer(build_model(recipe, Encoder(seed=9)), recipe)
     load_checkpoint(run, two)
     assert (two.step, two.seconds) == (2, 3.5)
     assert train_step(one, data[2], recipe, .01) == train_step(two, data[2], recipe, .01)
@@ -200,10 +202,10 @@ def test_auto_precision_is_chosen_once_and_written_down(tiny_data, tiny_recipe, 
 def test_compilation_is_off_and_a_failure_is_said(tiny_data, tiny_recipe, out, fresh, monkeypatch):
     compiled = []
     monkeypatch.setattr(torch, "compile", lambda function: compiled.append(function) or function)
-    assert fresh(tiny_recipe).explain is None and not compiled
+    fresh(tiny_recipe)
+    assert not compiled
     on = tiny_recipe.replace(**{"training.compile": "on"})
-    state = fresh(on)
-    assert state.explain is compiled[0] and compiled[0] == state.model.explain
+    assert compiled == [fresh(on).model.explain]
 
     def fail(function):
         def run(*arguments):
@@ -612,18 +614,14 @@ def test_a_full_disk_keeps_the_last_checkpoint(tiny_data, tiny_recipe, out, monk
 # trouble in other processes and on devices
 
 def test_an_error_in_a_worker_is_one_clear_line(data, monkeypatch):
-    object.__setattr__(data.training, "workers", 1)
-    try:
-        def broken(self, step): raise MemSegError("x.png: cut off: needs a complete file")
-        monkeypatch.setattr(StepData, "__getitem__", broken)
-        with pytest.raises(MemSegError) as error:
-            next(training._batches(data, 0, torch.device("cpu")))
-        assert str(error.value) == "x.png: cut off: needs a complete file"
-        monkeypatch.setattr(StepData, "__getitem__", lambda self, step: os._exit(1))
-        with pytest.raises(MemSegError, match="simulating process ended.*training.workers=0"):
-            next(training._batches(data, 0, torch.device("cpu")))
-    finally:
-        object.__setattr__(data.training, "workers", 0)
+    def broken(self, step): raise MemSegError("x.png: cut off: needs a complete file")
+    monkeypatch.setattr(StepData, "__getitem__", broken)
+    with pytest.raises(MemSegError) as error:
+        next(in_order(data, 0, 3, 1, torch.device("cpu")))
+    assert str(error.value) == "x.png: cut off: needs a complete file"
+    monkeypatch.setattr(StepData, "__getitem__", lambda self, step: os._exit(1))
+    with pytest.raises(MemSegError, match="simulating process ended.*training.workers=0"):
+        next(in_order(data, 0, 3, 1, torch.device("cpu")))
 
 
 def test_out_of_memory_is_said(tiny_data, tiny_recipe, out, monkeypatch):

@@ -17,9 +17,10 @@ pytest.importorskip("anywidget")
 
 from memseg_nb.deployment.onnx import KEEP  # noqa: E402
 from memseg_nb.evaluation.evaluate import confusion  # noqa: E402
+from memseg_nb.files import MemSegError  # noqa: E402
 from memseg_nb.metrics import image_auroc, image_score  # noqa: E402
 from memseg_nb.products.catalogue import PRODUCTS, render_product  # noqa: E402
-from memseg_nb.recipe import MemSegError, load_recipe  # noqa: E402
+from memseg_nb.recipe import load_recipe  # noqa: E402
 from memseg_nb.simulation import flaws, perlin  # noqa: E402
 from memseg_nb.widgets import AnomalyStudio, PerlinPlayground  # noqa: E402
 from memseg_nb.widgets.explorers import roc_points  # noqa: E402

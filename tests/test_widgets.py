@@ -25,7 +25,8 @@ from memseg_nb.widgets.charts import Chart, legend, point, svg, ticks
 from memseg_nb.widgets.base import FRONT, Explore, Panel, Picture, menu, png, slider
 from memseg_nb.simulation.perlin import binarise
 from memseg_nb.products.catalogue import render_product
-from memseg_nb.recipe import MemSegError, load_recipe
+from memseg_nb.files import MemSegError
+from memseg_nb.recipe import load_recipe
 from memseg_nb.training.train import make_simulator, read_losses, train
 from memseg_nb.widgets import (AnomalyStudio, DefectPainter, MemoryExplorer, PerlinPlayground,
                                ThresholdExplorer, TrainingMonitor)

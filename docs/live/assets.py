@@ -18,12 +18,13 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.export import Dim
 
-from memseg_nb.data.images import ImageSet, check_size, find_images
+from memseg_nb.data.images import ImageSet, find_images
 from memseg_nb.deployment.detector import Detector
 from memseg_nb.evaluation.evaluate import confusion
+from memseg_nb.files import MemSegError
 from memseg_nb.metrics import image_score
 from memseg_nb.products.catalogue import PRODUCTS, render_product, write_products
-from memseg_nb.recipe import MemSegError, flatten, load_recipe
+from memseg_nb.recipe import check_size, flatten, load_recipe
 from memseg_nb.simulation import flaws
 from memseg_nb.simulation.foreground import parse_rule
 from memseg_nb.simulation.textures import _sheet_side

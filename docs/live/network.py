@@ -19,7 +19,7 @@ from memseg_nb.deployment.onnx import FixedMemory, _sums, fold_norms, need
 from memseg_nb.metrics import image_score
 from memseg_nb.model.attention import unit_difference
 from memseg_nb.model.encoder import Features
-from memseg_nb.model.memory import LEVELS, Match, Memory, _differences, _keep, pool
+from memseg_nb.model.memory import LEVELS, Match, Memory, differences, pool
 from memseg_nb.model.memseg import MemSeg, probability
 from memseg_nb.products.catalogue import PRODUCTS, render_product, write_products
 from memseg_nb.recipe import load_recipe
@@ -51,7 +51,7 @@ def shrink(
             size = weight.square().mean((1, 2, 3), keepdim=True).sqrt() * unit
             size = size.maximum(weight.abs().amax((1, 2, 3), keepdim=True) / 127).clamp_min(1e-12)
             part.weight.data, steps[f"{name}.weight"] = (weight / size).round() * size, size
-    _keep(small.memory, [_eight_bits(getattr(small.memory, name)[:samples])[0] for name in LEVELS])
+    small.memory.keep([_eight_bits(getattr(small.memory, name)[:samples])[0] for name in LEVELS])
     for k, unit in enumerate(unit_difference(small.memory), 1):
         getattr(small, f"unit{k}").copy_(unit)
     return Small(small, steps)
@@ -76,7 +76,7 @@ class OpenMemory(FixedMemory):
                         for maps in (features, self)]
         sums = sum(_sums(a.flatten(1), b.flatten(1), self.difference) for a, b in zip(ours, theirs))
         index = torch.where(self.forced < 0, sums.argmin(-1), self.forced)
-        return Match(index, sums, _differences(ours, theirs, index, self.difference))
+        return Match(index, sums, differences(ours, theirs, index, self.difference))
 
 class _Explaining(nn.Module):
     "A network whose `forward` tells everything"

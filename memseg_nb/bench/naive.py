@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['numpy_perlin', 'package_perlin', 'peer_noise', 'peer_foreground', 'peer_texture', 'peer_structure', 'peer_simulate',
-           'loop_match', 'peer_loss', 'plain_copy', 'peer_logits', 'PeerData', 'PeerStep', 'exact_aupro',
+           'loop_match', 'plain_copy', 'peer_logits', 'peer_loss', 'PeerData', 'PeerStep', 'exact_aupro',
            'region_aupro']
 
-# %% ../../nbs/bench/02_naive.ipynb #75cea5f7
+# %% ../../nbs/bench/02_naive.ipynb #8eb7a97a
 import copy
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,15 +19,17 @@ from PIL import Image, ImageEnhance, ImageOps
 from scipy import ndimage
 from sklearn.metrics import auc, roc_curve
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from ..model.attention import attention_maps
 from ..model.encoder import Backbone, Features
 from ..model.memory import LEVELS, Memory
 from ..metrics import label_regions
 from ..model.memseg import MemSeg
-from ..recipe import LossRecipe, MemSegError, Recipe
+from ..files import MemSegError
+from ..recipe import LossRecipe, Recipe
 
-# %% ../../nbs/bench/02_naive.ipynb #b547dd48
+# %% ../../nbs/bench/02_naive.ipynb #93b41e68
 def numpy_perlin(
     gradients: np.ndarray,  # at the lattice points (down, right), (R+1, C+1, 2)
     size: tuple[int, int],  # (height, width), multiples of R and C
@@ -46,7 +48,7 @@ def numpy_perlin(
     top, bottom = ((1 - u) * ramp(row, 0) + u * ramp(row, 1) for row in (0, 1))
     return (1 - v) * top + v * bottom
 
-# %% ../../nbs/bench/02_naive.ipynb #cbb30217
+
 def package_perlin(
     size: tuple[int, int],  # (height, width)
     cells: int,             # along the longer side
@@ -54,12 +56,12 @@ def package_perlin(
     "One field of Perlin's improved noise, point by point with the `noise` package"
     try: from noise import pnoise2
     except ImportError:
-        raise MemSegError(
-            "the package 'noise' is not installed: pip install noise (needs a C compiler)") from None
+        raise MemSegError("the package 'noise' is not installed: "
+                          "pip install noise (needs a C compiler)") from None
     step = cells / max(size)
     return np.array([[pnoise2(x * step, y * step) for x in range(size[1])] for y in range(size[0])])
 
-# %% ../../nbs/bench/02_naive.ipynb #a9a31c4a
+
 def peer_noise(
     size: tuple[int, int],     # (height, width)
     rng: np.random.Generator,
@@ -73,65 +75,58 @@ def peer_noise(
     turn = rng.uniform(-recipe.perlin.rotation, recipe.perlin.rotation)
     return ndimage.rotate(noise, turn, reshape=False, order=1, mode="reflect")
 
-# %% ../../nbs/bench/02_naive.ipynb #a2eff2e4
-def _otsu(grey: np.ndarray) -> int:
-    "The threshold between the two classes that lie farthest apart, 0..255"
-    counts = np.bincount(grey.ravel(), minlength=256) / grey.size
-    below, moment = counts.cumsum(), (counts * np.arange(256)).cumsum()
-    with np.errstate(divide="ignore", invalid="ignore"):
-        between = (moment[-1] * below - moment) ** 2 / (below * (1 - below))
-    return int(np.nan_to_num(between).argmax())
-
-
+# %% ../../nbs/bench/02_naive.ipynb #f322a0d0
 def peer_foreground(
     image: np.ndarray,  # (H, W, 3), 8 bits
     recipe: Recipe,     # its section foreground
 ) -> np.ndarray:        # bool, (H, W), not empty
     "The product: what differs in brightness from the border"
     grey = np.asarray(Image.fromarray(image).convert("L"))
-    mask = grey > _otsu(grey)
+    counts = np.bincount(grey.ravel(), minlength=256) / grey.size
+    below, moment = counts.cumsum(), (counts * np.arange(256)).cumsum()
+    with np.errstate(divide="ignore", invalid="ignore"):  # Otsu's threshold
+        between = (moment[-1] * below - moment) ** 2 / (below * (1 - below))
+    mask = grey > int(np.nan_to_num(between).argmax())
     if np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]]).mean() > .5: mask = ~mask
-    steps = ((ndimage.binary_opening, recipe.foreground.opening),
-             (ndimage.binary_closing, recipe.foreground.closing))
-    for clean, radius in steps:
+    for clean, radius in ((ndimage.binary_opening, recipe.foreground.opening),
+                          (ndimage.binary_closing, recipe.foreground.closing)):
         side = np.arange(-radius, radius + 1)
         mask = clean(mask, side[:, None]**2 + side**2 <= radius**2)
     return mask if mask.any() else np.ones_like(mask)
 
-# %% ../../nbs/bench/02_naive.ipynb #b0bbeb3d
+
 def peer_texture(path: Path, size: tuple[int, int]) -> np.ndarray:
     "A texture image from disk at this size, (H, W, 3), 8 bits"
     return np.asarray(Image.open(path).convert("RGB").resize(size[::-1], Image.Resampling.BILINEAR))
 
 
-def _turned(image: Image.Image, rng: np.random.Generator, change) -> Image.Image:
-    "Mirror, rotation, brightness, saturation and hue, one after the other"
-    if rng.random() < change.mirror: image = ImageOps.mirror(image)
-    if rng.random() < change.mirror: image = ImageOps.flip(image)
-    image = image.rotate(rng.uniform(-change.rotation, change.rotation), Image.Resampling.BILINEAR)
-    image = ImageEnhance.Brightness(image).enhance(1 + rng.uniform(-change.brightness, change.brightness))
-    image = ImageEnhance.Color(image).enhance(1 + rng.uniform(-change.saturation, change.saturation))
-    hue, saturation, value = image.convert("HSV").split()
-    shift = round(256 * rng.uniform(-change.hue, change.hue))
-    hue = hue.point(lambda level: (level + shift) % 256)
-    return Image.merge("HSV", (hue, saturation, value)).convert("RGB")
-
-# %% ../../nbs/bench/02_naive.ipynb #93856f8e
 def peer_structure(
     image: np.ndarray,         # (H, W, 3), 8 bits
     rng: np.random.Generator,
     recipe: Recipe,            # its section simulation
 ) -> np.ndarray:               # (H, W, 3), 8 bits
     "The image's own pieces, changed and in another order"
-    changed = np.asarray(_turned(Image.fromarray(image), rng, recipe.simulation))
-    rows, columns = recipe.simulation.grid_rows, recipe.simulation.grid_columns
+    change, turned = recipe.simulation, Image.fromarray(image)
+    if rng.random() < change.mirror: turned = ImageOps.mirror(turned)
+    if rng.random() < change.mirror: turned = ImageOps.flip(turned)
+    angle = rng.uniform(-change.rotation, change.rotation)
+    turned = turned.rotate(angle, Image.Resampling.BILINEAR)
+    for enhance, most in ((ImageEnhance.Brightness, change.brightness),
+                          (ImageEnhance.Color, change.saturation)):
+        turned = enhance(turned).enhance(1 + rng.uniform(-most, most))
+    hue, saturation, value = turned.convert("HSV").split()
+    shift = round(256 * rng.uniform(-change.hue, change.hue))
+    hue = hue.point(lambda level: (level + shift) % 256)
+    changed = np.asarray(Image.merge("HSV", (hue, saturation, value)).convert("RGB"))
+    rows, columns = change.grid_rows, change.grid_columns
     tall, wide = image.shape[0] // rows, image.shape[1] // columns
     cells = [changed[r * tall:(r + 1) * tall, c * wide:(c + 1) * wide] for r in range(rows)
              for c in range(columns)]
     cells = [cells[k] for k in rng.permutation(rows * columns)]
-    return np.concatenate([np.concatenate(cells[r * columns:(r + 1) * columns], 1) for r in range(rows)], 0)
+    return np.concatenate([np.concatenate(cells[r * columns:(r + 1) * columns], 1)
+                           for r in range(rows)], 0)
 
-# %% ../../nbs/bench/02_naive.ipynb #72676099
+
 def peer_simulate(
     image: np.ndarray,         # a good image, (H, W, 3), 8 bits
     textures: Sequence[Path],  # image files
@@ -152,13 +147,14 @@ def peer_simulate(
     mixed = (1 - m) * image + opacity * m * source + (1 - opacity) * m * image
     return mixed.astype(np.float32), mask
 
-# %% ../../nbs/bench/02_naive.ipynb #086dfa8d
+# %% ../../nbs/bench/02_naive.ipynb #2e8d4065
 def loop_match(
     features: Features,  # of a batch
     memory: Memory,      # filled; match joint, difference absolute
 ) -> tuple[Tensor, Tensor, list[Tensor]]:  # index (B,), distances (B, N), difference of each level
-    "The nearest sample, by loops over level and batch; the samples were pooled when they were stored"
-    pooled = [F.avg_pool2d(getattr(features, level), 3, 1, 1, count_include_pad=False) for level in LEVELS]
+    "The nearest sample, by loops over level and batch; the stored samples are pooled already"
+    pooled = [F.avg_pool2d(getattr(features, level), 3, 1, 1, count_include_pad=False)
+              for level in LEVELS]
     stored = [getattr(memory, f"{level}_pooled") for level in LEVELS]
     sums = torch.zeros(len(features.layer1), memory.samples)
     for ours, theirs in zip(pooled, stored):
@@ -167,23 +163,7 @@ def loop_match(
     nearest = sums.argmin(1)
     return nearest, sums, [(theirs[nearest] - ours).abs() for ours, theirs in zip(pooled, stored)]
 
-# %% ../../nbs/bench/02_naive.ipynb #0ae11070
-def peer_loss(
-    logits: Tensor,      # (B, 2, H, W): normal, anomalous
-    masks: Tensor,       # bool, (B, H, W)
-    recipe: LossRecipe,
-) -> Tensor:             # scalar
-    "0.6 * L1 + 0.4 * focal from probabilities and a one-hot mask"
-    both = logits.softmax(1)
-    labels = masks.cpu().long()
-    target = torch.zeros(len(masks), 2, *masks.shape[1:]).scatter_(1, labels[:, None], 1.).to(logits.device)
-    l1 = (target[:, 1] - both[:, 1]).abs().mean()
-    true = (both * target).sum(1) + 1e-12
-    weight = target[:, 0] * recipe.alpha_normal + target[:, 1] * recipe.alpha_anomalous
-    focal = (-weight * (1 - true) ** recipe.gamma * true.log()).mean()
-    return recipe.l1 * l1 + recipe.focal * focal
 
-# %% ../../nbs/bench/02_naive.ipynb #2d5db65d
 def plain_copy(
     model: MemSeg,  # its memory filled
 ) -> MemSeg:        # a copy
@@ -201,46 +181,63 @@ def peer_logits(
     features = Backbone.forward(model.encoder, images)
     _, _, difference = loop_match(features, model.memory)
     unit = model.unit1, model.unit2, model.unit3
-    fused = model.fusion(features[1:], difference, attention_maps(difference, unit), model.memory.spread(),
-                         unit)
+    maps = attention_maps(difference, unit)
+    fused = model.fusion(features[1:], difference, maps, model.memory.spread(), unit)
     return model.decoder(model.encoder.layer4(features.layer3), fused.fused, features.stem)[1]
 
-# %% ../../nbs/bench/02_naive.ipynb #0f021e1d
-class PeerData:
-    "Batches of good and simulated images, made one after the other"
+
+def peer_loss(
+    logits: Tensor,      # (B, 2, H, W): normal, anomalous
+    masks: Tensor,       # bool, (B, H, W)
+    recipe: LossRecipe,
+) -> Tensor:             # scalar
+    "0.6 * L1 + 0.4 * focal from probabilities and a one-hot mask, made on the CPU"
+    both = logits.softmax(1)
+    target = torch.zeros(len(masks), 2, *masks.shape[1:])
+    target = target.scatter_(1, masks.cpu().long()[:, None], 1.).to(logits.device)
+    l1 = (target[:, 1] - both[:, 1]).abs().mean()
+    true = (both * target).sum(1) + 1e-12
+    weight = target[:, 0] * recipe.alpha_normal + target[:, 1] * recipe.alpha_anomalous
+    focal = (-weight * (1 - true) ** recipe.gamma * true.log()).mean()
+    return recipe.l1 * l1 + recipe.focal * focal
+
+
+class PeerData(Dataset):
+    "Batches of good and simulated images by number, each image made after the other"
     def __init__(self,
         images: Sequence[Path],    # good images
         textures: Sequence[Path],  # image files
         recipe: Recipe,
-        seed: int=0,
     ):
         self.images, self.textures, self.recipe = images, textures, recipe
-        self.rng = np.random.default_rng(seed)
 
-    def batch(self) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
         "Images (B, 3, H, W), float32, 0..1, and masks (B, H, W)"
-        recipe, size, made = self.recipe, self.recipe.image.size, []
+        rng, recipe, made = np.random.default_rng(step), self.recipe, []
+        size = recipe.image.size
         for k in range(recipe.training.good + recipe.training.simulated):
-            image = peer_texture(self.images[self.rng.integers(len(self.images))], size)
-            if k < recipe.training.good: made.append((image / np.float32(255), np.zeros(size, bool)))
-            else: made.append(peer_simulate(image, self.textures, self.rng, recipe))
+            image = peer_texture(self.images[rng.integers(len(self.images))], size)
+            made.append(peer_simulate(image, self.textures, rng, recipe)
+                        if k >= recipe.training.good
+                        else (image / np.float32(255), np.zeros(size, bool)))
         images, masks = (torch.from_numpy(np.stack(part)) for part in zip(*made))
         return images.permute(0, 3, 1, 2).contiguous(), masks
 
-# %% ../../nbs/bench/02_naive.ipynb #0a59fc4d
+
 class PeerStep:
     "One step of a training in the obvious way; call it again for the next"
     def __init__(self,
         model: MemSeg,   # from `plain_copy`; changed in place
         data: PeerData,
     ):
-        self.model, self.data, training = model, data, data.recipe.training
+        self.model, self.data, self.steps, training = model, data, 0, data.recipe.training
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.SGD(trained, training.learning_rate, training.momentum,
                                          weight_decay=training.weight_decay)
 
     def __call__(self) -> float:  # the loss
-        images, masks = self.data.batch()
+        images, masks = self.data[self.steps]
+        self.steps += 1
         self.model.train()
         loss = peer_loss(peer_logits(self.model, images), masks, self.data.recipe.loss)
         self.optimizer.zero_grad()
@@ -248,28 +245,29 @@ class PeerStep:
         self.optimizer.step()
         return loss.item()
 
-# %% ../../nbs/bench/02_naive.ipynb #c12bcebd
+# %% ../../nbs/bench/02_naive.ipynb #03a7a5e5
 def exact_aupro(
     maps: np.ndarray,   # anomaly maps, (B, H, W), 0..1
     masks: np.ndarray,  # bool, (B, H, W)
     limit: float=.3,    # integrated up to this false-positive rate
 ) -> float:             # 0..1
-    "AUPRO as the weighted ROC curve of scikit-learn: all pixels are sorted"
+    "AUPRO from the weighted ROC curve of scikit-learn: all pixels are sorted"
     labels, _ = label_regions(masks)
     weight = np.ones(maps.shape)
     weight[masks] = 1 / np.bincount(labels[masks])[labels[masks]]
     fpr, pro, _ = roc_curve(masks.ravel(), maps.ravel(), sample_weight=weight.ravel(),
                             drop_intermediate=False)
     inside = fpr <= limit
-    return auc(np.append(fpr[inside], limit), np.append(pro[inside], np.interp(limit, fpr, pro))) / limit
+    x, y = np.append(fpr[inside], limit), np.append(pro[inside], np.interp(limit, fpr, pro))
+    return auc(x, y) / limit
 
-# %% ../../nbs/bench/02_naive.ipynb #579656dc
+
 def region_aupro(
     maps: Tensor,     # (B, H, W), 0..1
     masks: Tensor,    # bool, (B, H, W)
     limit: float=.3,
 ) -> float:
-    "AUPRO as the mean of the regions' own curves, at every good pixel's score as a threshold"
+    "AUPRO from the mean of the regions' own curves, at every good pixel's score as a threshold"
     normal = maps[~masks].sort(descending=True).values
     used = min(len(normal), int(limit * len(normal)) + 2)
     thresholds, fpr = -normal[:used], torch.arange(1, used + 1, dtype=torch.float64) / len(normal)
@@ -277,8 +275,9 @@ def region_aupro(
     labels, pro = torch.from_numpy(labels), torch.zeros(used, dtype=torch.float64)
     for region in range(1, regions + 1):
         scores = maps[labels == region]
-        first = torch.searchsorted(thresholds, -scores)  # from this threshold on, the pixel is found
+        first = torch.searchsorted(thresholds, -scores)  # from here on, the pixel is found
         pro += torch.bincount(first, minlength=used + 1)[:used].cumsum(0) / len(scores)
     pro, inside = (pro / regions).numpy(), (fpr <= limit).numpy()
     x, y = np.append(0, fpr.numpy()[inside]), np.append(pro[0], pro[inside])
-    return float(np.trapezoid(np.append(y, np.interp(limit, fpr, pro)), np.append(x, limit)) / limit)
+    x, y = np.append(x, limit), np.append(y, np.interp(limit, fpr, pro))
+    return float(np.trapezoid(y, x) / limit)

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['KEEP', 'FACTS', 'PRECISIONS', 'fold_norms', 'FixedMemory', 'Portable', 'need', 'to_graph', 'store_half',
-           'calibration_images', 'convolutions', 'quantise', 'digest', 'export_onnx', 'write_graph']
+           'calibration_images', 'convolutions', 'quantise', 'export_onnx', 'write_graph']
 
 # %% ../../nbs/deployment/02_onnx.ipynb #78dc38a3
-import copy, hashlib, importlib, itertools
+import copy, importlib, itertools
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,13 +19,14 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 import memseg_nb
-from ..training.checkpoints import Run, fingerprint, load_model, replacing
+from ..training.checkpoints import Run, fingerprint, load_model
 from ..model.encoder import Features
 from ..data.images import ImageSet, find_images, open_category
 from ..model.memory import LEVELS, Match, Memory, pool
 from ..metrics import image_score
 from ..model.memseg import MemSeg, probability
-from ..recipe import MemSegError, Recipe
+from ..files import MemSegError, digest, replacing
+from ..recipe import Recipe
 from ..training.train import make_simulator
 
 # %% ../../nbs/deployment/02_onnx.ipynb #5c54cdca
@@ -220,12 +221,6 @@ class _Source(NamedTuple):
     record: dict | None = None        # of the run
 
 # %% ../../nbs/deployment/02_onnx.ipynb #e4a70c02
-def digest(path: Path) -> str:
-    "SHA-256 of a file"
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _source(source) -> _Source:
     "A run, its folder, or a detector, opened"
     if not isinstance(source, (Run, str, Path)):

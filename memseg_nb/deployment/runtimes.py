@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 import memseg_nb
 from ..training.checkpoints import Run
-from .onnx import FACTS, digest, export_onnx, fold_norms, need
+from .onnx import FACTS, export_onnx, fold_norms, need
 from ..metrics import PixelMetrics, image_auroc, image_score
 from ..model.memseg import MemSeg, probability
-from ..recipe import MemSegError, load_recipe
+from ..files import MemSegError, digest
+from ..recipe import load_recipe
 
 # %% ../../nbs/deployment/03_runtimes.ipynb #a9e456da
 class Cost(NamedTuple):

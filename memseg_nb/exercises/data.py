@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 
 from .engine import Hint, Wrong, close, exercise, expect, expect_number, expect_tensor
-from ..recipe import MemSegError, load_recipe
+from ..files import MemSegError
+from ..recipe import load_recipe
 
 # %% ../../nbs/exercises/01_data.ipynb #12b6c75b
 @exercise("recipe.1", "Which layer wins?", "reading", "01_recipe", "a tuple of three numbers",

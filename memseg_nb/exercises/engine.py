@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['LIBRARIES', 'KINDS', 'LIMIT', 'Hint', 'expect', 'close', 'expect_number', 'expect_tensor', 'has_loop', 'TooLong',
-           'limited', 'where_it_failed', 'unwritten', 'Wrong', 'Exercise', 'exercise', 'order', 'exercises', 'find',
-           'judge', 'progress_path', 'read_progress', 'record', 'check', 'Standing', 'progress', 'progress_table',
-           'Folded', 'solution', 'solve']
+           'limited', 'where_it_failed', 'unwritten', 'Lesson', 'course_lessons', 'Wrong', 'Exercise', 'exercise',
+           'order', 'exercises', 'find', 'judge', 'progress_path', 'read_progress', 'record', 'check', 'Standing',
+           'progress', 'progress_table', 'Folded', 'solution', 'solve']
 
 # %% ../../nbs/exercises/00_engine.ipynb #70bd23dc
-import dis, html, importlib, json, os, pkgutil, sys, time, traceback
+import dis, html, importlib, json, os, pkgutil, sys, time, tomllib, traceback
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 import memseg_nb
-from ..recipe import MemSegError, whole_file
+from ..files import MemSegError, whole_file
 
 # %% ../../nbs/exercises/00_engine.ipynb #9e3a5acb
 class Hint(Exception):
@@ -132,6 +132,26 @@ def unwritten(
     idle = {"RESUME", "LOAD_CONST", "RETURN_VALUE", "RETURN_CONST", "NOP", "POP_TOP", "COPY_FREE_VARS"}
     constants = set(answer.__code__.co_consts) - {None, ..., answer.__doc__}
     return not constants and {step.opname for step in dis.get_instructions(answer)} <= idle
+
+# %% ../../nbs/exercises/00_engine.ipynb #c0a5e001
+@dataclass(frozen=True)
+class Lesson:
+    "A lesson of the course, as nbs/course.toml lists it"
+    notebook: str   # its place below nbs/, without .ipynb: "simulation/01_perlin"
+    name: str       # "perlin": keys of its exercises begin with it
+    part: str       # title of the part that it belongs to
+    about: str      # what this part is about, in one sentence
+    kind: str       # "main", "further" or "workshop"
+
+
+def course_lessons() -> list[Lesson]:  # in the order of the course
+    "All lessons, from the one list of them: course.toml in the package, or in nbs/ of the repository"
+    package = Path(memseg_nb.__file__).parent
+    inside = package / "course.toml"
+    path = inside if inside.exists() else package.parent / "nbs" / "course.toml"
+    parts = tomllib.loads(path.read_text(encoding="utf-8"))["part"]
+    return [Lesson(notebook, notebook.rpartition("/")[2].partition("_")[2], one["title"], one["about"],
+                   one["kind"]) for one in parts for notebook in one["lessons"]]
 
 # %% ../../nbs/exercises/00_engine.ipynb #f0e28c04
 KINDS = ("reading", "using", "changing", "proving", "rebuilding")

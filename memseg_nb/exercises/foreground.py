@@ -220,7 +220,7 @@ def _compare_filled(given, mask):
     expect(torch.equal(given, wanted), "pixels that are surrounded on all four sides are missing")
 
 # %% ../../nbs/exercises/05_foreground.ipynb #d4a69635
-@exercise("patterns.1", "A board without end", "rebuilding", "simulation/03a_patterns", "board(u, v)", """
+@exercise("patterns.1", "A board without end", "rebuilding", "simulation/03_textures", "board(u, v)", """
 def board(u, v):
     return (u.floor() + v.floor()) % 2
 """, (
@@ -294,7 +294,7 @@ _NINE_WRONG = (
 )
 
 # %% ../../nbs/exercises/05_foreground.ipynb #7a5d6b06
-@exercise("patterns.2", "Nine cells are too few", "proving", "simulation/03a_patterns", "a pixel and 25 points", _NINE,
+@exercise("patterns.2", "Nine cells are too few", "proving", "simulation/03_textures", "a pixel and 25 points", _NINE,
           _NINE_WRONG,
           also=(([.5, .01], _with_point(torch.where(_CELLS + .5 > torch.tensor([.5, .01]), _CELLS + .99,
                                                     _CELLS + .01), 2, 0, [.5, -1.])),))

@@ -24,9 +24,9 @@ def up(
 
 # %% ../../nbs/model/03_attention.ipynb #765fb253
 def attention_maps(
-    difference: Sequence[Tensor],        # DI* of layers 1 to 3, (B, C, h, w), each at half the size
-    unit: Sequence[Tensor] | None=None,  # what each channel is divided by, (C, 1, 1) a layer; None: by 1
-) -> tuple[Tensor, Tensor, Tensor]:      # M1, M2, M3: (B, 1, h, w) and the same at a half and a quarter
+    difference: Sequence[Tensor],      # DI* of layers 1 to 3, (B, C, h, w), each at half the size
+    unit: Sequence[Tensor]|None=None,  # divides each channel, (C, 1, 1) a layer; None: 1
+) -> tuple[Tensor, Tensor, Tensor]:    # M1, M2, M3: (B, 1, h, w), at a half, at a quarter
     "Channel means of the difference, each multiplied by the map of the layer above"
     if unit is not None:
         difference = [maps / one for maps, one in zip(difference, unit)]
@@ -39,28 +39,30 @@ def attention_maps(
 # %% ../../nbs/model/03_attention.ipynb #89a5e3a9
 @torch.no_grad()
 def unit_difference(
-    memory: Memory,          # filled
-    times: float=2.,         # the usual difference of good images that counts as 1
-) -> tuple[Tensor, ...]:     # (C, 1, 1) of layers 1 to 3, > 0
-    "The unit of a difference: `times` that of the memory's images to the nearest other one, for each channel"
-    scale = [spread if memory.difference == "absolute" else spread.square() for spread in memory.spread()]
-    if len(memory.layer1) < 2:
+    memory: Memory,       # filled
+    times: float=2.,      # the usual difference of good images that counts as 1
+) -> tuple[Tensor, ...]:  # (C, 1, 1) of layers 1 to 3, > 0
+    "Unit of a difference: `times` that of the memory's images to the nearest other one, by channel"
+    scale = memory.spread()
+    if memory.difference == "squared":
+        scale = [spread.square() for spread in scale]
+    if memory.samples < 2:
         return tuple(scale)
     kept = Features(None, memory.layer1, memory.layer2, memory.layer3)
     distances = memory(kept).distances
     itself = torch.eye(len(distances), dtype=torch.bool, device=distances.device)
     others = distances.masked_fill(itself if distances.ndim == 2 else itself[:, None], torch.inf)
-    usual = [maps.mean((0, 2, 3)) for maps in memory(kept, others.argmin(-1)).difference]
-    return tuple(times * _at_least(*each).view(-1, 1, 1) for each in zip(usual, scale))
-
-
-def _at_least(usual, scale):
-    "No channel far below the others (dead ones), nor below what it varies by (equal images)"
-    return usual.maximum(.1 * usual.mean()).maximum(.01 * scale.mean())
+    units = []
+    for maps, spread in zip(memory(kept, others.argmin(-1)).difference, scale):
+        usual = maps.mean((0, 2, 3))
+        usual = usual.maximum(.1 * usual.mean())    # no channel far below the others (dead ones),
+        usual = usual.maximum(.01 * spread.mean())  # nor below what it varies by (equal images)
+        units.append(times * usual.view(-1, 1, 1))
+    return tuple(units)
 
 # %% ../../nbs/model/03_attention.ipynb #e86bfe82
 class CoordinateAttention(nn.Module):
-    "Weights 0..1 for each channel, row and column (Hou, Zhou, Feng: Coordinate Attention, CVPR 2021)"
+    "Weights 0..1 for each channel, row and column (Hou et al.: Coordinate Attention, CVPR 2021)"
     def __init__(
         self,
         channels: int,          # C of the maps it looks at
@@ -69,13 +71,13 @@ class CoordinateAttention(nn.Module):
     ):
         super().__init__()
         width = max(smallest_width, channels // reduction)
-        self.squeeze = nn.Sequential(nn.Conv2d(channels, width, 1, bias=False), nn.BatchNorm2d(width),
-                                     nn.Hardswish())
+        self.squeeze = nn.Sequential(nn.Conv2d(channels, width, 1, bias=False),
+                                     nn.BatchNorm2d(width), nn.Hardswish())
         self.rows = nn.Conv2d(width, channels, 1)
         self.columns = nn.Conv2d(width, channels, 1)
 
     def forward(self, maps: Tensor) -> Tensor:
-        "The weights a_h * a_w of maps (B, C, H, W), same shape; not multiplied with the maps"
+        "Weights a_h * a_w of maps (B, C, H, W), same shape; not multiplied with the maps"
         height, width = maps.shape[2:]
         along = [maps.mean(3, keepdim=True), maps.mean(2, keepdim=True).transpose(2, 3)]
         squeezed = self.squeeze(torch.cat(along, 2))  # (B, width, H + W, 1)

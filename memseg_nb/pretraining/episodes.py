@@ -16,7 +16,7 @@ from torch import Tensor
 from ..simulation.flaws import ShapeBank, add_flaws
 from .formulas import formula_product
 from ..simulation.perlin import uniform
-from ..recipe import MemSegError
+from ..files import MemSegError
 
 # %% ../../nbs/pretraining/02_episodes.ipynb #ef6610ca
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import numpy as np
 from scipy import fft, ndimage
 from scipy.spatial import KDTree
 
-from ..recipe import MemSegError
+from ..files import MemSegError
 
 # %% ../../nbs/pretraining/01_materials.ipynb #6ecd47d8
 def standardise(

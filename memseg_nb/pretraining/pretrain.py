@@ -21,13 +21,15 @@ from tqdm.auto import tqdm
 
 import memseg_nb
 from ..training.checkpoints import load_state, save_state
-from ..model.encoder import EXPOSURES, Backbone, Encoder
+from ..model.encoder import Encoder
+from ..model.weights import EXPOSURES
 from .episodes import Episode, Episodes
-from ..model.msff import initialise
-from ..data.images import check_size
+from ..model.encoder import initialise
+from ..recipe import check_size
 from ..model.losses import balanced_loss
 from ..model.memseg import build_model
-from ..recipe import MemSegError, load_recipe
+from ..files import MemSegError
+from ..recipe import load_recipe
 from .probe import Scout, network_logits, scout_logits, settle
 from ..training.steps import freeze_norms, one_thread
 from ..training.train import _ignore_interrupt, _patient, choose_device
@@ -87,7 +89,7 @@ class Stages:
     def __init__(self, plan: Plan, device: torch.device, precision: str):
         self.plan, self.device, self.precision = plan, device, precision
         with torch.random.fork_rng(devices=[]):
-            self.backbone, self.scout = Backbone(plan.seed), Scout()
+            self.backbone, self.scout = Encoder(plan.seed, frozen=False), Scout()
         self.backbone.exposure.fill_(EXPOSURES["mean"])
         initialise(self.scout, torch.Generator().manual_seed(plan.seed))
         nn.init.constant_(self.scout.head[-1].bias, -2.)  # most pixels are normal

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..model.attention import attention_maps, unit_difference, up
-from ..model.encoder import Backbone, Features
+from ..model.encoder import Encoder, Features
 from .episodes import Episode
 from ..model.msff import CHANNELS, conv_block
 from ..model.memory import Memory, pool
@@ -70,7 +70,7 @@ def _level(channels: int, width: int) -> nn.Sequential:
 
 # %% ../../nbs/pretraining/03_probe.ipynb #b77361f0
 def scout_logits(
-    backbone: Backbone,
+    backbone: Encoder,  # not frozen
     scout: Scout,
     episode: Episode,
 ) -> Tensor:  # of anomalous, (P Q, H, W)
@@ -125,5 +125,4 @@ def settle(
     for episode in episodes: run(episode)
     for norm in norms: norm.momentum = .1
     freeze_norms(network)
-
 

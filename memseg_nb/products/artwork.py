@@ -39,7 +39,6 @@ def pins(
         places += [((x + c * reach - s * v, y + s * reach + c * v), side) for v in along]
     return places
 
-
 def _fan(name: str, reach: float) -> list:
     "Traces [(x, y), ...] from the pins of a chip to their vias"
     count, traces = CHIPS[name][4], []

@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 
 from .electronics import BOARD
 from .objects import CAP, NUT, TABLET
-from ..recipe import MemSegError
+from ..files import MemSegError
 from .light import Product
 from .surfaces import SURFACES
 
@@ -40,7 +40,6 @@ def _check(name: str, defect: str | None, size: tuple[int, int], seed: int) -> P
     if seed < 0:
         raise MemSegError(f"seed {seed}: needs a whole number, 0 or above")
     return PRODUCTS[name]
-
 
 def _photo(name: str, size: tuple[int, int], seed: int, defect: str | None, split: str, index: int) -> tuple:
     "Image (H, W, 3) and mask (H, W), which depend on nothing but the arguments"
@@ -67,12 +66,10 @@ def _jobs(product: Product, train: int, good: int, defective: int) -> list:
     jobs = [("train", None, k) for k in range(train)] + [("test", None, k) for k in range(good)]
     return jobs + [("test", defect, k) for defect in product.defects for k in range(defective)]
 
-
 def _save(path: Path, array: np.ndarray) -> None:
     "A PNG of an array 0..1; its folder is made when missing"
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.round(array * 255).astype(np.uint8)).save(path)
-
 
 def _refuse_if_used(folder: Path) -> None:
     "Never write over what somebody has"

@@ -65,7 +65,6 @@ def _near(s: Surface, points: list, margin: float) -> Surface:
     low, high = np.min(points, 0), np.max(points, 0)
     return s.at(*(low + high) / 2, float((high - low).max()) / 2 + margin)
 
-
 def _taper(s: Surface, points: list, least: float) -> np.ndarray:
     "1 along a line, falling to `least` at its ends"
     ends = np.float32([points[0], points[-1]])

@@ -105,7 +105,6 @@ def _place(s: Surface, x: float, y: float, reach: float) -> tuple:
     part = s.at(x, y, reach)
     return part, part.x - np.float32(x), part.y - np.float32(y)
 
-
 def _block(part: Surface, d: np.ndarray, top, albedo, gloss: float, metal: float, bevel: float,
            slope: float) -> None:
     "Something solid: its top `top` above the table, a bevel all around"
@@ -179,7 +178,6 @@ def _board_scratch(s: Surface, rng: Generator) -> None:
     colour = COPPER if rng.random() < .5 else (.42, .46, .32)
     scratch(s, points, rng.uniform(.006, .010), .0012, colour, .4, .2)
 
-
 def _board_flux(s: Surface, rng: Generator) -> None:
     "One to three whitish drops, dried"
     place = rng.uniform(-.38, .38, 2)
@@ -187,7 +185,6 @@ def _board_flux(s: Surface, rng: Generator) -> None:
         distance = blob(s.x, s.y, rng, place + rng.normal(size=2) * .03, rng.uniform(.015, .055), .3)
         share = s.cover(distance, .02) * s.body * (.35 + .4 * np.exp(-np.square(distance / np.float32(.012))))
         s.paint(share, (.42, .40, .30), .3, 0, (0, 0))
-
 
 def _board_fibre(s: Surface, rng: Generator) -> None:
     "A grey, red or blue thread"

@@ -26,7 +26,6 @@ def _slope(height: np.ndarray, axis: int, cliff: float=3.) -> np.ndarray:
     slope = (trust * before + trust_after * after) / (trust + trust_after)
     return slope / (1 + np.square(slope / np.float32(cliff)))
 
-
 def normals(
     height: np.ndarray,  # (H, W), pixels
 ) -> np.ndarray:         # unit vectors (3, H, W): right, down, towards the camera
@@ -64,7 +63,6 @@ def draw_light(
                    colour=tuple(c * (1 + w) for c, w in zip(base.colour, (warm, normal(.005), -warm))),
                    uneven=(base.uneven[0] + normal(.08), base.uneven[1] + normal(.08)))
 
-
 def _direction(azimuth: float, elevation: float) -> np.ndarray:
     "Unit vector towards a lamp"
     a, e = np.radians(azimuth), np.radians(elevation)
@@ -76,7 +74,6 @@ def _shift(field: np.ndarray, right: int, down: int) -> np.ndarray:
     rows = np.clip(np.arange(field.shape[0]) + down, 0, field.shape[0] - 1)
     columns = np.clip(np.arange(field.shape[1]) + right, 0, field.shape[1] - 1)
     return field[rows][:, columns]
-
 
 def shadow(
     height: np.ndarray,       # (H, W), pixels
@@ -177,7 +174,6 @@ def _sense(linear: np.ndarray, rng: Generator, shot: float=.008, read: float=.00
     noisy = linear + sigma * rng.standard_normal(linear.shape, dtype=np.float32)
     return np.clip(develop(np.maximum(noisy, 0)), 0, 1).astype(np.float32)
 
-
 def photograph(
     surface: Surface,
     rng: Generator,
@@ -197,7 +193,6 @@ class Product:
     defects: tuple[str, ...]
     render: Callable           # render(size, rng, defect=None) -> image (H, W, 3) 0..1, mask (H, W) bool
 
-
 VISIBLE = 3 / 255  # a pixel belongs to the defect where it changes the noise-free picture by more than this
 
 # %% ../../nbs/products/02_light.ipynb #cca5a71a
@@ -209,7 +204,6 @@ def _near_change(a: Surface, b: Surface, reach: float) -> np.ndarray:
         changed |= off.any(-1) if off.ndim == 3 else off
     width = int(reach * a.pixels) // 2 * 2 + 1
     return smoothstep(0, .05, uniform_filter(changed.astype(np.float32), width, mode="nearest"))[..., None]
-
 
 def _close(mask: np.ndarray, radius: int) -> np.ndarray:
     "Fill the gaps of a mask up to `radius` pixels, as an inspector who marks it would"

@@ -22,12 +22,10 @@ def _felt(s: Surface, size: tuple, rng: Generator) -> None:
     s.albedo *= (1 + .14 * fine + .06 * rough(size, rng, .2, 3))[..., None]
     s.height += np.float32(.0007 * s.pixels) * fine
 
-
 def _plastic(s: Surface, size: tuple, rng: Generator, shade: float, grain: float) -> None:
     "A plastic tray or belt: faintly uneven in shade and relief"
     s.albedo *= (1 + shade * rough(size, rng, .28, 3) + shade * noise(size, rng, .006))[..., None]
     s.height += np.float32(.00065 * s.pixels) * noise(size, rng, grain)
-
 
 def _polar(degrees: float, r: float) -> tuple:
     "(x, y) of a place at a distance from the middle"
@@ -41,7 +39,6 @@ def _stamp(s: Surface, rng: Generator) -> None:
     letters = part.cover(lettering(part.x - np.float32(x), part.y - np.float32(y), "8.8", .042), .005)
     part.lift(letters, -.003)
     part.paint(letters, part.albedo * .8)
-
 
 def _thread(s: Surface, r: np.ndarray, bore: float, rng: Generator) -> None:
     "The first turns of the thread, seen looking down the hole"
@@ -83,13 +80,11 @@ def _nut_scratch(s: Surface, rng: Generator, inner: float, bore: float) -> None:
     points = wander(rng, _polar(angle, r), direction, rng.uniform(.1, .26), 8.)
     scratch(s, points, rng.uniform(.008, .013), rng.uniform(.004, .007), (.85, .84, .82), .8)
 
-
 def _nut_dent(s: Surface, rng: Generator, inner: float, bore: float) -> None:
     "A knock at the edge"
     angle, radius = rng.uniform(0, 360), rng.uniform(.02, .045)
     dent(s, _polar(angle, rng.uniform(inner * .86, inner * 1.02)), radius, radius * rng.uniform(.3, .5),
          degrees=angle + rng.uniform(-60, 60), aspect=rng.uniform(1, 1.8))
-
 
 def _nut_crack(s: Surface, rng: Generator, inner: float, bore: float) -> None:
     "Outwards from the bore"
@@ -107,7 +102,6 @@ def _nut_rust(s: Surface, rng: Generator, inner: float, bore: float) -> None:
         s.paint(s.cover(distance - radius * .3, radius) * s.body * .45, s.albedo * np.float32([.7, .45, .25]))
         rust = s.cover(distance, .012) * s.body * .9
         s.paint(rust, np.float32([.13, .045, .016]) * rng.uniform(.8, 1.2), .1, .0, (0, 0))
-
 
 def _nut_swarf(s: Surface, rng: Generator, inner: float, bore: float) -> None:
     "A curl of metal in the bore or at its edge"
@@ -155,7 +149,6 @@ def _bite(s: Surface, rng: Generator, radius: float) -> tuple:
     gone = bite + np.float32(size * rng.uniform(.4, .7))
     return bite, np.maximum(np.hypot(s.x, s.y) - np.float32(radius), -gone)
 
-
 def _chip(s: Surface, rng: Generator, bite: np.ndarray) -> None:
     "A rough slope, deeper towards the outside"
     broken = s.cover(bite, .006) * s.body
@@ -190,7 +183,6 @@ def _tablet_crack(s: Surface, rng: Generator, radius: float) -> None:
     points = wander(rng, _polar(angle, radius * .97), inwards, rng.uniform(.12, .4), 24, 14)
     crack(s, points, rng.uniform(.005, .01), .012, .25)
 
-
 def _tablet_stain(s: Surface, rng: Generator, radius: float) -> None:
     "One to four drops of one colour"
     colour = [(.55, .35, .15), (.35, .3, .28), (.75, .55, .2)][rng.integers(3)]
@@ -198,7 +190,6 @@ def _tablet_stain(s: Surface, rng: Generator, radius: float) -> None:
         centre = _polar(rng.uniform(0, 360), rng.uniform(0, radius * .85))
         drop = blob(s.x, s.y, rng, centre, rng.uniform(.006, .045), .3)
         stain(s, drop, colour, rng.uniform(.5, .9), ring=.2)
-
 
 def _tablet_fibre(s: Surface, rng: Generator, radius: float) -> None:
     "A dark, red or blue hair"
@@ -269,12 +260,10 @@ def _cap_scratch(s: Surface, rng: Generator) -> None:
         points = wander(rng, beside, angle + rng.normal() * 6, rng.uniform(.06, .22), 5)
         scratch(s, points, rng.uniform(.004, .009), .0012, STEEL, .6, 1)
 
-
 def _cap_dent(s: Surface, rng: Generator) -> None:
     "A shallow dent in the face"
     radius, centre = rng.uniform(.03, .075), _polar(rng.uniform(0, 360), rng.uniform(.02, .26))
     dent(s, centre, radius, radius * rng.uniform(.12, .25), .25, rng.uniform(0, 180), rng.uniform(1, 1.8))
-
 
 def _cap_stain(s: Surface, rng: Generator) -> None:
     "One to three dull brown drops"

@@ -26,7 +26,6 @@ def circle(
     "Signed distance to a circle around (0, 0)"
     return np.hypot(x, y) - np.float32(radius)
 
-
 def box(
     x: np.ndarray,       # coordinates, any shape
     y: np.ndarray,       # same shape
@@ -52,7 +51,6 @@ def segment(
     dx, dy = bx - ax, by - ay
     t = np.clip(((x - ax) * dx + (y - ay) * dy) / max(dx * dx + dy * dy, np.float32(1e-12)), 0, 1)
     return np.hypot(x - ax - t * dx, y - ay - t * dy) - np.float32(width / 2)
-
 
 def polyline(
     x: np.ndarray,    # coordinates, any shape
@@ -88,7 +86,6 @@ def grid(
     x.flags.writeable = y.flags.writeable = False
     return x, y
 
-
 def turn(
     x: np.ndarray,           # coordinates, any shape
     y: np.ndarray,           # same shape
@@ -116,7 +113,6 @@ def _spline(positions: np.ndarray, count: int) -> np.ndarray:
     distance = np.abs(positions[:, None] + 1 - np.arange(count)[None])
     near, far = 2 / 3 - distance**2 + distance**3 / 2, np.maximum(2 - distance, 0)**3 / 6
     return np.where(distance < 1, near, far).astype(np.float32)
-
 
 @lru_cache(maxsize=256)
 def _weights(pixels: int, extent: float, cell: float) -> np.ndarray:
@@ -148,7 +144,6 @@ def rough(
     "Noise on several scales at once, as on stone, cast metal or pressed powder"
     layers = [noise(size, rng, cell / 2**k) * np.float32(fall**k) for k in range(octaves)]
     return sum(layers) / np.float32(np.sqrt(sum(fall**(2 * k) for k in range(octaves))))
-
 
 def wave(
     t: np.ndarray,             # where, any shape: a radius, an angle, a length
@@ -248,7 +243,6 @@ def _frame(where: np.ndarray, margin: int=0) -> tuple[slice, slice]:
     "Rows and columns that hold all of a mask, and `margin` pixels around it"
     lines = np.flatnonzero(where.any(1)), np.flatnonzero(where.any(0))
     return tuple(slice(max(k[0] - margin, 0), k[-1] + 1 + margin) if k.size else slice(0, 0) for k in lines)
-
 
 def blank(
     size: tuple[int, int],          # (height, width), pixels

@@ -7,7 +7,7 @@ __all__ = ['blend', 'shuffle_grid', 'recolour', 'structure', 'match_tone', 'Simu
            'with_flaws', 'Simulator', 'vary_light']
 
 # %% ../../nbs/simulation/04_anomalies.ipynb #ef9342dc
-import functools, math
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -16,7 +16,8 @@ from torch import Tensor
 from .flaws import SOLID, ShapeBank, add_flaws
 from .foreground import any_pixel, foreground
 from .perlin import binarise, perlin_noise, resample, rotation, uniform
-from ..recipe import MemSegError, PerlinRecipe, SimulationRecipe
+from ..files import MemSegError
+from ..recipe import PerlinRecipe, SimulationRecipe
 from .textures import TextureSource
 
 # %% ../../nbs/simulation/04_anomalies.ipynb #bd9fc0df
@@ -39,14 +40,17 @@ def shuffle_grid(
     "Cut each image into a grid of cells and put them back in random order"
     batch, channels, height, width = images.shape
     if height % rows or width % columns:
-        raise MemSegError(f"grid of {rows} x {columns} cells: does not divide {height} x {width} pixels; "
-                          "set simulation.grid_rows and grid_columns to numbers that do, e.g. 4 and 8")
-    order = torch.rand(batch, rows * columns, generator=generator, device=generator.device).argsort(1)
+        raise MemSegError(f"grid of {rows} x {columns} cells: does not divide {height} x {width} "
+                          "pixels; set simulation.grid_rows and grid_columns to numbers that do, "
+                          "e.g. 4 and 8")
+    order = torch.rand(batch, rows * columns, generator=generator, device=generator.device)
+    order = order.argsort(1)
     order = order + rows * columns * torch.arange(batch, device=order.device)[:, None]
     cells = images.reshape(
         batch, channels, rows, height // rows, columns, width // columns).permute(0, 2, 4, 1, 3, 5)
     cells = cells.flatten(0, 2).index_select(0, order.flatten().to(images.device))
-    return cells.unflatten(0, (batch, rows, columns)).permute(0, 3, 1, 4, 2, 5).reshape(images.shape)
+    cells = cells.unflatten(0, (batch, rows, columns))
+    return cells.permute(0, 3, 1, 4, 2, 5).reshape(images.shape)
 
 # %% ../../nbs/simulation/04_anomalies.ipynb #59c31041
 def recolour(
@@ -87,9 +91,10 @@ def match_tone(
     "The same patterns, about as bright, as rich in contrast and as colourful as the images"
     level, contrast, colour = uniform((3, len(images), 1, 1, 1), 0, 1, generator, images.device)
     grey, own = source.mean(1, keepdim=True), images.mean(1, keepdim=True)
-    pattern = (grey - grey.mean((2, 3), keepdim=True)) / grey.std((2, 3), keepdim=True).clamp_min(.02)
-    pattern = pattern * own.std((2, 3), keepdim=True) * 1.5 * contrast + own.mean((2, 3), keepdim=True) * (
-        .2 + 1.6 * level)
+    mean = lambda picture: picture.mean((2, 3), keepdim=True)  # noqa: E731
+    spread = lambda picture: picture.std((2, 3), keepdim=True)  # noqa: E731
+    pattern = (grey - mean(grey)) / spread(grey).clamp_min(.02)
+    pattern = pattern * spread(own) * 1.5 * contrast + mean(own) * (.2 + 1.6 * level)
     strength = [(picture - middle).square().mean((1, 2, 3), keepdim=True).sqrt()
                 for picture, middle in ((images, own), (source, grey))]
     hues = (source - grey) * (1.5 * colour * strength[0] / strength[1].clamp_min(.02))
@@ -114,7 +119,7 @@ def draw_masks(
     product: Tensor,             # foreground M_I, bool, (B, H, W), not empty
     generator: torch.Generator,  # every draw comes from it
     recipe: PerlinRecipe,        # lattices, threshold and tries
-) -> tuple:                      # masks M, noise P and its mask M_P, each (B, H, W); tries, int (B,)
+) -> tuple:                      # masks M, noise P, its mask M_P, (B, H, W); tries, int (B,)
     "Draw noise until it meets each product; where the tries run out, M_P is the whole image"
     def draw(count):
         noise = perlin_noise(count, product.shape[1:], generator, recipe.smallest_exponent,
@@ -144,25 +149,23 @@ def draw_source(
     if len(textural):
         source[textural] = textures.sample(len(textural), size, generator, images.device)
         if recipe.tone:
-            toned = textural[uniform((len(textural),), 0, 1, generator, images.device) < recipe.tone]
+            drawn = uniform((len(textural),), 0, 1, generator, images.device)
+            toned = textural[drawn < recipe.tone]
             source[toned] = match_tone(source[toned], images[toned], generator)
     if len(structural):
         source[structural] = structure(images[structural], generator, recipe)
     return source
 
 # %% ../../nbs/simulation/04_anomalies.ipynb #e48c697e
-@functools.lru_cache(4)
-def _shapes(size: tuple) -> ShapeBank: return ShapeBank(size=size)
-
 def with_flaws(
     simulation: Simulation,      # masks filled with textures or own pieces
     images: Tensor,              # the normal images, (B, 3, H, W), 0..1
     generator: torch.Generator,  # every draw comes from it
     share: float,                # of the images that get a flaw in place of their anomaly, 0..1
     tries: int=20,               # shapes drawn until one meets the product; then the anomaly stays
-) -> Simulation:               # the same, with other images and masks
+) -> Simulation:                 # with other images and masks
     "Cracks, spots, stains, chips ... in place of some anomalies"
-    device, bank = images.device, _shapes(tuple(images.shape[2:]))
+    device, bank = images.device, ShapeBank(size=images.shape[2:])  # a shape takes a millisecond
     left = (uniform((len(images),), 0, 1, generator, device) < share).nonzero()[:, 0]
     made, masks = simulation.images.clone(), simulation.masks.clone()
     for _ in range(tries):
@@ -199,7 +202,8 @@ class Simulator:
         opacity = uniform((len(images),), recipe.opacity_min, recipe.opacity_max, generator, device)
         source = draw_source(images, is_texture, self.textures, generator, recipe)
         made = blend(images, source, masks, opacity)
-        result = Simulation(made, masks, noise, noise_mask, product, source, opacity, is_texture, tries)
+        result = Simulation(made, masks, noise, noise_mask, product, source, opacity, is_texture,
+                            tries)
         return with_flaws(result, images, generator, recipe.flaws) if recipe.flaws else result
 
 # %% ../../nbs/simulation/04_anomalies.ipynb #55127f08
@@ -207,7 +211,7 @@ def vary_light(
     images: Tensor,              # (B, 3, H, W), 0..1
     generator: torch.Generator,  # every draw comes from it
     gain: float=0.,              # largest relative change of the exposure; 0 is off
-    gradient: float=0.,          # largest relative change of the light from the centre to a corner; 0 is off
+    gradient: float=0.,          # largest relative change of light, centre to corner; 0 is off
     gamma: float=0.,             # the tone curve's exponent is 1/(1 + gamma)..1 + gamma; 0 is off
 ) -> Tensor:                     # (B, 3, H, W), 0..1
     "The same products in another light: changes that are no defects"

@@ -18,14 +18,13 @@ from scipy import fft, ndimage
 from torch import Tensor
 
 from .perlin import uniform
-from ..recipe import MemSegError
+from ..files import MemSegError
 
 # %% ../../nbs/simulation/05_flaws.ipynb #aa393b5a
 def _log_uniform(rng, low, high):
     "As many draws between 1 and 2 as between 10 and 20"
     return math.exp(rng.uniform(math.log(low), math.log(high)))
 
-# %% ../../nbs/simulation/05_flaws.ipynb #c046d104
 def blob(
     rng: Generator,    # every draw comes from it
     size: tuple,       # (height, width), pixels
@@ -43,9 +42,11 @@ def blob(
     place = ((x - centre[1]) + 1j * (y - centre[0])) * np.exp(-1j * turn)
     place = (place.real + 1j * stretch * place.imag).astype(np.complex64)
     distance = np.abs(place)
-    outline = np.polyval([*waves[::-1].astype(np.complex64), 1], place / np.maximum(distance, 1e-6)).real
+    coefficients = [*waves[::-1].astype(np.complex64), 1]
+    outline = np.polyval(coefficients, place / np.maximum(distance, 1e-6)).real
     mask = np.zeros(size, np.float32)
-    mask[low[0]:high[0], low[1]:high[1]] = np.clip(.5 + (radius * outline - distance) / softness, 0, 1)
+    inside = np.clip(.5 + (radius * outline - distance) / softness, 0, 1)
+    mask[low[0]:high[0], low[1]:high[1]] = inside
     return mask
 
 # %% ../../nbs/simulation/05_flaws.ipynb #a7fc13aa
@@ -53,11 +54,9 @@ def _spot(rng, size, unit, low=1.2, high=8):
     "One small thing"
     return blob(rng, size, _log_uniform(rng, low, high) * unit, rng.uniform(.8, 1.5) * max(unit, 1))
 
-
 def _spots(rng, size, unit):
     "Two to eight smaller ones"
     return np.max([_spot(rng, size, unit, 1, 3) for _ in range(rng.integers(2, 9))], 0)
-
 
 def _stain(rng, size, unit):
     "One large thing, with a sharp edge or a soft one"
@@ -94,16 +93,11 @@ def splat(
     return np.minimum(ink, 1).reshape(size)
 
 # %% ../../nbs/simulation/05_flaws.ipynb #b6ab96ab
-def _line(
-    rng, size,
-    unit,          # a pixel of an image of 128, in pixels
-    restless,      # how much it turns, radians a step
-    steps,         # its length
-    branching=0.,  # probability of a branch at each step
-):                 # ink, (H, W), 0..1
-    "A thin line, perhaps with branches"
-    steps, stride = int(steps), .7 * unit
-    points, headings = wander(rng, rng.uniform(0, size), rng.uniform(0, 2 * math.pi), restless, steps, stride)
+def _line(rng, size, unit, restless, steps, branching=0.):
+    "A thin line that turns by `restless` radians a step, with a branch at a share of its steps"
+    steps, stride = int(steps), .7 * unit  # a unit is a pixel of an image of 128
+    start, heading = rng.uniform(0, size), rng.uniform(0, 2 * math.pi)
+    points, headings = wander(rng, start, heading, restless, steps, stride)
     lines = [points]
     for k in np.flatnonzero(rng.random(steps) < branching):
         heading = headings[k] + rng.choice([-1, 1]) * rng.uniform(.4, 1.2)
@@ -111,16 +105,13 @@ def _line(
     ink = splat(np.concatenate(lines), size)
     width = 0 if rng.random() < .6 else rng.uniform(.4, 1.2)
     blur = math.sqrt((width * unit) ** 2 + max(0, unit ** 2 - 1) / 6)
-    if blur < .3:  # in larger images a line of one pixel gets wider, which closes the gaps between steps too
-        return ink
+    if blur < .3: return ink  # in larger images the blur closes the gaps between steps too
     ink = ndimage.gaussian_filter(ink, blur)
     return np.minimum(ink / max(ink.max(), 1e-6) * 1.3, 1)
 
-# %% ../../nbs/simulation/05_flaws.ipynb #041949dd
 def _crack(rng, size, unit):
     "It wanders and branches"
     return _line(rng, size, unit, rng.uniform(.1, .5), _log_uniform(rng, 15, 250), .01)
-
 
 def _scratch(rng, size, unit):
     "One to three lines, nearly straight"
@@ -162,7 +153,6 @@ def _band(rng, size, unit):
         mask = mask * beyond(turn + math.pi / 2, rng.uniform(-.6, .4))
     return mask
 
-# %% ../../nbs/simulation/05_flaws.ipynb #912df575
 def _chip(rng, size, unit):
     "Something missing at one of the four sides"
     side = rng.integers(4)
@@ -176,12 +166,12 @@ def _chip(rng, size, unit):
 
 # %% ../../nbs/simulation/05_flaws.ipynb #8e7c2dd0
 SOLID = .4  # a pixel belongs to a flaw if the shape covers more of it than this
-_SHAPES = {"crack": (_crack, .22), "scratch": (_scratch, .13), "spot": (_spot, .17), "spots": (_spots, .08),
-           "stain": (_stain, .13), "cloud": (_cloud, .12), "band": (_band, .07), "chip": (_chip, .08)}
+_SHAPES = {"crack": (_crack, .22), "scratch": (_scratch, .13), "spot": (_spot, .17),
+           "spots": (_spots, .08), "stain": (_stain, .13), "cloud": (_cloud, .12),
+           "band": (_band, .07), "chip": (_chip, .08)}
 KINDS = tuple(_SHAPES)
 THIN = KINDS[:4]  # the others are large
 
-# %% ../../nbs/simulation/05_flaws.ipynb #034b6b7b
 def draw_shape(
     rng: Generator,         # every draw comes from it
     size: tuple=(128, 128), # (height, width), pixels, 32 at least
@@ -194,14 +184,15 @@ def draw_shape(
         raise MemSegError(f"flaws of {size[0]} x {size[1]} pixels: needs 32 x 32 at least")
     while True:
         drawn = kind or rng.choice(KINDS, p=[share for _, share in _SHAPES.values()])
-        mask = np.round(_SHAPES[drawn][0](rng, tuple(size), min(size) / 128) * 255).astype(np.float32) / 255
+        mask = _SHAPES[drawn][0](rng, tuple(size), min(size) / 128)
+        mask = np.round(mask * 255).astype(np.float32) / 255
         solid = np.count_nonzero(mask > SOLID)
         if 3 <= solid <= .6 * mask.size:
             return mask, str(drawn)
 
 # %% ../../nbs/simulation/05_flaws.ipynb #af3b9835
 class ShapeBank:
-    "Shapes that are rendered when first asked for, and kept"
+    "Shapes that are rendered when first asked for, and kept as long as the bank is"
     def __init__(
         self,
         count: int=2000,         # different shapes
@@ -209,12 +200,26 @@ class ShapeBank:
         seed: int=0,             # shape k depends on (seed, k) alone
     ):
         if count < 1: raise MemSegError(f"a bank of {count} shapes: needs at least 1")
-        self.count, self.size, self.seed = count, tuple(size), seed
-        self._shapes = torch.zeros(count, *size, dtype=torch.uint8)
-        self._kinds, self._areas = torch.full((count,), -1), torch.zeros(count)
+        self.count, self.size, self.seed, self._kept = count, tuple(size), seed, {}
+
     def __repr__(self): return f"ShapeBank(count={self.count}, size={self.size}, seed={self.seed})"
+
     def __len__(self): return self.count
+
     def __reduce__(self): return ShapeBank, (self.count, self.size, self.seed)
+
+    def shape(self, k: int) -> tuple[Tensor, int, float]:
+        "Shape `k`, uint8 (H, W); its index in KINDS; the share of the image that it covers"
+        if k not in self._kept:
+            mask, kind = draw_shape(np.random.default_rng([self.seed, k]), self.size)
+            pixels = torch.from_numpy(np.round(mask * 255).astype(np.uint8))
+            self._kept[k] = pixels, KINDS.index(kind), (mask > SOLID).mean().item()
+        return self._kept[k]
+
+    def _numbers(self, count, generator) -> Tensor:
+        device = generator.device
+        return torch.randint(self.count, (count,), generator=generator, device=device).cpu()
+
     def sample(
         self,
         count: int,                  # B, how many
@@ -222,30 +227,18 @@ class ShapeBank:
         smallest_area: float=0.,     # share of the image; smaller shapes are drawn again
     ) -> tuple[Tensor, Tensor]:      # shapes (B, H, W), 0..1; their index in KINDS (B,), long
         "Random shapes, mirrored at random; square ones transposed too"
-        index = _choose(self, count, generator, smallest_area)
-        return _mirror(self._shapes[index].float() / 255, generator), self._kinds[index]
+        chosen = self._numbers(count, generator)
+        for _ in range(1000):
+            small = torch.tensor([self.shape(k)[2] for k in chosen.tolist()]) < smallest_area
+            if not small.any(): break
+            chosen[small] = self._numbers(int(small.sum()), generator)
+        else:
+            raise MemSegError(f"{self}: no shape of {smallest_area:.0%} of the image found; "
+                              "ask for smaller ones")
+        shapes, kinds = torch.zeros(count, *self.size), torch.zeros(count, dtype=torch.long)
+        for row, k in enumerate(chosen.tolist()): shapes[row], kinds[row], _ = self.shape(k)
+        return _mirror(shapes / 255, generator), kinds
 
-# %% ../../nbs/simulation/05_flaws.ipynb #0e930217
-def _draw(bank, count, generator):
-    "The numbers of random shapes, which are rendered if they weren't yet"
-    index = torch.randint(bank.count, (count,), generator=generator, device=generator.device).cpu()
-    for k in index[bank._kinds[index] < 0].unique().tolist():
-        mask, kind = draw_shape(np.random.default_rng([bank.seed, k]), bank.size)
-        bank._shapes[k] = torch.from_numpy(np.round(mask * 255).astype(np.uint8))
-        bank._kinds[k], bank._areas[k] = KINDS.index(kind), (mask > SOLID).mean().item()
-    return index
-
-
-def _choose(bank, count, generator, smallest_area):
-    "The numbers of random shapes that are large enough"
-    index = _draw(bank, count, generator)
-    for _ in range(1000):
-        small = bank._areas[index] < smallest_area
-        if not small.any(): return index
-        index[small] = _draw(bank, int(small.sum()), generator)
-    raise MemSegError(f"{bank}: no shape of {smallest_area:.0%} of the image found; ask for smaller ones")
-
-# %% ../../nbs/simulation/05_flaws.ipynb #9a248da3
 def _mirror(shapes, generator):
     "Flip and transpose at random"
     down, right, across = uniform((3, len(shapes), 1, 1), 0, 1, generator) < .5
@@ -258,11 +251,9 @@ def _inside(values, solid):
     "Mean over the solid pixels, (B, 1, 1)"
     return (values * solid).sum((1, 2), True) / solid.sum((1, 2), True)
 
-
 def _spread(grey):
     "Standard deviation of each image, (B, 1, 1)"
     return (grey - grey.mean((1, 2), True)).square().mean((1, 2), True).sqrt()
-
 
 def _level(grey, level, spread, strength, foreign, generator):
     "Another level: added, multiplied, or the same everywhere"
@@ -271,7 +262,6 @@ def _level(grey, level, spread, strength, foreign, generator):
     times, flat = grey * (1 + (1.5 * strength).clamp(-.85, .85)), level + strength + .02 * grain
     return torch.where(way < .45, grey + strength, torch.where(way < .75, times, flat))
 
-# %% ../../nbs/simulation/05_flaws.ipynb #96bfb072
 def _texture(grey, level, spread, strength, foreign, generator):
     "Another product's surface, mostly in the tones of this one"
     which, toned, contrast, light = uniform((4, len(grey), 1, 1), 0, 1, generator, grey.device)
@@ -280,19 +270,19 @@ def _texture(grey, level, spread, strength, foreign, generator):
     own = pattern * spread * (.5 + 1.5 * contrast) + level * (.7 + .6 * light)
     return torch.where(toned < .6, own, other)
 
-# %% ../../nbs/simulation/05_flaws.ipynb #ebda7e42
 def _displaced(grey, level, spread, strength, foreign, generator):
     "The product itself, from somewhere else, perhaps mirrored"
     height, width = grey.shape[1:]
     moved = []
     for image, (down, right, way) in zip(grey, uniform((len(grey), 3), 0, 1, generator).tolist()):
-        image = image.roll((int(height * (1 + 14 * down) / 16), int(width * (1 + 14 * right) / 16)), (0, 1))
-        turned = [image, image.flip(0), image.flip(1), image.T if height == width else image.flip(0, 1)]
+        down, right = int(height * (1 + 14 * down) / 16), int(width * (1 + 14 * right) / 16)
+        image = image.roll((down, right), (0, 1))
+        turned = [image, image.flip(0), image.flip(1),
+                  image.T if height == width else image.flip(0, 1)]
         moved.append(turned[int(way * 4)])
     dimmed, factor = uniform((2, len(grey), 1, 1), 0, 1, generator, grey.device)
     return torch.stack(moved) * torch.where(dimmed < .3, .7 + .6 * factor, 1)
 
-# %% ../../nbs/simulation/05_flaws.ipynb #8d65cf38
 def _blurred(grey, level, spread, strength, foreign, generator):
     "The product out of focus, perhaps of another level too"
     sigma, both = uniform((2, len(grey), 1, 1), 0, 1, generator, grey.device)
@@ -305,7 +295,6 @@ def _blurred(grey, level, spread, strength, foreign, generator):
     soft = F.conv2d(F.conv2d(soft, weights, groups=len(grey)), weights.mT, groups=len(grey))[0]
     return soft + torch.where(both < .5, .5 * strength, 0)
 
-
 def _contrast(grey, level, spread, strength, foreign, generator):
     "The product's own pattern, weaker, stronger or inverted"
     way = (uniform((len(grey), 1, 1), 0, 1, generator, grey.device) * 4).long()
@@ -313,21 +302,21 @@ def _contrast(grey, level, spread, strength, foreign, generator):
     return (grey - level) * factor + level + .3 * strength
 
 # %% ../../nbs/simulation/05_flaws.ipynb #b2d2a9fa
-_FILLS = {"level": (_level, .8, .3), "texture": (_texture, .05, .2), "displaced": (_displaced, .05, .25),
-          "blurred": (_blurred, .05, .12), "contrast": (_contrast, .05, .13)}  # shares: thin, large kinds
+_FILLS = {"level": (_level, .8, .3), "texture": (_texture, .05, .2),  # shares: thin, large kinds
+          "displaced": (_displaced, .05, .25), "blurred": (_blurred, .05, .12),
+          "contrast": (_contrast, .05, .13)}
 FILLS = tuple(_FILLS)
-
 
 def choose_fills(
     kinds: Tensor,               # index into KINDS, (B,)
     generator: torch.Generator,  # every draw comes from it
 ) -> Tensor:                     # index into FILLS, (B,), long
     "What goes into each shape: mostly another level where it is thin"
-    shares = torch.tensor([[thin, large] for _, thin, large in _FILLS.values()], device=kinds.device).T
+    shares = [[thin, large] for _, thin, large in _FILLS.values()]
+    shares = torch.tensor(shares, device=kinds.device).T
     edges = shares.cumsum(1)[(kinds >= len(THIN)).long(), :-1]
     return (uniform((len(kinds), 1), 0, 1, generator, kinds.device) >= edges).sum(1)
 
-# %% ../../nbs/simulation/05_flaws.ipynb #7cd7622e
 def fill(
     grey: Tensor,                # the good images, (B, H, W), 0..1
     solid: Tensor,               # bool, (B, H, W)
@@ -369,7 +358,7 @@ def assure(
     solid = shapes > SOLID
     weak = _inside((filled - grey).abs(), solid) < need
     filled = torch.where(weak, filled + shapes * sign * need, filled).clamp(0, 1)
-    lost = _inside((filled - grey).abs(), solid) < .025  # black made darker, white brighter: go the other way
+    lost = _inside((filled - grey).abs(), solid) < .025  # black made darker: go the other way
     room = torch.where(_inside(grey, solid) < .5, 1., -1.)
     return torch.where(lost, (grey + room * shapes * need.clamp_min(.1)).clamp(0, 1), filled)
 
@@ -386,18 +375,6 @@ def relight(
     pale = (1 - after) / (scaled.amax(1, True) - after).clamp_min(1e-6)
     return (after + (scaled - after) * pale.clamp(max=1)).clamp(0, 1)
 
-# %% ../../nbs/simulation/05_flaws.ipynb #b12ebee1
-def _check(images, solid, foreign):
-    "Say what is wrong with them"
-    if len(foreign) == 0 or foreign.shape[1:] != images.shape[1:]:
-        raise MemSegError(f"foreign images of shape {tuple(foreign.shape)}: needs one or more of the images' "
-                          f"shape {tuple(images.shape[1:])}")
-    if solid.shape != (len(images), *images.shape[2:]):
-        raise MemSegError(f"shapes of size {tuple(solid.shape)}: images of {tuple(images.shape)} need "
-                          f"{(len(images), *images.shape[2:])}")
-    if not solid.flatten(1).any(1).all():
-        raise MemSegError(f"a shape without a pixel above {SOLID}: needs one at least; draw_shape gives such")
-
 # %% ../../nbs/simulation/05_flaws.ipynb #be067109
 def add_flaws(
     images: Tensor,              # good images, (B, 3, H, W), 0..1
@@ -408,12 +385,22 @@ def add_flaws(
     ease: float=0.,              # e; 0: as faint as they come, 1: easy to see
 ) -> tuple[Tensor, Tensor]:      # images with flaws (B, 3, H, W), 0..1; masks, bool (B, H, W)
     "Put a flaw into each image; outside its shape the image stays as it is, to the bit"
-    solid = shapes > SOLID
-    _check(images, solid, foreign)
+    solid, size = shapes > SOLID, tuple(images.shape[1:])
+    if len(foreign) == 0 or foreign.shape[1:] != size:
+        raise MemSegError(f"foreign images of shape {tuple(foreign.shape)}: needs one or more of "
+                          f"the images' shape {size}")
+    if solid.shape != (len(images), *size[1:]):
+        raise MemSegError(f"shapes of size {tuple(solid.shape)}: images of {tuple(images.shape)} "
+                          f"need {(len(images), *size[1:])}")
+    if not solid.flatten(1).any(1).all():
+        raise MemSegError(f"a shape without a pixel above {SOLID}: needs one at least; draw_shape "
+                          "gives such")
     grey = images.mean(1)
     strength = draw_strength(len(images), ease, generator).to(grey.device)
-    contents = fill(grey, solid, choose_fills(kinds, generator), strength, foreign.mean(1), generator)
+    fills = choose_fills(kinds, generator)
+    contents = fill(grey, solid, fills, strength, foreign.mean(1), generator)
     share = torch.where(kinds < len(THIN), .25, .15).to(grey.device)[:, None, None]
     need = (.04 + share * _spread(grey)) * (1 + 3 * ease)
-    filled = assure(grey, torch.lerp(grey, contents, shapes), shapes, need, strength.sign()[:, None, None])
+    filled = torch.lerp(grey, contents, shapes)
+    filled = assure(grey, filled, shapes, need, strength.sign()[:, None, None])
     return torch.where(shapes[:, None] > 0, relight(images, grey, filled), images), solid

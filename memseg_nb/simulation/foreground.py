@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..recipe import MemSegError
+from ..files import MemSegError
 
 # %% ../../nbs/simulation/02_foreground.ipynb #3feb8fce
 def grey(
@@ -40,8 +40,7 @@ class TwoClasses(NamedTuple):
     "Otsu's split of each image into dark and bright"
     threshold: Tensor     # (B,), 0..1: half-way between two grey levels, bright is above
     separability: Tensor  # (B,), 0..1: variance between the classes over all variance
-    valley: Tensor        # (B,), 0..1: share of pixels in the middle third between the means of the classes
-
+    valley: Tensor        # (B,), 0..1: share of pixels in the middle third between both means
 
 def two_classes(
     grey: Tensor,    # grey images, (B, H, W), 0..1
@@ -51,7 +50,8 @@ def two_classes(
     level = torch.arange(256, device=grey.device, dtype=torch.double)
     below, moment = share.cumsum(1), (share * level).cumsum(1)
     mean = moment[:, -1:]
-    between, best = ((mean * below - moment)**2 / (below * (1 - below)).clamp(min=1e-12)).max(1, keepdim=True)
+    between = (mean * below - moment)**2 / (below * (1 - below)).clamp(min=1e-12)
+    between, best = between.max(1, keepdim=True)
     variance = (share * level**2).sum(1, keepdim=True) - mean**2
     below, moment = below.gather(1, best), moment.gather(1, best)
     dark, bright = moment / below.clamp(min=1e-12), (mean - moment) / (1 - below).clamp(min=1e-12)
@@ -60,7 +60,6 @@ def two_classes(
     separability = (between / variance.clamp(min=1e-12))[:, 0]
     return TwoClasses((best[:, 0] + .5).float() / 255, separability.float(), valley.float())
 
-# %% ../../nbs/simulation/02_foreground.ipynb #6608a589
 def otsu(
     grey: Tensor,  # grey images, (B, H, W), 0..1
 ) -> Tensor:       # thresholds, (B,), 0..1: bright is above
@@ -76,7 +75,6 @@ class Judgement(NamedTuple):
     border: Tensor        # (B,): how frequent `found` is in the frame, relative to the image
     whole: Tensor         # bool, (B,): no product on a background; take the whole image
 
-# %% ../../nbs/simulation/02_foreground.ipynb #ca3c14e2
 def judge(
     grey: Tensor,           # grey images, (B, H, W), 0..1
     separability: float=.7, # less: no two classes
@@ -116,8 +114,8 @@ def _any(
 # %% ../../nbs/simulation/02_foreground.ipynb #7f1ecc03
 def open_close(
     mask: Tensor,  # bool, (B, H, W)
-    opening: int,  # radius of the opening, pixels: what a square of 2 radius + 1 doesn't fit into goes
-    closing: int,  # radius of the closing, pixels: gaps a square of 2 radius + 1 doesn't fit into fill
+    opening: int,  # radius r, pixels: specks go that a square of 2 r + 1 doesn't fit into
+    closing: int,  # radius r, pixels: gaps are filled that a square of 2 r + 1 doesn't fit into
 ) -> Tensor:       # bool, (B, H, W)
     "Remove specks, then close gaps"
     mask = ~_any(F.pad(~mask, (opening,) * 4), 2 * opening + 1)
@@ -134,14 +132,14 @@ def fill(
     surrounded = torch.ones_like(filled)
     for axis in (1, 2):
         side = mask.shape[axis]
-        places = torch.arange(side, dtype=torch.uint8 if side <= 256 else torch.int16, device=mask.device)
+        kind = torch.uint8 if side <= 256 else torch.int16
+        places = torch.arange(side, dtype=kind, device=mask.device)
         for place in (places, places.flip(0)):
             place = place.view(-1, *[1] * (2 - axis))
             last = (filled * place).amax(axis, keepdim=True)
             before = torch.lt(place, last, out=torch.empty_like(filled, dtype=place.dtype))
             surrounded &= before.to(torch.uint8)
     return (filled | surrounded).view(torch.bool)
-
 
 def any_pixel(
     masks: Tensor,  # bool, (B, H, W)
@@ -164,18 +162,16 @@ class Rule:
         compare = {">": torch.gt, ">=": torch.ge, "<": torch.lt, "<=": torch.le}[self.sign]
         return compare(torch.round(grey * 255), self.level)
 
-
 def parse_rule(
     text: str,  # such as ">50" or "<= 250"
 ) -> Rule:      # the rule
     "Read a rule"
     found = re.fullmatch(r"\s*(>=|<=|>|<)\s*(\d+(?:\.\d+)?)\s*", text)
     if not found or float(found[2]) > 255:
-        raise MemSegError(f"foreground {text!r}: expected otsu, off, or a comparison with a level 0..255 "
-                          "such as '>50' (the product is brighter than 50) or '<=250'")
+        raise MemSegError(f"foreground {text!r}: expected otsu, off, or a comparison with a level "
+                          "0..255 such as '>50' (the product is brighter than 50) or '<=250'")
     return Rule(found[1], float(found[2]))
 
-# %% ../../nbs/simulation/02_foreground.ipynb #0704436c
 def foreground(
     images: Tensor,      # (B, 3, H, W), 0..1
     method: str="otsu",  # otsu; off: the whole image; or a rule such as ">50"
@@ -207,8 +203,9 @@ def choose_method(
         return table.get(category, "otsu")
     if method == "table":
         if category not in table:
-            raise MemSegError(f"foreground.method = table: no rule for {category!r} in [foreground_table] "
-                              f"(there are {', '.join(sorted(table))}); add one, or use method = auto")
+            raise MemSegError(
+                f"foreground.method = table: no rule for {category!r} in [foreground_table] "
+                f"(there are {', '.join(sorted(table))}); add one, or use method = auto")
         return table[category]
     if method not in ("otsu", "off"):
         parse_rule(method)

@@ -24,7 +24,6 @@ PERMUTATION = bytes.fromhex(
 COMPASS = ((1, 1), (1, -1), (-1, 1), (-1, -1), (0, 1), (0, -1), (0, 1), (0, -1),
            (1, 0), (-1, 0), (1, 0), (-1, 0), (0, 1), (0, -1), (-1, 0), (1, 0))
 
-
 def improved_gradients(
     rows: int,      # lattice rows
     columns: int,   # lattice columns
@@ -52,10 +51,9 @@ def _bumps(
     weight = 1 - t * t * t * (t * (t * 6 - 15) + 10)
     return weight, weight * distance
 
-# %% ../../nbs/simulation/01_perlin.ipynb #bfec94e1
 def perlin(
     gradients: Tensor,      # gradients at the lattice points (down, right), (B, R+1, C+1, 2)
-    cells: Tensor,          # rows and columns of cells in the image, (B, 2); arrows beyond are not used
+    cells: Tensor,          # rows and columns of cells in the image, (B, 2)
     size: tuple,            # (height, width), pixels
     start: tuple=(0., 0.),  # lattice coordinates (row, column) of the first pixel
 ) -> Tensor:                # noise, (B, H, W)
@@ -76,15 +74,15 @@ def uniform(
     device="cpu",                # where the result is wanted
 ) -> Tensor:                     # float32, low..high
     "Uniform random numbers; a generator on the CPU gives the same ones for every device"
-    return torch.empty(shape, device=generator.device).uniform_(low, high, generator=generator).to(device)
-
+    numbers = torch.empty(shape, device=generator.device)
+    return numbers.uniform_(low, high, generator=generator).to(device)
 
 def lattice(
-    exponents: Tensor,           # a and b of each sample, (B, 2), int: 2^a rows, 2^b columns of cells
+    exponents: Tensor,           # a and b of each sample, (B, 2), int: 2^a x 2^b cells
     generator: torch.Generator,  # every draw comes from it
-    largest: int=5,              # largest exponent there may be; all lattices get 2^largest + 1 points a side
+    largest: int=5,              # largest exponent; all lattices get P = 2^largest + 1 points a side
     device="cpu",                # where the result lives
-) -> Tensor:                     # unit gradients (down, right), (B, 2^largest + 1, 2^largest + 1, 2)
+) -> Tensor:                     # unit gradients (down, right), (B, P, P, 2)
     "One random direction for each point of each sample's lattice"
     points = 2 ** largest + 1
     angles = uniform((len(exponents), points, points), 0, 2 * math.pi, generator, device)
@@ -103,7 +101,8 @@ def resample(
     turns = turns / half[:, None]  # grid_sample counts in half widths and half heights
     along, down = turns[..., 0, None] * x, turns[..., 1, None] * y
     grid = along[:, :, None] + down[..., None]  # (B, 2, H, W): all x, then all y
-    return F.grid_sample(images, grid.permute(0, 2, 3, 1), padding_mode="reflection", align_corners=False)
+    grid = grid.permute(0, 2, 3, 1)
+    return F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
 
 # %% ../../nbs/simulation/01_perlin.ipynb #e6fb6bb8
 def rotation(
@@ -112,7 +111,6 @@ def rotation(
     "The matrices that turn by an angle"
     angle = torch.deg2rad(degrees)
     return torch.stack((angle.cos(), -angle.sin(), angle.sin(), angle.cos()), dim=-1).view(-1, 2, 2)
-
 
 def rotate(
     noise: Tensor,    # fields, (B, H, W)
@@ -129,7 +127,6 @@ def binarise(
     "Where the noise rises above `threshold` (MemSeg, section 3.2, step 1)"
     return noise > threshold
 
-
 def perlin_noise(
     batch: int,                  # fields wanted
     size: tuple,                 # (height, width), pixels
@@ -140,7 +137,8 @@ def perlin_noise(
     device="cpu",                # where the result lives
 ) -> Tensor:                     # P, (B, H, W), about -1..1
     "Perlin noise on random lattices of 2^a x 2^b cells, turned by a random angle"
-    exponents = torch.randint(smallest, largest + 1, (batch, 2), generator=generator, device=generator.device)
+    exponents = torch.randint(smallest, largest + 1, (batch, 2), generator=generator,
+                              device=generator.device)
     gradients = lattice(exponents, generator, largest, device)
     noise = perlin(gradients, 2 ** exponents.to(device), size) * math.sqrt(2)
     if rotation == 0:

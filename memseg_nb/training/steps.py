@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['SPLIT', 'EPOCH', 'STEP', 'THRESHOLDS', 'FEW', 'ADVICE', 'draws', 'step_indices', 'Split', 'split', 'one_thread',
-           'Batch', 'StepData', 'learning_rate', 'State', 'new_state', 'keep_memory', 'precisions', 'choose_precision',
-           'freeze_norms', 'train_step', 'match_others']
+           'Batch', 'StepData', 'learning_rate', 'Trainer', 'new_trainer', 'precisions', 'choose_precision',
+           'freeze_norms', 'why_not_finite', 'match_others', 'train_step']
 
 # %% ../../nbs/training/01_steps.ipynb #f10b22ba
-import contextlib, ctypes, math
+import contextlib, math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,12 +19,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from .distributed import average_gradients, total, world
 from ..data.images import ImageSet
+from ..files import MemSegError
 from ..model.losses import Losses, memseg_loss
 from ..model.memseg import MemSeg
-from ..recipe import MemSegError, Recipe, TrainingRecipe
+from ..recipe import Recipe, TrainingRecipe
 from ..simulation.anomalies import Simulator, vary_light
+from .processes import average
 
 # %% ../../nbs/training/01_steps.ipynb #b04a5939
 SPLIT, EPOCH, STEP, THRESHOLDS = range(4)  # what random numbers are drawn for
@@ -101,14 +102,6 @@ class Batch(NamedTuple):
     masks: Tensor   # bool, (B, H, W): True where anomalous
     source: Tensor  # (B,), int64: number of the training image that each was made from
 
-# %% ../../nbs/training/01_steps.ipynb #17f2b9ee
-def _shareable(training: TrainingRecipe, size: int) -> TrainingRecipe:
-    "The same, if so many processes can share its batch equally"
-    if training.good % size == 0 and training.simulated % size == 0: return training
-    raise MemSegError(f"training.good = {training.good} and training.simulated = {training.simulated} can't "
-                      f"be shared by {size} processes: needs multiples of {size}, e.g. --set "
-                      f"training.good={size} --set training.simulated={size}; or start fewer processes")
-
 # %% ../../nbs/training/01_steps.ipynb #5965d233
 class StepData(Dataset):
     "Item k is the batch of step k; it depends on seed and k only, so workers and restarts change nothing"
@@ -119,19 +112,26 @@ class StepData(Dataset):
         rank: int=0, size: int=1,  # this process is number `rank` of `size` that share every batch
     ):
         self.images, self.simulator, self.rank, self.size = images, simulator, rank, size
-        self.training, self.light = _shareable(recipe.training, size), asdict(recipe.light)
+        self.training, self.light = recipe.training, asdict(recipe.light)
+        good, simulated = self.training.good, self.training.simulated
+        if good % size or simulated % size:
+            raise MemSegError(f"training.good = {good} and training.simulated = {simulated} can't be "
+                              f"shared by {size} processes: needs multiples of {size}, e.g. --set "
+                              f"training.good={size} --set training.simulated={size}; or start fewer "
+                              "processes")
 
     def __len__(self) -> int: return self.training.steps
 
     def __getitem__(self, step: int) -> Batch:
         training, good = self.training, self.training.good // self.size
-        chosen = step_indices(step, training.good + training.simulated, len(self.images), training.seed)
-        chosen = chosen[self.rank::self.size]
+        count = training.good + training.simulated
+        chosen = step_indices(step, count, len(self.images), training.seed)[self.rank::self.size]
         generator = draws(training.seed, STEP, step, self.rank)
         with one_thread():
             images = self.images.batch(chosen)
             simulation = self.simulator(images[good:], generator)
-            images = vary_light(torch.cat([images[:good], simulation.images]), generator, **self.light)
+            images = torch.cat([images[:good], simulation.images])
+            images = vary_light(images, generator, **self.light)
         masks = torch.cat([simulation.masks.new_zeros(good, *images.shape[2:]), simulation.masks])
         return Batch(images, masks, torch.tensor(chosen))
 
@@ -148,41 +148,78 @@ def learning_rate(
 
 # %% ../../nbs/training/01_steps.ipynb #b589641b
 @dataclass
-class State:
-    "Everything that a step changes"
-    model: MemSeg
+class Trainer:
+    "A network that learns, and everything else that a step changes"
+    model: nn.Module
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler      # does nothing unless precision is float16
-    step: int = 0                     # steps done
-    seconds: float = 0.               # time they took, before this session
-    frozen: bool = False              # batch norms keep the statistics of a warm start
-    explain: Callable|None = None     # the model's, compiled; None: as it is
+    step: int=0                       # steps done
+    seconds: float=0.                 # time they took, before this session
+    frozen: bool=False                # batch norms keep the statistics of a warm start
+    forward: Callable|None=None       # (images, index) to logits, for `train_step`
+
+    def update(self,
+        loss: Tensor,  # a number, with its graph
+        rate: float,   # learning rate
+        clip: float=0, # largest norm of the gradient; 0: any
+    ) -> bool:         # False: the gradient is not finite, and nothing was moved
+        "Move the weights along the gradient of `loss`"
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        self.scaler.unscale_(self.optimizer)
+        group = self.optimizer.param_groups[0]
+        norm = nn.utils.clip_grad_norm_(group["params"], clip or math.inf)
+        if not self.scaler.is_enabled() and not math.isfinite(norm): return False
+        group["lr"] = rate
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.step += 1
+        return True
+
+    def tensors(self) -> dict[str, Tensor]:  # model.NAME and optimizer.NAME.KEY
+        "All numbers that are needed to go on"
+        names = [name for name, value in self.model.named_parameters() if value.requires_grad]
+        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        for number, entries in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{names[number]}.{key}": value
+                        for key, value in entries.items() if value is not None}
+        return tensors
+
+    def restore(self,
+        tensors: dict[str, Tensor],  # from `tensors`
+    ):
+        "Take up the numbers of another trainer of the same network"
+        names = [name for name, value in self.model.named_parameters() if value.requires_grad]
+        model, entries = {}, {}
+        for name, value in tensors.items():
+            part, name = name.split(".", 1)
+            if part == "model":
+                model[name] = value
+                continue
+            if value.ndim == 4: value = value.contiguous(memory_format=torch.channels_last)
+            name, key = name.rsplit(".", 1)
+            entries.setdefault(names.index(name), {})[key] = value
+        self.model.load_state_dict(model)
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict(dict(state=entries, param_groups=groups))
 
 # %% ../../nbs/training/01_steps.ipynb #cccd53ec
-def new_state(
+def new_trainer(
     model: MemSeg,         # moved to the device
     recipe: Recipe,        # its section training
     device: torch.device=torch.device("cpu"),
-) -> State:
+) -> Trainer:
     "A model with a fresh optimiser"
     training, model = recipe.training, model.to(device)
     for part in (model.encoder, model.fusion, model.decoder): part.to(memory_format=torch.channels_last)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     common = dict(lr=training.learning_rate, weight_decay=training.weight_decay)
-    if training.optimizer == "sgd": optimizer = torch.optim.SGD(trained, momentum=training.momentum, **common)
+    if training.optimizer == "sgd":
+        optimizer = torch.optim.SGD(trained, momentum=training.momentum, **common)
     else: optimizer = torch.optim.AdamW(trained, **common)
     scaler = torch.amp.GradScaler(device.type, enabled=training.precision == "float16")
-    compiled = torch.compile(model.explain) if training.compile == "on" else None
-    return State(model, optimizer, scaler, explain=compiled)
-
-# %% ../../nbs/training/01_steps.ipynb #ba013759
-def keep_memory() -> bool:  # whether there is something to be told
-    "Freed memory stays with this process from now on, on Linux with glibc; elsewhere nothing happens"
-    try: mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError): return False
-    # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD; bytes
-    at_once, at_the_end = mallopt(-3, 2**30), mallopt(-1, 2**31 - 1)
-    return bool(at_once and at_the_end)
+    explain = torch.compile(model.explain) if training.compile == "on" else model.explain
+    return Trainer(model, optimizer, scaler, forward=lambda images, index: explain(images, index).logits)
 
 # %% ../../nbs/training/01_steps.ipynb #0f334d99
 def precisions(
@@ -208,59 +245,20 @@ def freeze_norms(
     for part in model.modules():
         if isinstance(part, nn.BatchNorm2d): part.eval()
 
-def _learning(state) -> MemSeg:
-    "The model in training mode, its batch norms as the run wants them"
-    state.model.train()
-    if state.frozen: freeze_norms(state.model)
-    return state.model
-
 # %% ../../nbs/training/01_steps.ipynb #df45edbb
 ADVICE = "the learning rate is too large: try a tenth of it (training.learning_rate)"
 
-def _why_not_finite(step: int, losses: Losses, batch: Batch, recipe: Recipe, rate: float) -> str:
-    "What to tell the user"
-    bad = [int(number) for number, image in zip(batch.source, batch.images) if not image.isfinite().all()]
-    if bad: cause = f"training image number {bad[0]} holds values that are not finite: remove it"
-    elif recipe.training.precision != "float32":
-        cause = f"{recipe.training.precision} is too coarse (use training.precision=float32), or {ADVICE}"
-    else: cause = ADVICE
-    return (f"step {step + 1}: the loss ({losses.total:g}) or its gradient is not finite, "
-            f"at learning rate {rate:.3g}; {cause}. The last good checkpoint is kept")
-
-# %% ../../nbs/training/01_steps.ipynb #92d0f805
-def train_step(
-    state: State,         # changed in place
+def why_not_finite(
     batch: Batch,
-    recipe: Recipe,       # its sections training and loss
-    rate: float,          # learning rate of this step
-    shared: bool=False,   # training images are in the memory too, under the same numbers
-) -> Losses:              # three numbers
-    "One step of the optimiser; nothing is changed if the loss or its gradient is not finite"
-    device, training = next(state.model.parameters()).device, recipe.training
-    images = batch.images.to(device, non_blocking=True, memory_format=torch.channels_last)
-    masks = batch.masks.to(device, non_blocking=True)
-    own = batch.source.to(device) if shared else None
-    logits = _forward(state, images, training.precision, own)
-    losses = memseg_loss(logits, masks, recipe.loss)
-    numbers = Losses(*(total(torch.stack([part.detach() for part in losses])) / world()).tolist())
-    norm = _gradient(state, losses.total, training.clip)
-    fine = math.isfinite(numbers.total) and (state.scaler.is_enabled() or math.isfinite(norm))
-    if not fine: raise MemSegError(_why_not_finite(state.step, numbers, batch, recipe, rate))
-    state.optimizer.param_groups[0]["lr"] = rate
-    state.scaler.step(state.optimizer)
-    state.scaler.update()
-    state.step += 1
-    return numbers
-
-# %% ../../nbs/training/01_steps.ipynb #2b84b929
-def _gradient(state: State, loss: Tensor, clip: float) -> float:
-    "Compute the gradient and clip it; its norm before that"
-    state.optimizer.zero_grad(set_to_none=True)
-    state.scaler.scale(loss).backward()
-    parameters = state.optimizer.param_groups[0]["params"]
-    average_gradients(parameters)
-    state.scaler.unscale_(state.optimizer)
-    return float(nn.utils.clip_grad_norm_(parameters, clip or math.inf))
+    precision: str,  # of the recipe
+) -> str:
+    "What to tell the user about a loss that is not a number"
+    broken = ~batch.images.isfinite().flatten(1).all(1)
+    if broken.any():
+        number = int(batch.source[broken][0])
+        return f"training image number {number} holds values that are not finite: remove it"
+    if precision == "float32": return ADVICE
+    return f"{precision} is too coarse (use training.precision=float32), or {ADVICE}"
 
 # %% ../../nbs/training/01_steps.ipynb #acfe089f
 def match_others(
@@ -274,9 +272,28 @@ def match_others(
     if distances.ndim == 3: same = same[:, None]
     return distances.masked_fill(same, math.inf).argmin(-1)
 
-def _forward(state: State, images: Tensor, precision: str, own: Tensor|None) -> Tensor:
-    "Logits, in the precision of the recipe"
-    model, precision = _learning(state), choose_precision(precision, images.device)
-    with torch.autocast(images.device.type, getattr(torch, precision), enabled=precision != "float32"):
-        index = None if own is None else match_others(model, images, own)
-        return (state.explain or model.explain)(images, index).logits
+# %% ../../nbs/training/01_steps.ipynb #92d0f805
+def train_step(
+    trainer: Trainer,     # changed in place
+    batch: Batch,
+    recipe: Recipe,       # its sections training and loss
+    rate: float,          # learning rate of this step
+    shared: bool=False,   # training images are in the memory too, under the same numbers
+) -> Losses:              # three numbers
+    "One step of the optimiser; nothing is changed if the loss or its gradient is not finite"
+    model, training, index = trainer.model.train(), recipe.training, None
+    if trainer.frozen: freeze_norms(model)
+    device = next(model.parameters()).device
+    precision = choose_precision(training.precision, device)
+    images = batch.images.to(device, non_blocking=True, memory_format=torch.channels_last)
+    masks = batch.masks.to(device, non_blocking=True)
+    with torch.autocast(device.type, getattr(torch, precision), enabled=precision != "float32"):
+        if shared: index = match_others(model, images, batch.source.to(device))
+        logits = trainer.forward(images, index)
+    losses = memseg_loss(logits, masks, recipe.loss)
+    numbers = Losses(*average(torch.stack([part.detach() for part in losses])).tolist())
+    if not math.isfinite(numbers.total) or not trainer.update(losses.total, rate, training.clip):
+        raise MemSegError(f"step {trainer.step + 1}: the loss ({numbers.total:g}) or its gradient is not "
+                          f"finite, at learning rate {rate:.3g}; {why_not_finite(batch, precision)}. The "
+                          "last good checkpoint is kept")
+    return numbers

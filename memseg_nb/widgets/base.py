@@ -25,7 +25,7 @@ from PIL import Image
 
 from .charts import Chart, legend, point, svg
 from ..plots import as_array, as_png, grid
-from ..recipe import MemSegError
+from ..files import MemSegError
 
 # %% ../../nbs/widgets/01_base.ipynb #94a47d1d
 _all_ = ["Chart", "legend", "point"]  # so that a chapter's Play takes all it needs from here

@@ -25,7 +25,8 @@ from ..model.memseg import MemSeg
 from .base import Panel, Picture, menu, slider
 from ..plots import BAD, GOOD
 from ..products.catalogue import PRODUCTS, render_product
-from ..recipe import MemSegError, load_recipe
+from ..files import MemSegError
+from ..recipe import load_recipe
 from ..training.train import fresh_model
 
 # %% ../../nbs/widgets/03_explorers.ipynb #03fbecea

@@ -23,7 +23,8 @@ from ..model.memseg import MemSeg
 from .charts import Chart, legend
 from .base import WIDE, Panel, Picture, button
 from ..plots import BAD
-from ..recipe import MemSegError, Recipe, load_recipe
+from ..files import MemSegError
+from ..recipe import Recipe, load_recipe
 from ..training.train import read_losses, train
 
 # %% ../../nbs/widgets/05_monitor.ipynb #91aaf35a

@@ -23,7 +23,8 @@ from ..simulation.flaws import KINDS, add_flaws, draw_shape
 from ..data.images import resize
 from .base import FRONT, WIDE, Panel, Picture, button, data_uri, menu, png, slider
 from ..products.catalogue import PRODUCTS, render_product, write_products
-from ..recipe import MemSegError, load_recipe
+from ..files import MemSegError
+from ..recipe import load_recipe
 
 # %% ../../nbs/widgets/04_painter.ipynb #73021b54
 def cover(

@@ -24,7 +24,8 @@ from .charts import Chart
 from .base import Panel, Picture, button, menu, slider
 from ..simulation.perlin import binarise, lattice, perlin, rotate
 from ..products.catalogue import PRODUCTS, render_product
-from ..recipe import MemSegError, Recipe, flatten, load_recipe
+from ..files import MemSegError
+from ..recipe import Recipe, flatten, load_recipe
 from ..simulation.anomalies import Simulation
 from ..training.train import make_simulator
 

@@ -6,7 +6,7 @@ from torch import nn
 from memseg_nb.model.attention import up
 from memseg_nb.model.msff import (CHANNELS, FeatureFusion, LevelFusion, TopDown, concatenate, conv_block,
                               initialise)
-from memseg_nb.recipe import MemSegError
+from memseg_nb.files import MemSegError
 
 
 def draw(*shape, seed=0):

@@ -8,14 +8,15 @@ import torch
 from click.testing import CliRunner
 from conftest import TINY
 
-from memseg_nb.evaluation import ablation as ablations
-from memseg_nb.evaluation.ablation import (COLUMNS, FAIR, BASE, POOL, VARIANTS, ablate, bought, figure, markdown,
-                                 read_table, report, says, share_out, trial, without, write_table)
+from memseg_nb.evaluation import ablation
+from memseg_nb.evaluation.ablation import (BASE, COLUMNS, FAIR, POOL, TABLE, VARIANTS, ablate, bought,
+                                           figure, markdown, report, says, share_out, trial, without)
 from memseg_nb.cli import cli
 from memseg_nb.data.images import open_category
 from memseg_nb.model.memseg import build_model
-from memseg_nb.model.encoder import load_encoder
-from memseg_nb.recipe import MemSegError, load_recipe
+from memseg_nb.model.weights import load_encoder
+from memseg_nb.files import MemSegError
+from memseg_nb.recipe import load_recipe
 
 ROOT = Path(__file__).parents[1]
 PIECES = ("memory", "attention", "coordinate", "fusion")
@@ -197,7 +198,7 @@ def test_a_row_for_each_training(done):
     assert rows[0]["pixel_auroc"] != rows[1]["pixel_auroc"]
     with open(out / "ablations.csv", newline="") as file:
         assert next(csv.reader(file)) == list(COLUMNS)
-    assert read_table(out / "ablations.csv") == rows
+    assert TABLE.read(out / "ablations.csv") == rows
     assert "no memory" in (out / "ablations.md").read_text() and (out / "ablations.png").stat().st_size > 1000
     assert load_recipe(out / "recipe.ini").training.steps == 2
 
@@ -205,16 +206,16 @@ def test_a_row_for_each_training(done):
 def test_it_goes_on_and_keeps_what_it_has(done, tiny_data, small, tmp_path, monkeypatch):
     out, rows = done
     for file in out.iterdir(): (tmp_path / file.name).write_bytes(file.read_bytes())
-    monkeypatch.setattr(ablations, "trial", lambda *args: pytest.fail("trained again"))
+    monkeypatch.setattr(ablation, "trial", lambda *args: pytest.fail("trained again"))
     again = dict(recipe=small, steps=2, progress=False)
     assert ablate(tiny_data, tmp_path, variants=("whole", "no_memory"), seeds=1, **again) == rows
     def cut(*args): raise RuntimeError("power\ncut")
-    monkeypatch.setattr(ablations, "trial", cut)
+    monkeypatch.setattr(ablation, "trial", cut)
     more = ablate(tiny_data, tmp_path, variants=("whole", "n1"), seeds=1, **again)
     assert more[:2] == rows and more[2]["error"] == "power cut" and more[2]["samples"] == 1
     assert "N = 1, hex_nut, seed 0: power cut" in (tmp_path / "ablations.md").read_text()
     figures = dict(image_auroc=.75, pixel_auroc=None, aupro=None, seconds=2.)
-    monkeypatch.setattr(ablations, "trial", lambda *args: figures)
+    monkeypatch.setattr(ablation, "trial", lambda *args: figures)
     mended = ablate(tiny_data, tmp_path, variants=("n1",), seeds=1, **again)
     assert (mended[:2] == rows and mended[2]["image_auroc"] == .75 and mended[2]["error"] == ""
             and len(mended) == 3)
@@ -233,7 +234,7 @@ def test_every_variant_is_trained_as_it_says(tiny_data, tmp_path, monkeypatch, c
     def note(category, recipe, off, progress):
         seen[len(seen)] = recipe, off
         return dict(image_auroc=.5, pixel_auroc=None, aupro=None, seconds=0.)
-    monkeypatch.setattr(ablations, "trial", note)
+    monkeypatch.setattr(ablation, "trial", note)
     ablate(tiny_data, tmp_path, seeds=2, steps=7, recipe=load_recipe("quick", [*BASE, "training.seed=4"]))
     assert len(seen) == 2 * len(VARIANTS) and "n60, hex_nut, seed 5: 0.5" in capsys.readouterr().out
     base = load_recipe("quick", BASE).replace(**FAIR | {"training.steps": 7})
@@ -256,7 +257,7 @@ def test_what_cannot_be_begun(tiny_data, tmp_path):
 
 def test_the_command(tiny_data, tmp_path, monkeypatch):
     figures = dict(image_auroc=.5, pixel_auroc=None, aupro=None, seconds=0.)
-    monkeypatch.setattr(ablations, "trial", lambda *args: figures)
+    monkeypatch.setattr(ablation, "trial", lambda *args: figures)
     given = ["ablate", "--data", str(tiny_data), "--out", str(tmp_path / "out"), "--variants",
              "whole,no_fusion", "--seeds", "1", "--steps", "9", "--size", "64"]
     said = CliRunner().invoke(cli, given, catch_exceptions=False)
@@ -320,20 +321,20 @@ def test_figure_has_pieces_on_the_left_and_sizes_on_the_right():
 def test_files_that_are_no_table(tmp_path, text, says_so):
     path = tmp_path / "ablations.csv"
     with pytest.raises(MemSegError, match="can't be read"):
-        read_table(path)
+        TABLE.read(path)
     path.write_text(text)
     with pytest.raises(MemSegError, match=says_so):
-        read_table(path)
+        TABLE.read(path)
 
 
 def test_tables_can_be_joined(tmp_path):
     rows = [row("whole", "a"), row("whole", "b", value=None, error="power cut, again")]
-    write_table(rows, tmp_path)
-    assert read_table(tmp_path / "ablations.csv") == [one | {"seconds": 1.} for one in rows]
+    TABLE.write(rows, tmp_path)
+    assert TABLE.read(tmp_path / "ablations.csv") == [one | {"seconds": 1.} for one in rows]
 
 
 def test_readme_says_what_the_committed_table_says():
-    rows, readme = read_table(ROOT / "nbs" / "results" / "ablations.csv"), (ROOT / "README.md").read_text()
+    rows, readme = TABLE.read(ROOT / "nbs" / "results" / "ablations.csv"), (ROOT / "README.md").read_text()
     assert len(rows) == len(VARIANTS) * 2 * 3 and not any(row["error"] for row in rows)
     said = " ".join(readme.split("**What each piece buys**")[1].split("\n\n")[0].split())
     more = bought(rows, "aupro")

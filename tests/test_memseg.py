@@ -9,10 +9,12 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from memseg_nb.model.attention import attention_maps, up
-from memseg_nb.model.encoder import NETWORK, SHIPPED, Features, load_encoder
-from memseg_nb.model.msff import initialise
-from memseg_nb.model.memseg import STAGES, WARM, Decoder, Explained, build_model, probability, warm_start
-from memseg_nb.recipe import MemSegError, load_recipe
+from memseg_nb.model.encoder import Features, initialise
+from memseg_nb.model.memory import Match
+from memseg_nb.model.memseg import STAGES, Decoder, Explained, build_model, probability
+from memseg_nb.model.weights import NETWORK, SHIPPED, WARM, load_encoder, warm_start
+from memseg_nb.files import MemSegError
+from memseg_nb.recipe import load_recipe
 
 SIZE = 64, 96
 
@@ -101,6 +103,26 @@ def test_is_its_parts_one_after_the_other(normalise, difference, match):
     assert explained.match.index.shape == ((2,) if match == "joint" else (2, 3))
     for a, b in zip(explained.maps, maps):
         assert torch.equal(a, b)
+
+
+def test_each_image_may_be_judged_by_a_memory_of_its_own():
+    "Two networks' memories, and the same answers in one pass as in two"
+    model, batch = network().eval(), images(2, seed=1)
+    alone, features, matches, spreads, units = ([] for _ in range(5))
+    with torch.no_grad():
+        for k in range(2):
+            model.remember([images(5, seed=k)])
+            found = model.explain(batch[k:k + 1])
+            alone.append(found.logits)
+            features.append(found.features)
+            matches.append(found.match.difference)
+            spreads.append(model.memory.spread())
+            units.append([unit.clone() for unit in (model.unit1, model.unit2, model.unit3)])
+        features = Features(*map(torch.cat, zip(*features)))
+        match = Match(None, None, tuple(map(torch.cat, zip(*matches))))
+        together = model.judge(features, match, *([torch.stack(level) for level in zip(*each)]
+                                                  for each in (spreads, units)))
+    torch.testing.assert_close(together.logits, torch.cat(alone), rtol=1e-4, atol=1e-4)
 
 
 def test_index_forces_the_memory_sample(shared):
