@@ -391,6 +391,14 @@ def test_every_notebook_and_document_has_a_page(site):
 
 
 @needs_site
+def test_licences_of_others_are_named(site):
+    text = (site / "licences.html").read_text()
+    for name in ("mathjax 3", "onnxruntime-web", "Bootstrap", "Font Awesome", "Microsoft Corporation"):
+        assert name in text
+    assert 'href="../licences.html"' in (site / "course" / "index.html").read_text()
+
+
+@needs_site
 def test_next_and_previous_follow_the_course(site):
     listed = chapters.chapters()
     for here, after in zip(listed, listed[1:]):
