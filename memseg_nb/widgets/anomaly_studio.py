@@ -16,7 +16,8 @@ from torch import Tensor
 
 from ..data.images import read_image, resize
 from ..products.catalogue import PRODUCTS, render_product
-from ..recipe import MemSegError, Recipe, flatten, load_recipe
+from ..files import MemSegError
+from ..recipe import Recipe, flatten, load_recipe
 from ..simulation.anomalies import Simulation
 from ..training.train import make_simulator
 from .base import Panel, Picture, button, menu, slider

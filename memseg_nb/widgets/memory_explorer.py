@@ -17,7 +17,8 @@ from ..model.attention import attention_maps
 from ..model.memseg import MemSeg
 from ..plots import BAD, GOOD
 from ..products.catalogue import PRODUCTS, render_product
-from ..recipe import MemSegError, load_recipe
+from ..files import MemSegError
+from ..recipe import load_recipe
 from ..training.train import fresh_model
 from .base import WIDE, Chart, Panel, Picture, menu, slider, value_at
 

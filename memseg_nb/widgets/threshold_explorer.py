@@ -18,7 +18,7 @@ from ..data.images import open_category, read_image, resize
 from ..evaluation.evaluate import Measured, confusion, measure
 from ..metrics import PixelMetrics, area, image_auroc, merge, rates
 from ..plots import BAD, GOOD
-from ..recipe import MemSegError
+from ..files import MemSegError
 from ..training.checkpoints import Run, load_model
 from .base import Chart, Panel, Picture, legend, point, slider, value_at
 
