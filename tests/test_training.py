@@ -14,11 +14,10 @@ from safetensors.torch import save_file
 from memseg_nb.training import train as training
 from memseg_nb.training.checkpoints import Run, load_model, load_state
 from memseg_nb.model.encoder import Encoder
-from memseg_nb.model.weights import NETWORK, load_encoder
+from memseg_nb.model.weights import NETWORK, WARM, load_encoder
 from memseg_nb.evaluation.evaluate import evaluate
 from memseg_nb.data.images import ImageSet, open_category
 from memseg_nb.model.memseg import build_model
-from memseg_nb.model.weights import WARM
 from memseg_nb.recipe import MemSegError
 from memseg_nb.training.steps import (EPOCH, STEP, StepData, draws, learning_rate, match_others, new_state, split,
                              step_indices, train_step)
