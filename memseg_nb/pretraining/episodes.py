@@ -31,7 +31,6 @@ class Nuisance:
     direction: float=0.     # 0..1: below .5 streaks run down, else across
     blur: float=0.          # standard deviation of the lens's blur, pixels at 128
 
-
 NUISANCES = {"gamma": (1., 0., .6), "gain": (1., 0., .5), "gradient": (.6, 0., .5),
              "lowfrequency": (.5, 0., .6), "streaks": (.35, 0., .4), "noise": (.6, 0., .05),
              "direction": (1., 0., 1.), "blur": (.3, .3, 1.1)}  # chance to have it, and the range then

@@ -199,7 +199,6 @@ def half(
             if not name.endswith("num_batches_tracked")}
     return {name: value.half() if value.ndim > 1 else value for name, value in kept.items()}
 
-
 def network_file(
     out: str|Path,  # the encoder's file
 ) -> Path:          # that of the rest of the network
