@@ -12,7 +12,8 @@ from PIL import Image
 from torch import nn
 
 from memseg_nb.deployment import detector as module
-from memseg_nb.deployment.detector import Detector, as_image, find_regions, predict_batch
+from memseg_nb.deployment.detector import (Detector, Prediction, as_image, find_regions,
+                                           predict_batch)
 from memseg_nb.data.images import read_image, save_image
 from memseg_nb.metrics import image_score
 from memseg_nb.files import MemSegError
@@ -228,7 +229,7 @@ def test_folders_that_do_not_work(dark, photos, tmp_path):
 def test_an_interrupted_folder_leaves_no_table(dark, photos, tmp_path, monkeypatch):
     def stop(*_):
         raise KeyboardInterrupt
-    monkeypatch.setattr(module, "save_prediction", stop)
+    monkeypatch.setattr(Prediction, "save", stop)
     with pytest.raises(KeyboardInterrupt):
         dark.predict_folder(photos, tmp_path / "out", progress=False)
     assert list((tmp_path / "out").iterdir()) == []
@@ -355,8 +356,7 @@ def test_remember_without_a_recipe_looks_at_128_pixels(nuts):
 
 
 FIVE_LINES = """
-from memseg_nb.training.train import train
-from memseg_nb.deployment.detector import Detector
+from memseg_nb import Detector, train
 run = train("data", "hex_nut", out="runs/nut"{recipe})
 detector = Detector.load(run)
 detector.predict("data/hex_nut/test/good/000.png").show()
@@ -367,7 +367,7 @@ def test_five_lines_from_folder_to_heatmap(tiny_data, tiny_recipe, tmp_path):
     shutil.copytree(tiny_data, tmp_path / "data")
     tiny_recipe.save(tmp_path / "tiny.ini")
     code = FIVE_LINES.format(recipe=", recipe=load_recipe('tiny.ini')")
-    code = "from memseg_nb.recipe import load_recipe\n" + code
+    code = "from memseg_nb import load_recipe\n" + code
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True,
                           timeout=300, env=without_a_screen())
     assert done.returncode == 0, done.stderr

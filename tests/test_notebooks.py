@@ -58,7 +58,8 @@ def test_every_lesson_of_the_course_exists_and_is_listed_once():
 def test_every_notebook_of_the_repository_is_tested():
     "None leaves the suite by being moved: what git knows is what is found below nbs/"
     try:
-        told = subprocess.run(["git", "ls-files", "*.ipynb"], cwd=ROOT, check=True, capture_output=True, text=True)
+        told = subprocess.run(["git", "ls-files", "*.ipynb"], cwd=ROOT, check=True, capture_output=True,
+                              text=True)
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("not a git checkout")
     tracked = {ROOT / name for name in told.stdout.split("\n") if name and (ROOT / name).exists()}
@@ -132,7 +133,8 @@ def test_pictures_have_alt_text(path):
     notebook = json.loads(path.read_text())
     outputs = [o for c in notebook["cells"] for o in c.get("outputs", [])]
     pictures = [o for o in outputs if "image/png" in o.get("data", {})]
-    assert all(o["metadata"].get("image/png", {}).get("alt") for o in pictures), "show figures with plots.show"
+    assert all(o["metadata"].get("image/png", {}).get("alt")
+               for o in pictures), "show figures with plots.show"
     assert pictures or path not in LESSONS, "no picture: committed without its outputs?"
 
 

@@ -1,8 +1,10 @@
 "Pretraining: files that load and say where they come from, Ctrl-C at any time, and going on afterwards"
+import json
 import os
 import signal
 import subprocess
 import sys
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -13,8 +15,8 @@ from memseg_nb.model.encoder import Encoder
 from memseg_nb.model.weights import EXPOSURES, load_encoder
 from memseg_nb.model.memseg import build_model
 from memseg_nb.model.weights import warm_start
-from memseg_nb.pretraining.pretrain import (Plan, Pretraining, half, held_out_precision, network_file, pretrain,
-                                   schedule)
+from memseg_nb.pretraining.pretrain import (Plan, Pretraining, Stream, half, held_out_precision,
+                                            network_file, pretrain, schedule)
 from memseg_nb.files import MemSegError
 from memseg_nb.recipe import load_recipe
 
@@ -26,16 +28,16 @@ QUIET = dict(device="cpu", progress=False, workers=0)
 
 @pytest.fixture(autouse=True)
 def few_episodes(monkeypatch):
-    monkeypatch.setattr(pretraining, "_HELD_OUT", 2)
-    monkeypatch.setattr(pretraining, "_SETTLE", 2)
+    monkeypatch.setattr(pretraining, "JUDGE_BY", 2)
+    monkeypatch.setattr(pretraining, "SETTLE_ON", 2)
 
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
     "The two files of a pretraining of seconds; not to be written to"
     patch = pytest.MonkeyPatch()
-    patch.setattr(pretraining, "_HELD_OUT", 2)
-    patch.setattr(pretraining, "_SETTLE", 2)
+    patch.setattr(pretraining, "JUDGE_BY", 2)
+    patch.setattr(pretraining, "SETTLE_ON", 2)
     steps = []
     out = tmp_path_factory.mktemp("pretrained") / "new" / "tiny.safetensors"
     files = pretrain(out, PLAN, callback=lambda state, loss: steps.append((state.stage, loss)), **QUIET)
@@ -170,6 +172,13 @@ def test_a_file_of_another_kind_is_not_resumed(tmp_path):
         pretrain(tmp_path / "a.safetensors", PLAN, resume=True, **QUIET)
 
 
+def test_a_checkpoint_of_an_earlier_version_is_not_resumed(tmp_path):
+    plan = json.loads(json.dumps(asdict(PLAN)))
+    save_state(tmp_path / "a.part.safetensors", {"x": torch.zeros(1)}, dict(kind="pretraining", plan=plan))
+    with pytest.raises(MemSegError, match="earlier version of memseg_nb"):
+        pretrain(tmp_path / "a.safetensors", PLAN, resume=True, **QUIET)
+
+
 # ---- Ctrl-C ----
 
 def test_ctrl_c_saves_and_resume_goes_on(tmp_path):
@@ -198,14 +207,14 @@ def test_ctrl_c_saves_and_resume_goes_on(tmp_path):
 @pytest.mark.parametrize("stage", [0, 1])
 def test_a_checkpoint_holds_everything(stage, tmp_path):
     "Weights, statistics, optimiser: the next step is the same to the bit"
-    path, batch = tmp_path / "a.safetensors", pretraining._episodes(PLAN, stage, 0).episode(0)
+    path, batch = tmp_path / "a.safetensors", PLAN.episodes(stage, 0).episode(0)
     state, again = [Pretraining(PLAN, CPU, "float32") for _ in range(2)]
     state.enter(stage)
     for _ in range(2): state.learn(batch, .1)
-    pretraining._settle_once(state, iter([batch] * 9))
+    state.settle(iter([batch] * 9))
     state.learn(batch, .5)
-    pretraining._checkpoint(state, path)
-    pretraining._resume(again, path)
+    state.save(path)
+    again.resume(path)
     assert (again.stage, again.step, again.settled, again.images) == (stage, 3, True, state.images)
     assert state.learn(batch, .6) == again.learn(batch, .6)
     assert state.learn(batch, .6) == again.learn(batch, .6)
@@ -239,7 +248,7 @@ def test_checkpoints_come_by_the_clock(tmp_path):
 TERMINAL = """
 from memseg_nb import cli
 from memseg_nb.pretraining import pretrain as pretraining
-pretraining._HELD_OUT = pretraining._SETTLE = 2
+pretraining.JUDGE_BY = pretraining.SETTLE_ON = 2
 if __name__ == "__main__":
     whole = pretraining.Plan
     pretraining.Plan = lambda **given: whole(**{**%r, **given})
@@ -282,14 +291,13 @@ def test_held_out_precision_changes_nothing_and_repeats():
 
 
 def test_gradients_that_are_not_finite_stop_it():
-    state, batch = Pretraining(PLAN, CPU, "float32"), pretraining._episodes(PLAN, 0, 0).episode(0)
+    state, batch = Pretraining(PLAN, CPU, "float32"), PLAN.episodes(0, 0).episode(0)
     batch.queries[0, 0, 0, 0, 0] = float("nan")
     with pytest.raises(MemSegError, match="step 0: the gradient is not finite"): state.learn(batch, 0)
 
 
 def test_a_worker_that_dies_says_so(tmp_path):
-    stream = pretraining._Stream(PLAN, 0, torch.ones(1))
-    batches = pretraining._batches(stream, 0, 1, CPU)
+    batches = Stream(PLAN, 0, torch.ones(1)).on(CPU, workers=1)
     next(batches)
     import multiprocessing
     for child in multiprocessing.active_children(): child.kill()
@@ -298,7 +306,7 @@ def test_a_worker_that_dies_says_so(tmp_path):
 
 
 def test_bfloat16_learns_too():
-    state, batch = Pretraining(PLAN, CPU, "bfloat16"), pretraining._episodes(PLAN, 0, 0).episode(0)
+    state, batch = Pretraining(PLAN, CPU, "bfloat16"), PLAN.episodes(0, 0).episode(0)
     exact = Pretraining(PLAN, CPU, "float32").learn(batch, .5)
     assert abs(state.learn(batch, .5) - exact) < .1 * exact
     assert all(value.dtype == torch.float32 for value in state.parts.parameters())

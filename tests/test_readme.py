@@ -3,21 +3,27 @@ import re
 import shutil
 from pathlib import Path
 
-from make_readme import ROOT, readme
+from lesson_contract import course
+from make_readme import INDEX, ROOT, index, readme
 
 import memseg_nb.recipe
-from memseg_nb.products.catalogue import render_product
 from memseg_nb.data.images import save_image
+from memseg_nb.products.catalogue import render_product
 
 README = (ROOT / "README.md").read_text()
 
 
-def test_is_made_from_the_index():
-    assert README == readme(), "make readme"
+def test_is_made_from_the_index_and_the_index_from_the_course():
+    assert INDEX.read_text() == index() and README == readme(), "make readme"
+    links = re.findall(r"\]\(nbs/([\w/]+)\.ipynb\)", README.split("## The course")[1].split("\n## ")[0])
+    assert links == list(course())
 
 
-def test_names_the_two_commands():
-    assert "make demo" in README and "make test" in README
+def test_names_commands_that_there_are():
+    known = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"(?:`|^)make (?:TORCH=\w+ )?([a-z-]+)", README, re.MULTILINE))
+    assert {"demo", "lab", "test", "test-all"} <= named <= known
+    assert f"lab --notebook-dir=. nbs/{next(iter(course()))}.ipynb" in (ROOT / "Makefile").read_text()
 
 
 def test_links_lead_somewhere():
@@ -26,10 +32,10 @@ def test_links_lead_somewhere():
     assert [link for link in links if not (ROOT / link).exists()] == []
 
 
-def test_five_lines_of_python(tiny_data, tmp_path, monkeypatch):
+def test_four_lines_of_python(tiny_data, tmp_path, monkeypatch):
     "As they stand, in a folder with photos of a bottle; only the shipped recipe is made tiny"
     code, = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-    assert len(code.strip().splitlines()) == 5
+    assert len(code.strip().splitlines()) == 4
     shutil.copytree(tiny_data / "hex_nut", tmp_path / "photos" / "bottle")
     save_image(tmp_path / "photo.png", render_product("hex_nut", (96, 128), defect="rust")[0])
     recipe = (ROOT / "settings.ini").read_text()

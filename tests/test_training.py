@@ -15,10 +15,11 @@ from memseg_nb.training import train as training
 from memseg_nb.training.checkpoints import (Run, load_checkpoint, load_model, load_state, read_losses,
                                             save_checkpoint)
 from memseg_nb.model.encoder import Encoder
-from memseg_nb.model.weights import NETWORK, WARM, load_encoder
+from memseg_nb.model.weights import NETWORK, load_encoder
 from memseg_nb.evaluation.evaluate import evaluate
 from memseg_nb.data.images import ImageSet, open_category
 from memseg_nb.model.memseg import build_model
+from memseg_nb.model.weights import WARM
 from memseg_nb.files import MemSegError
 from memseg_nb.training.processes import in_order
 from memseg_nb.training.steps import (EPOCH, STEP, StepData, draws, learning_rate, match_others, new_trainer, split,

@@ -40,7 +40,7 @@ from memseg_nb.widgets import (
     TrainingMonitor,
 )
 from memseg_nb.widgets.base import Panel, png
-from memseg_nb.widgets.explorers import roc_points
+from memseg_nb.widgets.threshold_explorer import roc_points
 from memseg_nb.widgets.painter import _COLOURS, cover
 
 from live.graphs import SIDE, STUDIO, Drawn, as_graph, draws, pack, small_graphs

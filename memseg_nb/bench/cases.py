@@ -31,7 +31,7 @@ from ..data.images import ImageSet, save_image
 from ..deployment.onnx import export_onnx
 from ..deployment.runtimes import OnnxModel, in_precision
 from ..metrics import PixelMetrics, image_score, rank, rank_score
-from ..model.encoder import load_encoder
+from ..model.weights import load_encoder
 from ..model.memseg import MemSeg, build_model, probability
 from ..products.catalogue import render_product
 from ..files import MemSegError

@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['KEEP', 'FACTS', 'PRECISIONS', 'fold_norms', 'FixedMemory', 'Portable', 'need', 'to_graph', 'store_half',
-           'calibration_images', 'convolutions', 'quantise', 'export_onnx', 'write_graph']
+           'calibration_images', 'convolutions', 'quantise', 'photos_of', 'write_graph', 'export_onnx']
 
 # %% ../../nbs/deployment/02_onnx.ipynb #78dc38a3
 import copy, importlib, itertools
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -19,21 +19,21 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 import memseg_nb
-from ..training.checkpoints import Run, fingerprint, load_model
-from ..model.encoder import Features
 from ..data.images import ImageSet, find_images, open_category
-from ..model.memory import LEVELS, Match, Memory, pool
-from ..metrics import image_score
-from ..model.memseg import MemSeg, probability
 from ..files import MemSegError, digest, replacing
+from ..metrics import image_score
+from ..model.encoder import Features
+from ..model.memory import LEVELS, Match, Memory, pool
+from ..model.memseg import MemSeg, probability
 from ..recipe import Recipe
+from ..training.checkpoints import Run, fingerprint, load_model
 from ..training.train import make_simulator
 
 # %% ../../nbs/deployment/02_onnx.ipynb #5c54cdca
 def fold_norms(
     module: nn.Module,  # in eval mode; changed in place
 ) -> nn.Module:         # the same, its batch norms gone
-    "Each convolution and the batch norm behind it as one convolution"
+    "Fold each batch norm into the convolution before it"
     before = None, None
     for name, part in list(module.named_children()):
         if isinstance(part, nn.BatchNorm2d) and isinstance(before[1], nn.Conv2d):
@@ -52,14 +52,14 @@ def _sums(
 ) -> Tensor:           # (B, N)
     "Distance of each image to each sample, in blocks whose size doesn't depend on the batch"
     block = max(64, (1 << 18) // len(bank))
-    gaps = [ours[:, None] - theirs for ours, theirs in zip(features.split(block, 1), bank.split(block, 1))]
+    blocks = zip(features.split(block, 1), bank.split(block, 1))
+    gaps = [ours[:, None] - theirs for ours, theirs in blocks]
     parts = [(gap.abs() if difference == "absolute" else gap * gap).sum(-1) for gap in gaps]
     return torch.stack(parts).sum(0)
 
-# %% ../../nbs/deployment/02_onnx.ipynb #e1eb55d8
 class FixedMemory(nn.Module):
-    "The samples of a memory and the search among them, in steps that a graph knows"
-    def __init__(self, memory: Memory, samples: int | None=None):  # the first so many; None: all
+    "Samples of a memory and the search among them, in steps that a graph knows"
+    def __init__(self, memory: Memory, samples: int|None=None):  # the first so many; None: all
         super().__init__()
         self.match, self.difference, self.pooling = memory.match, memory.difference, memory.pooling
         for name, spread in zip(LEVELS, memory.spread()):
@@ -68,7 +68,7 @@ class FixedMemory(nn.Module):
             self.register_buffer(f"{name}_spread", spread)
 
     def spread(self) -> tuple[Tensor, ...]:
-        "As that of the memory"
+        "Spread of each level's features, that of the memory"
         return tuple(getattr(self, f"{name}_spread") for name in LEVELS)
 
     def forward(self, features: Features, index: None=None) -> Match:
@@ -80,11 +80,12 @@ class FixedMemory(nn.Module):
         index = sums.argmin(-1)
         chosen = [index] * 3 if self.match == "joint" else index.unbind(1)
         gaps = [b[k] - a for a, b, k in zip(ours, theirs, chosen)]
-        return Match(index, sums, tuple(x.abs() if self.difference == "absolute" else x * x for x in gaps))
+        gaps = tuple(gap.abs() if self.difference == "absolute" else gap * gap for gap in gaps)
+        return Match(index, sums, gaps)
 
 # %% ../../nbs/deployment/02_onnx.ipynb #7b5a99cd
 class Portable(nn.Module):
-    "What a file holds: images (B, 3, H, W), 0..1, to maps (B, H, W), 0..1, and scores (B,)"
+    "Network of a file: images (B, 3, H, W), 0..1, to maps (B, H, W), 0..1, and scores (B,)"
     def __init__(self, model: MemSeg, top_share: float, samples: int | None=None):
         super().__init__()
         network = copy.deepcopy(model).cpu().eval().requires_grad_(False)
@@ -97,45 +98,46 @@ class Portable(nn.Module):
         return map, image_score(map, self.top_share)
 
 # %% ../../nbs/deployment/02_onnx.ipynb #de7a48b5
-def need(name: str):
-    "An optional package"
-    try:
-        return importlib.import_module(name)
+def need(
+    name: str,  # of a module
+):              # the module
+    "Optional module, or an error that says how to install it"
+    try: return importlib.import_module(name)
     except ImportError:
         package = name.split(".")[0]
-        raise MemSegError(f"the package {package} is missing: pip install 'memseg-nb[onnx]'") from None
+        raise MemSegError(f"the package {package} is missing: "
+                          "pip install 'memseg-nb[onnx]'") from None
 
-# %% ../../nbs/deployment/02_onnx.ipynb #95e39378
+def _strip(graph):
+    "Graph without notes on where in the source each node came from"
+    inside = graph.graph
+    for part in itertools.chain(inside.node, inside.initializer, inside.input, inside.output,
+                                inside.value_info, [inside]):
+        del part.metadata_props[:]
+        part.ClearField("doc_string")
+    return graph
+
 def to_graph(
     model: MemSeg,            # its memory filled
     size: tuple[int, int],    # height and width of the images
     top_share: float,         # of the pixels, for the score
-    samples: int | None=None, # memory samples to take along; None: all
+    samples: int|None=None,   # memory samples to take along; None: all
 ):                            # onnx.ModelProto
-    "The network as an ONNX graph: input image, outputs map and score"
+    "Network as an ONNX graph: input image, outputs map and score"
     need("onnx"), need("onnxscript")
-    batch = torch.export.Dim("batch", min=1, max=4096)
     with torch.no_grad():
-        program = torch.onnx.export(Portable(model, top_share, samples).eval(), (torch.zeros(2, 3, *size),),
-                                    input_names=["image"], output_names=["map", "score"], opset_version=20,
-                                    dynamo=True, dynamic_shapes={"image": {0: batch}}, verbose=False)
+        program = torch.onnx.export(
+            Portable(model, top_share, samples).eval(), (torch.zeros(2, 3, *size),),
+            input_names=["image"], output_names=["map", "score"], opset_version=20, dynamo=True,
+            dynamic_shapes={"image": {0: torch.export.Dim("batch", min=1, max=4096)}},
+            verbose=False)
     return _strip(program.model_proto)
-
-
-def _strip(graph):
-    "The graph without notes on where in the source each node came from"
-    inside = graph.graph
-    parts = inside.node, inside.initializer, inside.input, inside.output, inside.value_info, [inside]
-    for part in itertools.chain(*parts):
-        del part.metadata_props[:]
-        part.ClearField("doc_string")
-    return graph
 
 # %% ../../nbs/deployment/02_onnx.ipynb #a6357ca6
 def store_half(
     graph,  # onnx.ModelProto; changed in place
 ):          # the same
-    "Weights and memory in half precision, each with a step that makes it single again"
+    "Store weights and memory in half precision, each with a step that makes it single again"
     onnx, casts = need("onnx"), []
     for tensor in graph.graph.initializer:
         values = onnx.numpy_helper.to_array(tensor)
@@ -143,7 +145,8 @@ def store_half(
             continue
         name = tensor.name
         tensor.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float16), f"{name}_half"))
-        casts.append(onnx.helper.make_node("Cast", [tensor.name], [name], to=onnx.TensorProto.FLOAT))
+        casts.append(onnx.helper.make_node("Cast", [tensor.name], [name],
+                                           to=onnx.TensorProto.FLOAT))
     nodes = [*casts, *graph.graph.node]
     del graph.graph.node[:]
     graph.graph.node.extend(nodes)
@@ -155,53 +158,45 @@ def calibration_images(
     recipe: Recipe,         # image size, and how anomalies are simulated
     category: str="",       # for the foreground rule
     count: int=12,
-) -> Tensor:                # (2 * count, 3, H, W): good ones, then the same with simulated anomalies
-    "What the ranges of 8-bit numbers are measured on"
+) -> Tensor:                # (2 * count, 3, H, W): good ones, then these with simulated anomalies
+    "Images to measure the ranges of 8-bit numbers on"
     good = ImageSet(paths[:count], recipe.image.size)
     good = good.batch(range(len(good)))
     draw = torch.Generator().manual_seed(recipe.training.seed)
     return torch.cat([good, make_simulator(recipe, category)(good, draw).images])
 
 # %% ../../nbs/deployment/02_onnx.ipynb #f04e1029
-# what stays in single precision, found by measurement: the difference to the memory sees the noise of
-# whatever came before it, and the decoder's third stage is where the attended difference comes in
+# what stays in single precision, found by measurement: the difference to the memory sees the noise
+# of whatever came before it, and the attended difference comes into the decoder's third stage
 KEEP = ("encoder.conv1", "encoder.layer1", "encoder.layer2", "decoder.merge.2", "decoder.merge.4.1",
         "decoder.head")
-
 
 def convolutions(
     graph,             # onnx.ModelProto
 ) -> dict[str, str]:   # name of the module -> name of the node
-    "The convolutions of a graph"
+    "Convolutions of a graph"
     nodes = [node for node in graph.graph.node if node.op_type == "Conv"]
-    return {node.input[1].removeprefix("network.").removesuffix(".weight"): node.name for node in nodes}
+    return {node.input[1].removeprefix("network.").removesuffix(".weight"): node.name
+            for node in nodes}
 
-# %% ../../nbs/deployment/02_onnx.ipynb #831a142b
-class _Reader:
-    "Image by image, as the tool wants them"
-    def __init__(self, images: Tensor):
-        self.left = iter(images)
-
-    def get_next(self):
-        image = next(self.left, None)
-        return None if image is None else {"image": image[None].numpy()}
-
-# %% ../../nbs/deployment/02_onnx.ipynb #e4a70c01
 def quantise(
     graph,                         # onnx.ModelProto, from `to_graph`; unchanged
     images: Tensor,                # for the ranges, (B, 3, H, W), 0..1
     keep: tuple[str, ...]=KEEP,    # convolutions whose names begin so stay in single precision
 ):                                 # onnx.ModelProto
-    "Convolutions with 8-bit weights and inputs"
+    "Graph whose convolutions have 8-bit weights and inputs"
     onnx, tool, marked = need("onnx"), need("onnxruntime.quantization"), type(graph)()
     marked.CopyFrom(graph)
     onnx.helper.set_model_props(marked, {"onnx.quant.pre_process": "onnxruntime.quant"})
     nodes = [node for name, node in convolutions(graph).items() if not name.startswith(keep)]
+    feeds = ({"image": image[None].numpy()} for image in images)
+    reader = SimpleNamespace(get_next=lambda: next(feeds, None))  # the tool wants image by image
     with TemporaryDirectory() as folder:
-        tool.quantize_static(marked, f"{folder}/8.onnx", _Reader(images), quant_format=tool.QuantFormat.QDQ,
-                             op_types_to_quantize=["Conv"], nodes_to_quantize=nodes, per_channel=True,
-                             activation_type=tool.QuantType.QUInt8, weight_type=tool.QuantType.QInt8,
-                             extra_options=dict(CalibMovingAverage=True))
+        tool.quantize_static(
+            marked, f"{folder}/8.onnx", reader, quant_format=tool.QuantFormat.QDQ,
+            op_types_to_quantize=["Conv"], nodes_to_quantize=nodes, per_channel=True,
+            activation_type=tool.QuantType.QUInt8, weight_type=tool.QuantType.QInt8,
+            extra_options=dict(CalibMovingAverage=True))
         return onnx.load(f"{folder}/8.onnx")
 
 # %% ../../nbs/deployment/02_onnx.ipynb #d5ba53e6
@@ -209,88 +204,63 @@ FACTS = ("memseg_nb", "recipe", "category", "precision", "height", "width", "sam
          "threshold", "pixel_threshold", "weights")  # what the file says beside the graph
 PRECISIONS = ("float32", "float16", "int8")
 
+def photos_of(
+    run: Run,
+) -> list[Path]:  # at least one
+    "Good photos that a run was trained on"
+    record, names = run.record, set(run.record["split"]["train"])
+    there = open_category(record["data"], record["category"]).train
+    if paths := [path for path in there if path.name in names]: return paths
+    raise MemSegError(f"{record['data']}: none of the images that the run was trained on; say "
+                      "where good photos are (photos=...)")
 
-class _Source(NamedTuple):
-    "What a run and a detector have in common"
-    model: MemSeg
-    recipe: Recipe
-    threshold: float
-    pixel_threshold: float
-    category: str = ""
-    weights: str = ""                 # SHA-256 of the run's model file
-    record: dict | None = None        # of the run
-
-# %% ../../nbs/deployment/02_onnx.ipynb #e4a70c02
-def _source(source) -> _Source:
-    "A run, its folder, or a detector, opened"
-    if not isinstance(source, (Run, str, Path)):
-        if not isinstance(source.model, MemSeg):
-            raise MemSegError(f"{type(source.model).__name__} can't be exported: give a run, or a detector "
-                              "that computes with PyTorch in float32")
-        return _Source(source.model, source.recipe, source.threshold, source.pixel_threshold)
-    run = Run.open(source)
-    model, record = load_model(run), run.record
-    return _Source(model, run.recipe, record["threshold"], record["pixel_threshold"], record["category"],
-                   digest(run.model_file), record)
-
-# %% ../../nbs/deployment/02_onnx.ipynb #b42cab82
-def _good_photos(source: _Source, photos: str | Path | None) -> list[Path]:
-    "Good photos to measure ranges on: those given, or those that the run was trained on"
-    if photos is not None:
-        return find_images(Path(photos))
-    if source.record is None:
-        raise MemSegError("int8 without good photos: ranges are measured on them; say where some are "
-                          "(photos=...)")
-    names = set(source.record["split"]["train"])
-    there = open_category(source.record["data"], source.record["category"]).train
-    if not (paths := [path for path in there if path.name in names]):
-        raise MemSegError(f"{source.record['data']}: none of the images that the run was trained on; say "
-                          "where good photos are (photos=...)")
-    return paths
-
-# %% ../../nbs/deployment/02_onnx.ipynb #304962b5
-def _checked(source: _Source, precision: str, samples: int | None) -> int:
-    "Number of memory samples, after a look at what was asked for"
-    there = len(source.model.memory.layer1)
-    if precision not in PRECISIONS:
-        raise MemSegError(f"precision {precision!r}: expected {', '.join(PRECISIONS)}")
-    if samples is not None and not 1 <= samples <= there:
-        raise MemSegError(f"{samples} memory samples: this memory has {there}, so 1 to {there}")
-    return samples or there
-
-# %% ../../nbs/deployment/02_onnx.ipynb #5ececd8d
-def export_onnx(
-    source,                            # run, its folder, or a detector
-    out: str | Path,                   # the file to write, .onnx
-    precision: str="float32",          # float32; float16: half the size; int8: a quarter, and faster
-    memory_samples: int | None=None,   # the first so many of the memory; None: all
-    photos: str | Path | None=None,    # folder of good photos, for int8; None: those of the run
-) -> Path:
-    "One file with network, memory, thresholds, size: image (B, 3, H, W), 0..1, to map (B, H, W), score (B,)"
-    source, out = _source(source), Path(out)
-    samples, recipe = _checked(source, precision, memory_samples), source.recipe
-    share, size = recipe.evaluation.top_share, recipe.image.size
-    graph = to_graph(source.model, size, share, samples)
-    if precision == "int8":
-        graph = quantise(graph, calibration_images(_good_photos(source, photos), recipe, source.category))
-    if precision != "float32":
-        store_half(graph)
-    facts = (memseg_nb.__version__, fingerprint(recipe), source.category, precision, *size, samples, share,
-             source.threshold, source.pixel_threshold, source.weights)
-    return write_graph(graph, out, dict(zip(FACTS, facts)))
-
-# %% ../../nbs/deployment/02_onnx.ipynb #e43e1d1a
 def write_graph(
     graph,        # onnx.ModelProto
     out: Path,
     facts: dict,  # its metadata
 ) -> Path:
-    "Writes the file, all of it or nothing"
+    "Write the file, all of it or nothing"
     onnx = need("onnx")
     graph.producer_name, graph.producer_version = "memseg_nb", memseg_nb.__version__
     del graph.metadata_props[:]
     onnx.helper.set_model_props(graph, {name: str(value) for name, value in facts.items()})
     onnx.checker.check_model(graph)
-    with replacing(out) as part:
-        part.write_bytes(graph.SerializeToString())
+    with replacing(out) as part: part.write_bytes(graph.SerializeToString())
     return out
+
+# %% ../../nbs/deployment/02_onnx.ipynb #5ececd8d
+def export_onnx(
+    source,                         # run, its folder, or a detector
+    out: str|Path,                  # the file to write, .onnx
+    precision: str="float32",       # float32; float16: half the size; int8: a quarter, and faster
+    memory_samples: int|None=None,  # the first so many of the memory; None: all
+    photos: str|Path|None=None,     # folder of good photos, for int8; None: those of the run
+) -> Path:
+    "File with network, memory, thresholds: image (B, 3, H, W), 0..1, to map (B, H, W), score (B,)"
+    if precision not in PRECISIONS:
+        raise MemSegError(f"precision {precision!r}: expected {', '.join(PRECISIONS)}")
+    run = Run.open(source) if isinstance(source, (Run, str, Path)) else None
+    model, recipe = load_model(run) if run else source.model, (run or source).recipe
+    if not isinstance(model, MemSeg):
+        raise MemSegError(f"{type(model).__name__} can't be exported: give a run, or a detector "
+                          "that computes with PyTorch in float32")
+    there = len(model.memory.layer1)
+    if memory_samples is not None and not 1 <= memory_samples <= there:
+        raise MemSegError(f"{memory_samples} memory samples: this memory has {there}, so 1 to "
+                          f"{there}")
+    record = run.record if run else dict(threshold=source.threshold, category="",
+                                         pixel_threshold=source.pixel_threshold)
+    share, size, samples = recipe.evaluation.top_share, recipe.image.size, memory_samples or there
+    if precision == "int8":
+        if photos is None and run is None:
+            raise MemSegError("int8 without good photos: ranges are measured on them; say where "
+                              "some are (photos=...)")
+        paths = photos_of(run) if photos is None else find_images(Path(photos))
+        images = calibration_images(paths, recipe, record["category"])
+    graph = to_graph(model, size, share, samples)
+    if precision == "int8": graph = quantise(graph, images)
+    if precision != "float32": store_half(graph)
+    facts = (memseg_nb.__version__, fingerprint(recipe), record["category"], precision, *size,
+             samples, share, record["threshold"], record["pixel_threshold"],
+             digest(run.model_file) if run else "")
+    return write_graph(graph, Path(out), dict(zip(FACTS, facts)))

@@ -115,7 +115,8 @@ def figure(
         places = [place + .6 * ((number + .5) / len(ways) - .5) for place in known]
         axis.errorbar([one.mean for one in known.values()], places,
                       xerr=[one.deviation or 0 for one in known.values()], color=colours[number],
-                      fmt="osD^v*P"[number % 7], markersize=4, linewidth=1, label=SAYS.get(way, way))
+                      fmt="osD^v*P"[number % 7], markersize=4, linewidth=1,
+                      label=SAYS.get(way, way))
     axis.axvline(.5, color="#bbbbbb", linestyle="--", linewidth=1)
     axis.set_yticks(range(len(names)), names)
     axis.set(xlabel=f"{TITLES[key]} (dashed: guessing)", ylim=(len(names) - .5, -.5))

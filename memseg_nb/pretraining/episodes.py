@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..simulation.flaws import ShapeBank, add_flaws
-from .formulas import formula_product
+from .procedural import formula_product
 from ..simulation.perlin import uniform
 from ..files import MemSegError
 

@@ -162,8 +162,8 @@ class Run:
 
 # %% ../../nbs/training/02_checkpoints.ipynb #bd81f250
 # settings that decide where and how fast a run goes, not which weights come out of a step
-MAY_CHANGE = ("data.root", "encoder.timeout", "training.minutes", "training.workers", "training.device",
-              "training.compile", "training.checkpoint_every", "evaluation.batch")
+MAY_CHANGE = ("data.root", "training.minutes", "training.workers", "training.device", "training.compile",
+              "training.checkpoint_every", "evaluation.batch")
 
 def fingerprint(
     recipe: Recipe,

@@ -19,9 +19,10 @@ from .. import plots
 from ..data.images import Category, ImageSet, open_category
 from ..files import MemSegError
 from ..model.encoder import Encoder
+from ..model.weights import NETWORK, SHIPPED, load_encoder
 from ..model.losses import Losses
 from ..model.memseg import MemSeg, build_model
-from ..model.weights import NETWORK, SHIPPED, load_encoder, warm_start
+from ..model.weights import warm_start
 from ..recipe import Recipe, TrainingRecipe, load_recipe
 from ..simulation.anomalies import Simulator
 from ..simulation.foreground import choose_method

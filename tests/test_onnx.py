@@ -182,7 +182,7 @@ def test_bfloat16_is_near_and_leaves_the_model_alone(instant, photos):
 
 
 def test_auto_takes_the_faster_and_says_so(instant, monkeypatch, capsys):
-    monkeypatch.setattr(runtimes, "_milliseconds", lambda look, image, repeats: next(times))
+    monkeypatch.setattr(runtimes, "milliseconds", lambda look, image, repeats: next(times))
     times = iter([20., 10.])
     assert isinstance(in_precision(instant.model, "auto", SIZE), Bfloat16)
     assert capsys.readouterr().out == "float32 20 ms an image, bfloat16 10 ms an image: bfloat16\n"
