@@ -9,9 +9,10 @@ __all__ = ['Clock', 'choose_device', 'make_simulator', 'fresh_model', 'train']
 import contextlib, platform, time
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from importlib.metadata import version
 from pathlib import Path
 
-import torch, torchvision
+import torch
 from tqdm.auto import tqdm
 
 import memseg_nb
@@ -77,7 +78,7 @@ def _begin(data, category: str|None, out, recipe: Recipe|None):
     parts = split(category.train, samples, recipe.training.held_back, recipe.training.seed)
     names = {part: [path.name for path in getattr(parts, part)] for part in _PARTS}
     versions = dict(memseg_nb=memseg_nb.__version__, torch=torch.__version__,
-                    torchvision=torchvision.__version__, python=platform.python_version())
+                    torchvision=version("torchvision"), python=platform.python_version())
     run = Run.create(out, recipe, category=category.name, data=str(category.root.resolve()),
                      steps_done=0, versions=versions, precision=precision,
                      split=dict(names, shared=parts.shared, note=parts.note))
