@@ -1,8 +1,9 @@
 # Each target is a line or two that you could have typed yourself. `.venv` is made when it is missing or out of date, and
 # holds what the target needs: `make demo` installs the package alone, `make lab` adds JupyterLab, `make test` the tests.
 #
-#   make TORCH=cpu demo       PyTorch without GPU libraries (some 200 MB instead of some 3 GB); TORCH=cu130: with CUDA 13.0
+#   make TORCH=cpu demo       PyTorch without GPU libraries (1.3 GB in .venv, not 6); TORCH=cu130: with those of CUDA 13.0
 #   make PYTHON=python3.12    another Python
+#   make WORKERS=8 test       as many tests at a time; each takes a core and up to 2 GB of memory
 PYTHON    ?= python3
 TORCH     ?=
 TORCH_URL ?= https://download.pytorch.org/whl
@@ -11,7 +12,8 @@ BIN       := $(VENV)/bin
 READY     := $(VENV)/.ready$(addprefix -,$(TORCH))
 INSTALL   := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
              $(if $(TORCH),--extra-index-url $(TORCH_URL)/$(TORCH))
-PYTEST    := $(BIN)/python -m pytest -n 3 --dist worksteal
+WORKERS   ?= 3
+PYTEST    := $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: demo lab test test-all bench docs docs-serve slides readme clean help

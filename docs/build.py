@@ -23,6 +23,7 @@ import home
 import laboratory
 import ledger
 import library
+import licences
 import links
 import moved
 import npm
@@ -85,6 +86,7 @@ def write_sources(writer: Writer) -> None:
     writer.text("reference/index.md", reference.index())
     writer.text("reference/settings.md", reference.settings((ROOT / "settings.ini").read_text()))
     writer.text("results/index.md", pages.results())
+    writer.text("licences.md", licences.page())
     images |= _markdown(writer)
     for origin, target in images.items():
         writer.bytes(target, (ROOT / origin).read_bytes())
@@ -203,7 +205,7 @@ def publish(out: Path) -> None:
         used |= set(re.findall(r'_images/([\w.-]+)"', text))
     for path in (out / "_images").iterdir():
         if path.name not in used:
-            path.unlink()  # of earlier versions of a chapter
+            path.unlink()  # of earlier versions of a notebook
     (out / ".nojekyll").touch()  # GitHub Pages would leave out folders that begin with an underscore
 
 

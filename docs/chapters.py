@@ -2,6 +2,7 @@
 
 import ast
 import copy
+import functools
 import html
 import json
 import re
@@ -44,7 +45,7 @@ class Chapter:
     @property
     def path(self) -> Path:
         "Its file"
-        return NOTEBOOKS / f"{self.notebook}.ipynb"
+        return course.NOTEBOOKS / f"{self.notebook}.ipynb"
 
 
 def read(path: Path) -> dict:
@@ -55,9 +56,10 @@ def read(path: Path) -> dict:
     return notebook
 
 
-def chapters() -> list[Chapter]:
+@functools.cache
+def chapters() -> tuple[Chapter, ...]:
     "All lessons in the order of the course, then the reference notebooks"
-    return [_chapter(NOTEBOOKS / f"{notebook}.ipynb") for notebook in course.notebooks()]
+    return tuple(_chapter(name, course.NOTEBOOKS / f"{name}.ipynb") for name in course.notebooks())
 
 
 def lessons() -> list[Chapter]:
@@ -65,13 +67,9 @@ def lessons() -> list[Chapter]:
     return [chapter for chapter in chapters() if chapter.part]
 
 
-def _chapter(path: Path) -> Chapter:
-    notebook = path.relative_to(NOTEBOOKS).with_suffix("").as_posix()
-    return Chapter(
-        notebook,
-        *_head_of(path),
-        next((part.title for part in course.parts() if notebook in part.lessons), ""),
-    )
+def _chapter(notebook: str, path: Path) -> Chapter:
+    parts = [part.title for part in course.parts() if notebook in part.lessons]
+    return Chapter(notebook, *_head_of(path), parts[0] if parts else "")
 
 
 def _head_of(path: Path) -> tuple[str, str, str, str]:
@@ -93,6 +91,7 @@ def _head_of(path: Path) -> tuple[str, str, str, str]:
     )
 
 
+@functools.cache
 def exercises() -> list[tuple[Path, str, set[str]]]:
     "Every notebook of exercises with its title and the names of the lessons whose exercises it has"
     found = []
@@ -162,7 +161,8 @@ def page(
             )  # a line before a heading is no part of the page
             text = markdown(text)
             if number == first and lesson:
-                text = _head(text, _chapter(path))
+                name = path.relative_to(NOTEBOOKS).with_suffix("").as_posix()
+                text = _head(text, _chapter(name, path), path)
             cells.append(_markdown_cell(text))
         elif cell["cell_type"] == "code":
             # the last of a kind on a page moves, those before it are pictures
@@ -196,7 +196,7 @@ def _markdown_cell(text: str) -> dict:
     return {"cell_type": "markdown", "metadata": {}, "source": text}
 
 
-def _head(text: str, chapter: Chapter) -> str:
+def _head(text: str, chapter: Chapter, path: Path) -> str:
     "Title, subtitle, box and a line of links, each with a class of its own"
     above = f'<p class="eyebrow">{html.escape(chapter.part or "Reference notebook")}</p>'
     text = re.sub(r"^(# .+)$", rf"{above}\n\n\1", text, count=1, flags=re.MULTILINE)
@@ -212,7 +212,7 @@ def _head(text: str, chapter: Chapter) -> str:
         name = "chapter-box" if BOX in block else "subtitle"
         made.append(f":::{{container}} {name}\n{block}\n:::")
     tasks = [p for p, _, names in exercises() if chapter.name in names]
-    facts = [_download(chapter.path)]
+    facts = [_download(path)]
     if chapter.module:
         words = f"Reference of <code>memseg_nb.{chapter.module}</code>"
         facts += [f'<a href="../reference/{chapter.module}.html">{words}</a>']

@@ -1,8 +1,7 @@
 """The live widgets: what they load, where they stand on the pages, and the page that has them all.
 
-The library writes graphs and pictures (`memseg_nb.web`), docs/live holds the JavaScript that shows them."""
+docs/live holds the Python that writes graphs and pictures, and the JavaScript that shows them."""
 
-import ast
 import functools
 import hashlib
 import html
@@ -10,6 +9,8 @@ import json
 import shutil
 from pathlib import Path
 
+import course
+import library
 import links
 import npm
 
@@ -19,19 +20,38 @@ PACKAGE = ROOT / "memseg_nb"
 CACHE = ROOT / "build" / "docs" / "live"
 LIVE = "_static/live"
 PAGE = "live/index"
-# Name of a widget: title, the chapter where it's built, and what can be tried
+# Name of a widget: title, the lesson of its idea, and what can be tried
 WIDGETS = {
-    "painter": ("Defect painter", "22e_painter",
-                "Paint on a product, and the network says whether it would notice."),
-    "studio": ("Anomaly studio", "22c_playgrounds",
-               "From a good photo, yours too, to a simulated defect, step by step."),
-    "perlin": ("Perlin playground", "22c_playgrounds",
-               "The noise that decides where a simulated defect lies."),
-    "memory": ("Memory explorer", "22d_explorers",
-               "What the network compares an image with, and what differs."),
-    "threshold": ("Threshold explorer", "22d_explorers",
-                  "From scores to decisions, and what each decision costs."),
-    "monitor": ("Training monitor", "22f_monitor", "A recorded training, to be gone through step by step."),
+    "painter": (
+        "Defect painter",
+        "deployment/01_detector",
+        "Paint on a product, and the network says whether it would notice.",
+    ),
+    "studio": (
+        "Anomaly studio",
+        "simulation/04_anomalies",
+        "From a good photo, yours too, to a simulated defect, step by step.",
+    ),
+    "perlin": (
+        "Perlin playground",
+        "simulation/01_perlin",
+        "The noise that decides where a simulated defect lies.",
+    ),
+    "memory": (
+        "Memory explorer",
+        "model/02_memory",
+        "What the network compares an image with, and what differs.",
+    ),
+    "threshold": (
+        "Threshold explorer",
+        "training/03_thresholds",
+        "From scores to decisions, and what each decision costs.",
+    ),
+    "monitor": (
+        "Training monitor",
+        "training/04_train",
+        "A recorded training, to be gone through step by step.",
+    ),
 }
 PRODUCTS = ("tablet", "hex_nut")  # that the network remembers; the first is shown
 KEPT = ("assets.json", "fixtures.json", "fixtures.bin")  # not for the pages: for what writes and tests them
@@ -84,31 +104,16 @@ WHY_STILL = (
 )
 
 
-def needed(module: str = "web") -> set[str]:  # names of modules, the module itself included
-    "Everything a module of the library is made of: what it imports, and what that imports"
-    found, waiting = set(), [module]
-    while waiting:
-        name = waiting.pop()
-        path = PACKAGE / f"{name}.py"
-        if name in found or not path.exists():
-            continue
-        found.add(name)
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ImportFrom) and node.level == 1:
-                waiting += [node.module.partition(".")[0]] if node.module else [a.name for a in node.names]
-    return found
-
-
 def digest() -> str:
     "Of the code and the weights that the assets come from"
-    files = [PACKAGE / f"{name}.py" for name in sorted(needed())]
-    files += [*sorted(PACKAGE.glob("weights/*.safetensors")), ROOT / "settings.ini"]
-    return hashlib.sha256(b"".join(hashlib.sha256(p.read_bytes()).digest() for p in files)).hexdigest()
+    own = [path.read_bytes() for path in sorted((DOCS / "live").glob("*.py"))]
+    code = library.digest("bench", "cli", "exercises", "pretraining")
+    return hashlib.sha256(b"".join([code.encode(), *own])).hexdigest()
 
 
 def make() -> Path:  # folder with assets.json
     "The assets, unless they are there already for this code and these weights"
-    from memseg_nb.web import write_site_assets
+    from live.assets import write_site_assets
 
     folder, record, wanted = CACHE / "assets", CACHE / "made_from", digest()
     if not record.exists() or record.read_text() != wanted:
@@ -191,7 +196,7 @@ def _widget(name: str, widget: dict, known: dict, product: str) -> dict:
         }
         controls.insert(0, menu)
     if name == "studio":
-        # two in a row beside the controls of a chapter's page
+        # two in a row beside the controls of a notebook's page
         items = [dict(item, width=160) for item in items]
         controls[0]["options"] = [*controls[0]["options"], "own image"]
     if name == "monitor":
@@ -329,10 +334,10 @@ def text() -> str:
         "[graphs that were exported from the library](../howto/live.md): the same noise, the same mask, the "
         "same network.",
     ]
-    for name, (title, chapter, about) in WIDGETS.items():
+    for name, (title, lesson, about) in WIDGETS.items():
         parts += [
             f"## {title}",
-            f"{about} Built in the chapter [{chapter.partition('_')[0]}](../course/{chapter}.ipynb).",
+            f"{about} What is behind it: [{course.name(lesson)}](../{course.page(lesson)}.ipynb).",
             slot(name, PAGE),
         ]
     return "\n\n".join(parts) + "\n"

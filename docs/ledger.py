@@ -84,20 +84,21 @@ def rows() -> list[Row]:
             for row in rows_of(course.NOTEBOOKS / f"{lesson}.ipynb", lesson)]
 
 
-def named(
-    row: Row,
-    module: str,  # of its lesson
-) -> list[library.Name]:
-    "What of the library a row names as its functions; other names are settings, arguments, values"
-    words = re.findall(r"`([\w.]+)(?:\(\))?`", row.functions)
-    found = [library.find(word, module) or _own(word, module) for word in words]
-    return [entry for entry in found if isinstance(entry, library.Name)]
+def words(row: Row) -> list[str]:
+    "What a row's function cell has between back-ticks, as far as it is a name"
+    return re.findall(r"`([\w.]+)(?:\(\))?`", row.functions)
 
 
-def _own(word: str, module: str) -> library.Name | None:
-    "A plain word that only one module exports; none for an argument of the lesson's own functions"
-    known = [entry for each in library.modules().values() for entry in each.exported
-             if entry.name == word]
+def find(
+    word: str,  # "memory.Match", or "Match"
+    module: str,  # of the lesson
+) -> library.Name | None:
+    "What of the library a word in a table is; settings, arguments and fields are nothing of it"
+    found = library.find(word, module)
+    if isinstance(found, library.Name):
+        return found
+    entries = [entry for each in library.modules().values() for entry in each.exported]
+    known = [entry for entry in entries if entry.name == word]
     return known[0] if len(known) == 1 else None
 
 

@@ -22,6 +22,7 @@ PAGES = {
     "nbs/guides": "guides/index",
     "memseg_nb": "reference/index",
 }
+WITHOUT_PAGE = ("LICENSE", "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "SECURITY.md")
 PIECES = re.compile(
     r"(?P<fence>^(?P<marks>`{3,}|~{3,}).*?^(?P=marks)[ \t]*$)"
     r"|(?P<heading>^#{1,6} [^\n]*$)"
@@ -105,7 +106,7 @@ class Markdown:
             return f"![{found['text']}]({self._image(path)}{title})"
         page = page_of(path)
         if page is None:
-            if path == "LICENSE" or path.startswith("data/"):
+            if path in WITHOUT_PAGE or path.startswith("data/"):
                 return found["text"]
             raise SystemExit(
                 f"{self.origin}: links to {target}, which has no page: leave the link out, or give it a "

@@ -34,9 +34,9 @@ def publish(
     "Write a page at every old address, for slides too where there are some"
     for old, new in table().items():
         _write(out, old, new, draft)
-        deck = new.replace("course/", "slides/")
-        if old.startswith("course/") and (out / f"{deck}.html").exists():
-            _write(out, old.replace("course/", "slides/"), deck, draft)
+        deck, old_deck = (page.replace("course/", "slides/") for page in (new, old))
+        if new.startswith("course/") and (out / f"{deck}.html").exists():
+            _write(out, old_deck, deck, draft)
 
 
 def _write(out: Path, old: str, new: str, draft: bool) -> None:

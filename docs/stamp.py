@@ -10,7 +10,7 @@ git joins the lines of two branches (`.gitattributes`): where a notebook has two
     python docs/stamp.py --trust NAME ...  notes the code without a run: for those that you have just run otherwise
 
 What counts is what the code does: comments, blank lines and line breaks may change, and so may the prose. A change
-in another module doesn't make a chapter's outputs old: the tests run every chapter with its assertions, and those
+in another module doesn't make a notebook's outputs old: the tests run every notebook with its assertions, and those
 hold the numbers in the prose.
 """
 

@@ -13,6 +13,32 @@ from memseg_nb.recipe import load_recipe
 
 torch.set_num_threads(1)
 
+# What `make test` leaves out and `make test-all` has: files, or single tests of a file, that take long and
+# that only developers need. (Notebooks: see `needed` in test_notebooks.py.)
+FULL = {
+    "test_bench": "the benchmark of the library",
+    "test_benchmark": "fifteen trainings, and again in several processes",
+    "test_pretraining": "trainings of the encoder that comes with the package",
+    "test_processes": "trainings in several processes",
+    "test_site_live": "every widget on the pages in a browser; test_site visits the pages once",
+    "test_slides": "slides of every lesson, in a browser",
+    "test_widgets_browser": "JupyterLab in a browser",
+    "test_exercises::test_a_typical_wrong_answer_gets_its_hint": "some hundred wrong answers",
+    "test_exercises::test_garbage_is_rejected_with_words": "twenty answers to each exercise",
+}
+SPREAD = {"test_notebooks", "test_exercises"}  # their tests share nothing: any worker takes any of them
+TOGETHER = {"test_site_live": "test_site"}     # one worker builds the site, others need not wait for it
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    "Mark what is left out; keep each file in one worker, so that what its tests share is made once"
+    for item in items:
+        file, test = item.path.stem, getattr(item, "originalname", item.name)
+        if file in FULL or f"{file}::{test}" in FULL: item.add_marker(pytest.mark.full)
+        if file not in SPREAD: item.add_marker(pytest.mark.xdist_group(TOGETHER.get(file, file)))
+
+
 TINY = ["image.height=64", "image.width=64", "training.steps=3", "training.workers=0", "training.device=cpu",
         "training.good=2", "training.simulated=2", "memory.samples=3", "encoder.weights=random",
         "training.warm_start=auto"]

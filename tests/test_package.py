@@ -9,9 +9,23 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from conftest import FULL, SPREAD, TOGETHER
 from lesson_contract import too_wide
 
 ROOT = Path(__file__).parents[1]
+
+
+EXTRAS = ["anywidget", "ipywidgets", "IPython", "jupyterlab", "nbclient", "nbconvert", "nbdev", "noise",
+          "onnx", "onnxruntime", "onnxscript", "playwright", "pytest", "skimage", "sphinx"]
+NO_EXTRAS = f"""
+import sys
+from importlib.machinery import PathFinder
+class Others(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        if name.partition(".")[0] not in {EXTRAS}: return super().find_spec(name, path, target)
+sys.meta_path[sys.meta_path.index(PathFinder)] = Others
+"""
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +55,7 @@ def test_the_page_on_pypi_has_absolute_links_and_addresses(wheel):
     assert "raw.githubusercontent.com/memseg-nb/memseg_nb/main/nbs/images/demo.png" in text
     inside = [link.split("/main/")[1] for link in links if "memseg_nb/blob/main/" in link]
     assert inside and [path for path in inside if not (ROOT / path.partition("#")[0]).exists()] == []
-    for label in ("Homepage", "Documentation", "Repository", "Issues", "Changelog"):
+    for label in ("Homepage", "Docs", "Repository", "Issues", "Changelog"):
         assert re.search(rf"^Project-URL: {label}, https://", head, re.MULTILINE)
 
 
@@ -55,8 +69,9 @@ def test_the_front_door_leads_to_the_rooms_and_costs_nothing():
 
 
 def test_wheel_runs_away_from_the_repository(wheel, tmp_path):
-    "Unpacked elsewhere, its demo runs with the recipe inside it"
+    "Unpacked elsewhere, its demo runs with the recipe inside it, and without the packages of any extra"
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    (tmp_path / "site" / "sitecustomize.py").write_text(NO_EXTRAS)
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site"), "OMP_NUM_THREADS": "1"}
     where = "import memseg_nb, memseg_nb.recipe as r; print(memseg_nb.__file__); print(r.shipped_path())"
     done = subprocess.run([sys.executable, "-c", where], cwd=tmp_path, env=environment, capture_output=True,
@@ -106,9 +121,15 @@ def test_python_files_are_not_too_wide(folder):
 
 def test_code_has_no_errors_that_ruff_finds():
     "Which rules, says pyproject.toml; the library's files are made from cells: change those"
-    done = subprocess.run([sys.executable, "-m", "ruff", "check", "--no-cache", "--output-format=concise", "."],
-                          cwd=ROOT, capture_output=True, text=True)
+    command = [sys.executable, "-m", "ruff", "check", "--no-cache", "--output-format=concise", "."]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_what_make_test_leaves_out_is_there():
+    for name in [*FULL, *SPREAD, *TOGETHER, *TOGETHER.values()]:
+        file, _, test = name.partition("::")
+        assert f"def {test or 'test_'}" in (ROOT / "tests" / f"{file}.py").read_text(), name
 
 
 def test_files_for_those_who_take_part():

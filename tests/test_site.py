@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -20,9 +21,11 @@ ROOT = Path(__file__).parents[1]
 DOCS, SITE, WORK = ROOT / "docs", ROOT / "_docs", ROOT / "build" / "docs"
 sys.path.insert(0, str(DOCS))
 import chapters
+import course
 import decks
 import library
 import links
+import moved
 import pages
 import serve
 import stamp
@@ -42,7 +45,7 @@ needs_browser = pytest.mark.skipif(
 # From notebooks to pages
 
 
-def notebook(tmp_path, *cells, name="06_simulation"):
+def notebook(tmp_path, *cells, name="simulation/04_anomalies"):
     "A notebook of (source, outputs) cells; outputs None: Markdown"
     made = [
         {
@@ -54,6 +57,7 @@ def notebook(tmp_path, *cells, name="06_simulation"):
         for source, outputs in cells
     ]
     path = tmp_path / f"{name}.ipynb"
+    path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps({"cells": made, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}))
     return path
 
@@ -78,14 +82,14 @@ def converted(tmp_path, monkeypatch, *cells):
     path = notebook(tmp_path, HEAD, *cells)
     monkeypatch.setattr(chapters, "ROOT", tmp_path.parent)
     monkeypatch.setattr(chapters, "NOTEBOOKS", tmp_path)
-    return chapters.page(path, "course/06_simulation")[0]["cells"]
+    return chapters.page(path, "course/anomalies")[0]["cells"]
 
 
 def test_directives_mean_on_a_page_what_they_mean_to_nbdev(tmp_path, monkeypatch):
     cells = converted(
         tmp_path,
         monkeypatch,
-        ("#| default_exp simulation", []),
+        ("#| default_exp simulation.anomalies", []),
         ("#| hide\nimport torch", []),
         ("#| export\ndef blend(x):\n    return x", []),
         ("#| echo: false\nprint(1)", []),
@@ -95,7 +99,7 @@ def test_directives_mean_on_a_page_what_they_mean_to_nbdev(tmp_path, monkeypatch
     assert [c["metadata"]["tags"] for c in code] == [["hide-input"], ["library"], ["remove-input"], []]
     assert not any("#|" in c["source"] for c in code)
     label = next(c["source"] for c in cells if "library-label" in c["source"])
-    assert 'id="code-blend" href="../reference/simulation.html#blend"' in label
+    assert 'id="code-blend" href="../reference/simulation.anomalies.html#blend"' in label
 
 
 def test_every_picture_keeps_its_alt_text(tmp_path, monkeypatch):
@@ -107,19 +111,23 @@ def test_every_picture_keeps_its_alt_text(tmp_path, monkeypatch):
 def test_head_has_subtitle_box_and_links(tmp_path, monkeypatch):
     head = converted(tmp_path, monkeypatch)[0]["source"]
     assert ":::{container} subtitle\nMade from good images\n:::" in head
-    assert ":::{container} chapter-box\n**You will be able to** blend." in head and "Chapter 06" in head
+    assert ":::{container} chapter-box\n**You will be able to** blend." in head
+    assert '<p class="eyebrow">Differences</p>' in head
 
 
 def test_names_and_files_become_links():
+    origin = "nbs/simulation/04_anomalies.ipynb"
     markdown = links.Markdown(
-        "nbs/06_simulation.ipynb", "course/06_simulation", "simulation", {"perlin_noise": "perlin"}
+        origin, "course/anomalies", "simulation.anomalies", {"perlin_noise": "simulation.perlin"}
     )
-    assert '<a class="name" href="../reference/simulation.html#blend"><code>blend</code></a>' in markdown(
-        "see `blend` there"
-    )
-    assert "../reference/perlin.html#perlin_noise" in markdown("`perlin_noise()` and `perlin.perlin_noise`")
-    assert markdown("[a](03_perlin.ipynb#by-hand)") == "[a](03_perlin.ipynb#by-hand)"
-    assert markdown("[d](../data/README.md)") == "[d](../results/data.md)"
+    blend = '<a class="name" href="../reference/simulation.anomalies.html#blend"><code>blend</code></a>'
+    assert blend in markdown("see `blend` there")
+    for written in ("perlin_noise()", "perlin.perlin_noise", "simulation.perlin.perlin_noise"):
+        assert "../reference/simulation.perlin.html#perlin_noise" in markdown(f"`{written}`")
+    assert '"../reference/simulation.perlin.html"' in markdown("`simulation.perlin`")
+    assert markdown("[a](01_perlin.ipynb#by-hand)") == "[a](perlin.ipynb#by-hand)"
+    assert markdown("[a](../04_metrics.ipynb)") == "[a](metrics.ipynb)"
+    assert markdown("[d](../../data/README.md)") == "[d](../results/data.md)"
     unchanged = [
         "`images` are a word",
         "```python\nblend(`blend`)\n```",
@@ -134,8 +142,8 @@ def test_names_and_files_become_links():
 
 
 def test_exported_names_are_read_from_the_source():
-    simulator = library.find("simulation.Simulator")
-    assert simulator.lesson == "06_simulation" and "def " not in simulator.header
+    simulator = library.find("anomalies.Simulator")
+    assert simulator.lesson == "simulation/04_anomalies" and "def " not in simulator.header
     assert "perlin: PerlinRecipe           # lattices" in simulator.header
     assert [m.name for m in simulator.methods] == [
         "Simulator.__call__"
@@ -143,10 +151,69 @@ def test_exported_names_are_read_from_the_source():
     assert (
         library.find("images") is None
         and library.find("blend") is None
-        and library.find("shuffle_grid").module == "simulation"
+        and library.find("shuffle_grid").module == "simulation.anomalies"
     )
+    assert library.find("widgets.PerlinPlayground").name == "PerlinPlayground"
     described = {name for m in library.modules().values() for name in (e.name for e in m.exported)}
     assert {"blend", "IMAGE_SUFFIXES", "Detector", "PRODUCTS"} <= described
+    assert "exercises.engine" in library.modules() and "_modidx" not in library.modules()
+
+
+# The course
+
+
+def test_the_course_is_what_the_list_says():
+    listed = course.lessons()
+    assert len(set(listed)) == len(listed) and {part.kind for part in course.parts()} == set(course.KINDS)
+    kinds = [part.kind for part in course.parts()]
+    assert kinds == sorted(kinds, key=list(course.KINDS).index), "the main path comes first"
+    assert [c.notebook for c in chapters.lessons()] == listed
+    assert [c.notebook for _, _, group in chapters.grouped() for c in group] == listed
+    assert len({course.page(each) for each in course.notebooks()}) == len(course.notebooks())
+
+
+@pytest.mark.parametrize(
+    "notebook, page",
+    [
+        ("simulation/04_anomalies", "course/anomalies"),
+        ("01_recipe", "course/recipe"),
+        ("pretraining/01a_formulas", "course/formulas"),
+        ("exercises/00_engine", "course/engine"),
+        ("exercises/04_simulation", "exercises/simulation"),
+        ("guides/assignment_solution", "guides/assignment_solution"),
+        ("index", "overview"),
+    ],
+)
+def test_addresses_have_no_numbers(notebook, page):
+    assert course.page(notebook) == page == links.page_of(f"nbs/{notebook}.ipynb")
+
+
+def test_a_lesson_that_is_not_there_is_named(tmp_path, monkeypatch):
+    (tmp_path / "course.toml").write_text(
+        '[[part]]\ntitle = "A"\nabout = "b"\nkind = "main"\nlessons = ["simulation/09_no"]\n'
+    )
+    monkeypatch.setattr(course, "NOTEBOOKS", tmp_path)
+    with pytest.raises(SystemExit, match="no notebook nbs/simulation/09_no.ipynb"):
+        course.parts.__wrapped__()
+
+
+# Old addresses
+
+
+def test_old_addresses_lead_on(tmp_path, monkeypatch):
+    for page in ("course/anomalies", "reference/simulation.anomalies", "source/simulation.anomalies"):
+        (tmp_path / page).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{page}.html").write_text("here")
+    known = moved.table()
+    chosen = ("course/06_simulation", "reference/simulation", "source/simulation")
+    monkeypatch.setattr(moved, "table", lambda: {old: known[old] for old in chosen})
+    moved.publish(tmp_path)
+    assert 'url=anomalies.html"' in (tmp_path / "course" / "anomalies.html").read_text()
+    text = (tmp_path / "reference" / "simulation.html").read_text()
+    assert 'href="simulation.anomalies.html"' in text and "location.hash" in text
+    monkeypatch.setattr(moved, "table", lambda: {"course/06_simulation": "course/no"})
+    with pytest.raises(SystemExit, match="there is no such page"):
+        moved.publish(tmp_path)
 
 
 def test_results_tables_round_and_align(tmp_path):
@@ -164,20 +231,36 @@ def test_results_tables_round_and_align(tmp_path):
 def test_outputs_older_than_their_code_are_noticed(tmp_path, monkeypatch):
     monkeypatch.setattr(stamp, "NOTEBOOKS", tmp_path)
     monkeypatch.setattr(stamp, "RECORD", tmp_path / "results" / "outputs.json")
-    printed = [{"output_type": "stream", "name": "stdout", "text": "1"}]
+    name, printed = "simulation/04_anomalies", [{"output_type": "stream", "name": "stdout", "text": "1"}]
     path = notebook(tmp_path, ("# T", None), ("x = 1  # one\nprint( x )", []))
-    with pytest.raises(SystemExit, match="06_simulation: no outputs at all"):
-        stamp.note(["06_simulation"])
+    (tmp_path / ".ipynb_checkpoints").mkdir()
+    (tmp_path / ".ipynb_checkpoints" / "old.ipynb").write_text(path.read_text())
+    with pytest.raises(SystemExit, match=f"{name}: no outputs at all"):
+        stamp.note([name])
     notebook(tmp_path, ("# T", None), ("x = 1  # one\nprint( x )", printed))
-    assert stamp.stale() == ["06_simulation"]
-    stamp.note(["06_simulation"])
+    assert stamp.stale() == [name]
+    stamp.note([name])
     assert stamp.stale() == []
     notebook(tmp_path, ("# Other prose", None), ("x = 1\n\nprint(x)  # said otherwise", []))
     assert stamp.stale() == []
     notebook(tmp_path, ("# T", None), ("x = 2\nprint(x)", []))
-    assert stamp.stale() == ["06_simulation"]
+    assert stamp.stale() == [name]
     path.unlink()
     assert stamp.stale() == []
+
+
+def test_records_of_two_branches_can_be_joined(tmp_path, monkeypatch):
+    "Git keeps the lines of both, in any order and with any commas"
+    monkeypatch.setattr(stamp, "NOTEBOOKS", tmp_path)
+    monkeypatch.setattr(stamp, "RECORD", tmp_path / "outputs.json")
+    printed = [{"output_type": "stream", "name": "stdout", "text": "1"}]
+    path = notebook(tmp_path, ("# T", None), ("print(1)", printed))
+    name, code = stamp.name_of(path), stamp.digest(path)
+    stamp.RECORD.write_text(f'{{\n"{name}": "0123"\n"{name}": "{code}",\n"other": "4567"\n}}\n')
+    assert stamp.record()[name] == {"0123", code} and stamp.stale() == []
+    stamp.note([name])
+    assert json.loads(stamp.RECORD.read_text()) == {name: code}
+    assert "outputs.json merge=union" in (ROOT / ".gitattributes").read_text()
 
 
 def test_saved_outputs_are_those_of_the_code():
@@ -241,7 +324,9 @@ def parsed(path):
 
 
 def html_pages(site):
-    return sorted(p for p in site.rglob("*.html") if "_static" not in p.relative_to(site).parts)
+    "All but those that only lead on"
+    pages = sorted(p for p in site.rglob("*.html") if "_static" not in p.relative_to(site).parts)
+    return [p for p in pages if 'http-equiv="refresh"' not in p.read_text()]
 
 
 @needs_site
@@ -275,19 +360,19 @@ def test_no_dead_link_and_nothing_from_elsewhere(site):
 
 
 @needs_site
-def test_every_exported_name_has_documentation_source_and_lesson(site):
-    lessons = {chapter.stem for chapter in chapters.chapters()}
+def test_every_exported_name_has_documentation_source_and_notebook(site):
+    notebooks = set(course.notebooks())
     for module in library.modules().values():
         text = (site / "reference" / f"{module.name}.html").read_text()
         for entry in module.exported:
             assert f'id="{entry.name}"' in text, f"{module.name}.{entry.name} is not described"
             assert f'source/{entry.module}.html#L-{entry.line}"' in text
-            if entry.lesson in lessons:
-                assert f'course/{entry.lesson}.html#code-{entry.name}"' in text
+            if entry.lesson in notebooks:
+                assert f'{course.page(entry.lesson)}.html#code-{entry.name}"' in text
 
 
 @needs_site
-def test_every_chapter_and_document_has_a_page(site):
+def test_every_notebook_and_document_has_a_page(site):
     expected = [
         links.page_of(path.relative_to(ROOT).as_posix())
         for path in [
@@ -301,8 +386,34 @@ def test_every_chapter_and_document_has_a_page(site):
         ]
     ]
     assert not [page for page in expected if not (site / f"{page}.html").exists()]
-    course = (site / "course" / "index.html").read_text()
-    assert all(f'href="{c.stem}.html"' in course for c in chapters.chapters())
+    contents = (site / "course" / "index.html").read_text()
+    assert all(f'href="{c.name}.html"' in contents for c in chapters.chapters())
+
+
+@needs_site
+def test_licences_of_others_are_named(site):
+    text = (site / "licences.html").read_text()
+    for name in ("mathjax 3", "onnxruntime-web", "Bootstrap", "Font Awesome", "Microsoft Corporation"):
+        assert name in text
+    assert 'href="../licences.html"' in (site / "course" / "index.html").read_text()
+
+
+@needs_site
+def test_next_and_previous_follow_the_course(site):
+    listed = chapters.chapters()
+    for here, after in zip(listed, listed[1:]):
+        text = (site / f"{here.page}.html").read_text()
+        if after.part or not here.part:  # exercises stand between lessons and reference notebooks
+            assert re.search(rf'class="right-next"\s+href="{after.name}.html"', text), here.notebook
+            text = (site / f"{after.page}.html").read_text()
+            assert re.search(rf'class="left-prev"\s+href="{here.name}.html"', text), after.notebook
+
+
+@needs_site
+def test_no_old_address_is_dead(site):
+    for old, new in moved.table().items():
+        text = (site / f"{old}.html").read_text()
+        assert f'url={links.relative(old, new)}.html"' in text and (site / f"{new}.html").exists()
 
 
 # Slides
@@ -325,29 +436,29 @@ def test_pages_link_to_slides_that_are_there_and_to_no_others(tmp_path, monkeypa
     lecturers = ROOT / "nbs" / "guides" / "lecturers.md"
     for text in (
         converted(tmp_path, monkeypatch)[0]["source"],
-        pages.course(),
+        pages.contents(),
         pages.rewritten(lecturers, "guides/lecturers")[0],
     ):
         assert "../slides/" not in text and "<!-- slides" not in text
     decks.publish(tmp_path / "out")
     assert not (tmp_path / "out").exists()
     monkeypatch.undo()
-    monkeypatch.setattr(decks, "FOLDER", decks_of(tmp_path / "some", "06_simulation"))
-    assert '<a href="../slides/index.html">slides</a>' in pages.course()
+    monkeypatch.setattr(decks, "FOLDER", decks_of(tmp_path / "some", "anomalies"))
+    assert '<a href="../slides/index.html">slides</a>' in pages.contents()
     assert '<a href="../slides/index.html">all decks</a>' in pages.rewritten(lecturers, "guides/lecturers")[0]
     assert (
-        '<a href="../slides/06_simulation.html">Slides</a>' in converted(tmp_path, monkeypatch)[0]["source"]
+        '<a href="../slides/anomalies.html">Slides</a>' in converted(tmp_path, monkeypatch)[0]["source"]
     )
-    assert not decks.link("course/03_perlin", "Slides", "03_perlin")
+    assert not decks.link("course/perlin", "Slides", "perlin")
 
 
 def test_published_slides_lead_back(tmp_path, monkeypatch):
-    monkeypatch.setattr(decks, "FOLDER", decks_of(tmp_path / "some", "06_simulation"))
+    monkeypatch.setattr(decks, "FOLDER", decks_of(tmp_path / "some", "anomalies"))
     decks.publish(tmp_path / "out")
     assert '<a href="../course/index.html">' in (tmp_path / "out" / "slides" / "index.html").read_text()
-    deck = (tmp_path / "out" / "slides" / "06_simulation.html").read_text()
+    deck = (tmp_path / "out" / "slides" / "anomalies.html").read_text()
     assert (
-        '<a href="index.html">memseg_nb</a> · <a href="../course/06_simulation.html">06_simulation A &amp; B</a>'
+        '<a href="index.html">memseg_nb</a> · <a href="../course/anomalies.html">anomalies A &amp; B</a>'
         in deck
     )
     assert (tmp_path / "out" / "slides" / "assets" / "deck.css").is_file()
@@ -372,12 +483,12 @@ def test_old_slides_are_made_anew_and_none_where_there_were_none(tmp_path, monke
 
 
 @needs_site
-def test_the_sites_slides_are_linked_from_their_chapters(site):
+def test_the_sites_slides_are_linked_from_their_lessons(site):
     there = (site / "slides").exists()
-    for chapter in chapters.chapters():
-        page = (site / "course" / f"{chapter.stem}.html").read_text()
-        assert (f'href="../slides/{chapter.stem}.html"' in page) == there
-        assert not there or (site / "slides" / f"{chapter.stem}.html").is_file()
+    for lesson in chapters.lessons():
+        page = (site / f"{lesson.page}.html").read_text()
+        assert (f'href="../slides/{lesson.name}.html"' in page) == there
+        assert not there or (site / "slides" / f"{lesson.name}.html").is_file()
 
 
 # In the browser
@@ -495,7 +606,7 @@ def test_pages_in_light_dark_and_on_a_phone(site, address, browser, part):
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_code_and_reference_are_legible(address, browser, theme):
     with visit(browser, address, color_scheme=theme) as (tab, problems):
-        for name in ("reference/perlin.html", "source/losses.html"):
+        for name in ("reference/simulation.perlin.html", "source/model.losses.html"):
             tab.goto(address + name)
             set_theme(tab, theme)
             assert not faults(tab, ALL_RULES)
@@ -542,10 +653,10 @@ def test_without_javascript_and_in_print_the_text_stands(address, browser):
             tab.locator(".painter img").first.is_visible()
             and not tab.locator(".painter-controls").is_visible()
         )
-        tab.goto(address + "course/06_simulation.html")
+        tab.goto(address + "course/anomalies.html")
         assert tab.locator("h1").is_visible() and not problems
     with visit(browser, address) as (tab, problems):
-        tab.goto(address + "course/06_simulation.html")
+        tab.goto(address + "course/anomalies.html")
         tab.emulate_media(media="print")
         assert (
             not tab.locator(".bd-header").first.is_visible()

@@ -25,17 +25,17 @@ needs_tools = pytest.mark.skipif(bool(MISSING), reason=f"slides need {', '.join(
 needs_browser = pytest.mark.skipif(not (CHROMIUM and find_spec("playwright")),
                                    reason="slides are looked at with Chromium and Playwright: apt install "
                                    "chromium")
-CHAPTERS = chapters.chapters()
-each = pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda c: c.stem)
+LESSONS = chapters.lessons()
+each = pytest.mark.parametrize("lesson", LESSONS, ids=lambda c: c.name)
 deck = cache(cut.deck)
 
 
 # What goes on a slide
 
 @each
-def test_a_deck_is_whole(chapter):
-    slides = deck(chapter)
-    assert (slides[0].kind == "title" and slides[0].title == chapter.title and slides[0].line
+def test_a_deck_is_whole(lesson):
+    slides = deck(lesson)
+    assert (slides[0].kind == "title" and slides[0].title == lesson.title and slides[0].line
             and slides[0].points)
     assert slides[-1].kind == "summary" and slides[-1].points
     pictures = [slide.picture for slide in slides if slide.picture]
@@ -44,8 +44,8 @@ def test_a_deck_is_whole(chapter):
 
 
 @each
-def test_no_slide_is_a_wall_of_text(chapter):
-    for slide in deck(chapter):
+def test_no_slide_is_a_wall_of_text(lesson):
+    for slide in deck(lesson):
         words = " ".join([slide.line, *slide.points]).split()
         most = cut.BULLET if slide.kind == "question" else max(cut.SENTENCE, len((slide.picture or [""])[0]))
         assert len(words) <= 150 and len(slide.line) <= most, slide.title
@@ -57,10 +57,10 @@ def test_no_slide_is_a_wall_of_text(chapter):
 
 
 @each
-def test_pictures_questions_and_prose_are_all_there(chapter):
-    notebook = chapters.read(chapters.NOTEBOOKS / f"{chapter.stem}.ipynb")
+def test_pictures_questions_and_prose_are_all_there(lesson):
+    notebook = chapters.read(lesson.path)
     sections = dict(cut.things(notebook["cells"]))
-    slides = deck(chapter)
+    slides = deck(lesson)
     shown = {value[0] for name, parts in sections.items()
              if name not in ("Play", "Paper and code", "Summary", "Exercises")
              for kind, value in parts if kind == "picture"}
@@ -181,7 +181,7 @@ def test_pages_load_only_what_lies_beside_them(slides):
         assert all(name == "data:," or (slides / name).is_file() for name in loaded), path.name
         assert all(a.get("alt") for tag, a in tags if tag == "img") and ("html", {"lang": "en"}) in tags
         assert "\0" not in path.read_text() and "\1" not in path.read_text()
-    attention = (slides / "09_attention.html").read_text()
+    attention = (slides / "attention.html").read_text()
     notes = re.findall(r'<aside class="notes">.*?</aside>', attention, flags=re.DOTALL)
     assert "mjx-assistive-mml>" in attention and "<svg" in "".join(notes)
     assert "mjx-assistive-mml>" not in "".join(notes), "the speaker would read each formula twice"
@@ -192,7 +192,7 @@ def test_pages_load_only_what_lies_beside_them(slides):
 @needs_tools
 def test_the_list_leads_to_every_deck(slides):
     links = {a["href"] for tag, a in Tags((slides / "index.html").read_text()).found if tag == "a"}
-    assert links == {f"{c.stem}.html" for c in chapters.chapters()}
+    assert links == {f"{c.name}.html" for c in LESSONS}
 
 
 STICKS_OUT = """() => {
@@ -229,7 +229,7 @@ def test_nothing_sticks_out_and_nothing_is_asked_of_other_machines(slides, playw
     asked, errors, found = [], [], {}
     page.on("request", lambda request: asked.append(request.url))
     page.on("pageerror", lambda error: errors.append(str(error)))
-    for path in sorted(slides.glob("[0-9]*.html")):
+    for path in sorted(slides / f"{c.name}.html" for c in LESSONS):
         page.goto(path.as_uri(), wait_until="load")
         page.wait_for_function("window.Reveal?.isReady()")
         if out := page.evaluate(STICKS_OUT): found[path.stem] = out
@@ -243,7 +243,7 @@ def test_nothing_sticks_out_and_nothing_is_asked_of_other_machines(slides, playw
 def test_the_keyboard_leads_through_and_the_speaker_reads_the_prose(slides, playwright):
     browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
     page = browser.new_page(viewport=dict(width=1280, height=720))
-    page.goto((slides / "06_simulation.html").as_uri())
+    page.goto((slides / "anomalies.html").as_uri())
     page.wait_for_function("window.Reveal?.isReady()")
     assert page.locator("section.present h1").inner_text() == "Simulation"
     page.keyboard.press("ArrowRight")
@@ -270,17 +270,17 @@ PRINTED = """() => [...document.querySelectorAll('.pdf-page')].map((sheet) => {
 def test_printed_a_slide_fills_a_page(slides, playwright):
     browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
     page = browser.new_page(viewport=dict(width=1280, height=720))
-    page.goto((slides / "06_simulation.html").as_uri() + "?print-pdf")
+    page.goto((slides / "anomalies.html").as_uri() + "?print-pdf")
     page.wait_for_function("document.querySelectorAll('.pdf-page').length > 0 && window.Reveal.isReady()")
     page.wait_for_function("[...document.images].every((image) => image.complete)")
-    sheets, count = page.evaluate(PRINTED), len(deck(next(c for c in CHAPTERS if c.stem == "06_simulation")))
+    sheets, count = page.evaluate(PRINTED), len(deck(next(c for c in LESSONS if c.name == "anomalies")))
     browser.close()
     assert len(sheets) == count and all(sheets), [k for k, fine in enumerate(sheets, 1) if not fine]
 
 
 @needs_tools
-def test_an_unknown_chapter_is_named(tmp_path):
+def test_an_unknown_lesson_is_named(tmp_path):
     line = [sys.executable, str(ROOT / "docs" / "slides" / "make.py"), "--out", str(tmp_path / "no"), "06"]
     done = subprocess.run(line, capture_output=True, text=True)
-    assert (done.returncode and done.stderr.startswith("06: no such chapter")
+    assert (done.returncode and done.stderr.startswith("06: no such lesson")
             and not (tmp_path / "no").exists())

@@ -2,7 +2,6 @@
 import io
 import re
 import threading
-import time
 from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,13 +15,13 @@ from xml.etree import ElementTree
 pytest.importorskip("anywidget", reason="widgets need anywidget: pip install 'memseg-nb[lab]'")
 
 from memseg_nb.evaluation.evaluate import confusion
-from memseg_nb.widgets.explorers import confusion_table, roc_points
+from memseg_nb.widgets.threshold_explorer import confusion_table, roc_points
 from memseg_nb.data.images import save_image
 from memseg_nb.metrics import PixelMetrics, area, image_auroc, label_regions, rates
 from memseg_nb.widgets.monitor import smooth
 from memseg_nb.widgets.painter import cover, place
-from memseg_nb.widgets.charts import Chart, legend, point, svg, ticks
-from memseg_nb.widgets.base import FRONT, Explore, Panel, Picture, menu, png, slider
+from memseg_nb.widgets.base import (FRONT, Chart, Explore, Panel, Picture, legend, menu, png, point, slider,
+                                    svg, ticks, value_at)
 from memseg_nb.simulation.perlin import binarise
 from memseg_nb.products.catalogue import render_product
 from memseg_nb.files import MemSegError
@@ -69,6 +68,11 @@ def test_chart_is_well_formed_and_escapes_words():
     assert "a < b & c" in words and "T < 1" in words and "x" in words
     # no range at all
     assert ElementTree.fromstring(svg(Chart((2, 2), (0, 0)).bars([2, 2], [0]))).tag.endswith("svg")
+
+
+def test_a_click_finds_the_value_that_was_drawn_there():
+    chart = Chart((-1, 3), (0, 1))
+    assert all(np.isclose(value_at(chart, chart.across(x) / chart.size[0]), x) for x in (-1, 0, .5, 3))
 
 
 @pytest.mark.parametrize("low, high", [(0, 1), (-1.2, 1.2), (0, 123456), (0, 1e-4), (3, 3.001)])
@@ -230,7 +234,7 @@ def test_own_image_that_is_none():
     studio.set(product="own image")
     assert "no image yet" in studio.status
     studio.export()
-    assert "no image yet" in studio._export.value
+    assert "no image yet" in studio.exported.value
     upload(studio, "cut.png", b"\x89PNG\r\n")
     assert studio.status.startswith("cut.png: is not an image")
     assert studio.set(product="hex_nut").status.startswith("The anomaly covers")
@@ -249,7 +253,7 @@ def test_twelve_more():
 
 @pytest.fixture(scope="module")
 def explorer():
-    from memseg_nb.widgets.explorers import example_memory
+    from memseg_nb.widgets.memory_explorer import example_memory
     return MemoryExplorer("tablet", *example_memory("tablet", SIZE, 6))
 
 
@@ -267,7 +271,7 @@ def test_match_is_the_networks(explorer):
 
 
 def test_fewer_samples(explorer):
-    distances = explorer.model.memory(explorer.features()).distances[0]
+    distances = explorer.model.memory(explorer.features()[0]).distances[0]
     for count in (1, 3, 6):
         explorer.set(samples=count, compare="nearest")
         assert int(explorer.match.index) == int(distances[:count].argmin())
@@ -277,10 +281,10 @@ def test_a_click_forces_a_sample_and_a_second_frees_it(explorer):
     explorer.set(samples=6, compare="nearest")
     chart = explorer.pictures["distances"].content
     share = float(chart.across(4) / chart.size[0])
-    explorer._heard(None, {"kind": "click", "name": "distances", "x": share, "y": .5}, [])
+    explorer.hear(None, {"kind": "click", "name": "distances", "x": share, "y": .5}, [])
     assert explorer["compare"] == "4" and int(explorer.match.index) == 4
     assert torch.equal(explorer.pictures["sample"].content, explorer.good[4])
-    explorer._heard(None, {"kind": "click", "name": "distances", "x": share, "y": .5}, [])
+    explorer.hear(None, {"kind": "click", "name": "distances", "x": share, "y": .5}, [])
     assert explorer["compare"] == "nearest"
 
 
@@ -313,7 +317,7 @@ def test_decisions_and_flips():
             "4" in thresholds.status)
     assert thresholds.flips() == [5] and "flip5" in thresholds.pictures
     assert "now good, wrong" in thresholds.pictures["flip5"].caption
-    assert thresholds._table.value == confusion_table(found) and "<caption>" in thresholds._table.value
+    assert thresholds.table.value == confusion_table(found) and "<caption>" in thresholds.table.value
     assert f"AUROC {image_auroc(SCORES, LABELS):.3f}" in thresholds.pictures["roc"].alt
 
 
@@ -339,7 +343,7 @@ def test_one_class_alone(labels):
 def test_click_into_the_histogram_moves_the_threshold():
     thresholds = ThresholdExplorer(SCORES, LABELS, .5)
     chart = thresholds.pictures["scores"].content
-    thresholds._heard(
+    thresholds.hear(
         None, {"kind": "click", "name": "scores", "x": float(chart.across(.2) / chart.size[0]), "y": .5}, [])
     assert abs(thresholds["threshold"] - .2) < .02
 
@@ -389,7 +393,7 @@ def test_paint_covers_what_it_should(painter):
 
 
 def test_the_brush_alone_asks_no_network(painter, monkeypatch):
-    monkeypatch.setattr(type(painter), "_look", lambda self: pytest.fail("asked"))
+    monkeypatch.setattr(type(painter), "look", lambda self: pytest.fail("asked"))
     painter.set(brush="bright", radius=5)
     assert painter.canvas.radius == 5
 
@@ -398,12 +402,12 @@ def test_messages_of_the_canvas_are_answered(painter, monkeypatch):
     sent = []
     monkeypatch.setattr(type(painter.canvas), "send",
                         lambda self, content, buffers=None: sent.append(content))
-    painter._painted(None, {"kind": "paint", "points": [[40, 40], [60, 60]], "fresh": True}, [])
-    assert len(painter._history) == 2 and sent == [{"kind": "done"}]
-    painter._painted(None, {"kind": "undo"}, [])
-    assert len(painter._history) == 1
+    painter.hear_canvas(None, {"kind": "paint", "points": [[40, 40], [60, 60]], "fresh": True}, [])
+    assert not torch.equal(painter.image, painter.original()) and sent == [{"kind": "done"}]
+    painter.hear_canvas(None, {"kind": "undo"}, [])
+    assert torch.equal(painter.image, painter.original())
     with pytest.raises(Exception):  # and answered even then, or the browser would wait for ever
-        painter._painted(None, {"kind": "paint", "points": "nonsense", "fresh": True}, [])
+        painter.hear_canvas(None, {"kind": "paint", "points": "nonsense", "fresh": True}, [])
     assert len(sent) == 3
 
 
@@ -435,9 +439,8 @@ def test_places_have_names():
 
 # training monitor
 
-def watched(tiny_data, tiny_recipe, out, **more):
-    return TrainingMonitor(tiny_data, "hex_nut", out, tiny_recipe.replace(**{"training.steps": 4}), every=2,
-                           **more)
+def watched(tiny_data, tiny_recipe, out, kind=TrainingMonitor, **more):
+    return kind(tiny_data, "hex_nut", out, tiny_recipe.replace(**{"training.steps": 4}), every=2, **more)
 
 
 def test_watching_changes_nothing(tiny_data, tiny_recipe, tmp_path):
@@ -451,13 +454,12 @@ def test_watching_changes_nothing(tiny_data, tiny_recipe, tmp_path):
 
 
 def test_stop_and_resume(tiny_data, tiny_recipe, tmp_path):
-    monitor = watched(tiny_data, tiny_recipe, tmp_path / "run", photo=render_product("hex_nut")[0])
-    note = monitor.__class__._step
+    class Stopping(TrainingMonitor):
+        def step(self, step, losses, model):
+            if step == 2: self.stop()
+            super().step(step, losses, model)
 
-    def stop_after_two(self, step, losses, model):
-        if step == 2: self.stop()
-        note(self, step, losses, model)
-    monitor._step = stop_after_two.__get__(monitor)
+    monitor = watched(tiny_data, tiny_recipe, tmp_path / "run", Stopping, photo=render_product("hex_nut")[0])
     monitor.start()
     assert monitor.wait(120) and "Step 2: stopped" in monitor.status
     fresh = watched(tiny_data, tiny_recipe, tmp_path / "run")  # as after a restart of the kernel
@@ -478,18 +480,36 @@ def test_what_goes_wrong_is_said(tiny_data, tiny_recipe, tmp_path):
 
 
 def test_the_last_word_is_the_trainings(tiny_recipe, tmp_path):
-    class Slow(TrainingMonitor):  # the kernel's thread takes its time with what it draws
+    said = []
+    class Recorded(TrainingMonitor):
         def show(self, pictures, status):
-            if threading.current_thread() is threading.main_thread(): time.sleep(.3)
+            said.append((threading.current_thread() is threading.main_thread(), status))
             super().show(pictures, status)
 
-        def _photo(self):
-            time.sleep(.1)
-            return super()._photo()
-
-    monitor = Slow(tmp_path / "nowhere", out=tmp_path / "run", recipe=tiny_recipe)
+    monitor = Recorded(tmp_path / "nowhere", out=tmp_path / "run", recipe=tiny_recipe)
     monitor.start()
-    assert monitor.wait(60) and "no such folder" in monitor.status and not monitor.buttons["start"].disabled
+    assert monitor.wait(60) and not monitor.buttons["start"].disabled
+    assert said[-2:] == [(True, "reading photos ..."), (False, monitor.status)]
+    assert "no such folder" in monitor.status
+
+
+def test_two_threads_never_draw_at_the_same_time(tiny_recipe, tmp_path):
+    inside, free, drawing = threading.Event(), threading.Event(), []
+    class Held(TrainingMonitor):
+        def show(self, pictures, status):
+            drawing.append("begins")
+            if threading.current_thread() is not threading.main_thread():
+                inside.set()
+                free.wait(60)
+            super().show(pictures, status)
+            drawing.append("ends")
+
+    monitor = Held(tmp_path / "nowhere", out=tmp_path / "run", recipe=tiny_recipe)
+    monitor.start()
+    assert inside.wait(60)
+    threading.Timer(.1, free.set).start()
+    monitor.update()  # must wait until the training's thread has drawn
+    assert monitor.wait(60) and drawing == ["begins", "ends"] * (len(drawing) // 2)
 
 
 def test_one_training_at_a_time(tiny_data, tiny_recipe, tmp_path):
@@ -509,7 +529,7 @@ def test_running_mean():
 
 def test_no_saved_views_of_widgets():
     "A saved view would be shown as an error until the cell is run; a saved state differs in each run"
-    for path in sorted((Path(__file__).parents[1] / "nbs").glob("*.ipynb")):
+    for path in sorted((Path(__file__).parents[1] / "nbs").glob("**/*.ipynb")):
         assert not {"widget-view+json", "widget-state+json"} & set(
             re.findall(r"widget-\w+\+json", path.read_text())), (
                 f"{path.name}: remove the views: python tests/strip_views.py")

@@ -214,6 +214,18 @@ def test_the_threshold_flips_images(page, panel):
 def score(panel): return float(status(panel).split()[1].rstrip(","))
 
 
+def rises(page, panel, clean):
+    "Waits until the score in the sentence is higher than that of the clean photo"
+    page.wait_for_function("([element, clean]) => parseFloat(element.textContent.split(' ')[1]) > clean",
+                           arg=[panel.locator(".memseg-board .status").element_handle(), clean])
+
+
+def said_no_more(page, panel, words):
+    "Waits until the sentence doesn't hold these words"
+    page.wait_for_function("([element, words]) => !element.textContent.includes(words)",
+                           arg=[panel.locator(".memseg-board .status").element_handle(), words])
+
+
 def test_a_painted_stroke_raises_the_score(page, panel):
     painter = panel("painter")
     paper = painter.locator(".memseg-canvas .paper")
@@ -226,14 +238,13 @@ def test_a_painted_stroke_raises_the_score(page, panel):
     for place in at[1:]: page.mouse.move(*place, steps=6)
     page.mouse.up()
     changed(page, painter, before)
-    page.wait_for_timeout(1500)
-    assert score(painter) > clean
+    rises(page, painter, clean)  # the last part of the stroke may still be on its way
 
 
 def test_painting_by_keyboard(page, panel):
     painter = panel("painter")
     painter.get_by_text("clear", exact=True).click()
-    page.wait_for_timeout(800)
+    said_no_more(page, painter, "changed")
     paper = painter.locator(".memseg-canvas .paper")
     paper.focus()
     for _ in range(3): page.keyboard.press("Shift+ArrowUp")
@@ -243,8 +254,7 @@ def test_painting_by_keyboard(page, panel):
     said(page, painter, "changed pixels are found")
     assert paper.evaluate("element => element === document.activeElement")
     page.keyboard.press("u")
-    page.wait_for_function("element => !element.textContent.includes('changed')",
-                           arg=painter.locator(".memseg-board .status").element_handle())
+    said_no_more(page, painter, "changed")
 
 
 def test_a_mistake_is_said(page, panel):
@@ -292,6 +302,14 @@ AXE = """async () => (await axe.run({include: [['.memseg-panel']]}, {resultTypes
         + (node.any[0]?.message ?? node.all[0]?.message ?? '').slice(0, 150)))"""
 
 
+# colours change in transitions; an animation that is replaced by another is rejected
+SETTLED = """async () => {
+    await new Promise(requestAnimationFrame);
+    const ends = document.getAnimations().filter((one) => one.effect.getComputedTiming().iterations !== Infinity);
+    await Promise.allSettled(ends.map((one) => one.finished));
+}"""
+
+
 @pytest.fixture(scope="module")
 def axe():
     "axe-core at the version that the pages are looked at with"
@@ -310,7 +328,7 @@ def test_axe_finds_no_serious_fault_in_any_widget(page, panel, axe, theme):
     page.add_script_tag(path=str(axe))
     page.evaluate("theme => window.jupyterapp.commands.execute('apputils:change-theme', {theme})", theme)
     page.wait_for_function("theme => document.body.dataset.jpThemeName === theme", arg=theme)
-    page.wait_for_timeout(500)
+    page.evaluate(SETTLED)
     assert page.locator(".memseg-panel").count() == len(CELLS)
     assert page.evaluate(AXE) == []
 

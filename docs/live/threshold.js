@@ -9,6 +9,12 @@ export default class Threshold {
   constructor(panel) {
     Object.assign(this, { panel, known: panel.engine.facts.threshold });
     this.captions = Object.fromEntries(panel.facts.items.map(({ name, caption }) => [name, caption]));
+    this.chart = this.axes(); // a click into the picture that stands there first counts too
+  }
+
+  axes() {
+    const { edges, good, defective } = this.known;
+    return new Chart([edges[0], edges.at(-1)], [0, 1.3 * Math.max(...good, ...defective, 1)], "image score", "images", [360, 220]);
   }
 
   begin() {
@@ -17,7 +23,7 @@ export default class Threshold {
   }
 
   click(name, x) { // into the histogram: the threshold goes there
-    if (name === "scores" && this.chart) this.panel.set({ threshold: this.chart.valueAt(x) });
+    if (name === "scores") this.panel.set({ threshold: this.chart.valueAt(x) });
   }
 
   async update() {
@@ -39,7 +45,7 @@ export default class Threshold {
 
   histogram(t) {
     const { edges, good, defective } = this.known;
-    this.chart = new Chart([edges[0], edges.at(-1)], [0, 1.3 * Math.max(...good, ...defective, 1)], "image score", "images", [360, 220]);
+    this.chart = this.axes();
     this.chart.bars(edges, good, GOOD, .7).bars(edges, defective, BAD, .7).upright(t).legend({ good: GOOD, defective: BAD });
     return { name: "scores", src: this.chart.src(), width: 360, clickable: true, caption: this.captions.scores,
       alt: `histogram of the scores of ${sum(good)} good and ${sum(defective)} defective images; threshold ${t.toFixed(3)}` };

@@ -1,4 +1,4 @@
-"""What of a chapter goes on its slides, and what into the speaker's notes
+"""What of a lesson goes on its slides, and what into the speaker's notes
 
 The rule. A slide shows one thing: a picture, with the equations that lead to it; or equations; or a short piece of code
 with what it prints. Above it stands one sentence of at most 170 letters, the first of the prose that leads to the thing.
@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import chapters
-from memseg_nb.ledger import verdict
+from ledger import verdict
 
 SENTENCE = 170  # letters above the thing
 BULLET = 240  # letters of a point in a list, or of the question of "Play"
@@ -84,7 +84,7 @@ def table(text: str) -> list[list[str]]:
 
 
 def things(cells: list[dict]) -> list[tuple[str, list]]:
-    "The chapter's sections, each with its prose, equations, pictures and code in their order"
+    "The lesson's sections, each with its prose, equations, pictures and code in their order"
     made = [("", [])]
     for cell in cells:
         if cell["cell_type"] == "markdown":
@@ -247,17 +247,17 @@ def _summary(parts: list) -> list[Slide]:
 
 
 def _title(chapter: chapters.Chapter, parts: list) -> Slide:
-    "Number, title, and what the listeners will be able to do"
+    "Part, title, and what the listeners will be able to do"
     text = "\n\n".join(value for kind, value in parts if kind == "prose")
     box = re.search(r"\*\*You will be able to\*\*(.+?)(?=\n>\s*\n|\Z)", text, flags=re.DOTALL)
     goals = re.split(r";\s+", re.sub(r"\n>\s*", " ", box[1]).strip().rstrip(".")) if box else []
     return Slide(chapter.title, bare(chapter.subtitle), points=[bare(goal) for goal in goals][:5], notes=text,
-                 kind="title", lead=f"Chapter {chapter.number}")
+                 kind="title", lead=chapter.part)
 
 
 def deck(chapter: chapters.Chapter) -> list[Slide]:
-    "The slides of a chapter"
-    cells = chapters.read(chapters.NOTEBOOKS / f"{chapter.stem}.ipynb")["cells"]
+    "The slides of a lesson"
+    cells = chapters.read(chapter.path)["cells"]
     (_, head), *sections = things(cells)
     slides = [_title(chapter, head)]
     ways = {"Play": _play, "Paper and code": _ledger, "Summary": _summary,

@@ -1,7 +1,7 @@
-"""Slides of all chapters: python docs/slides/make.py [--out build/slides] [CHAPTER ...]
+"""Slides of all lessons: python docs/slides/make.py [--out build/slides] [LESSON ...]
 
-A folder of static pages, one a chapter, that reveal.js shows without a network: formulas are typeset while the slides
-are made, and everything a page loads lies beside it. `s` on a slide opens the speaker's view with the prose of the chapter.
+A folder of static pages, one a lesson, that reveal.js shows without a network: formulas are typeset while the slides
+are made, and everything a page loads lies beside it. `s` on a slide opens the speaker's view with the prose of the lesson.
 """
 
 import argparse
@@ -110,12 +110,11 @@ class Words:
 
 
 def page(chapter: chapters.Chapter, slides: list[Slide], words: Words, pictures: Path) -> str:
-    "A chapter's deck; its pictures are written to a folder"
+    "A lesson's deck; its pictures are written to a folder"
     pictures.mkdir(parents=True, exist_ok=True)
     body = "\n".join(_slide(slide, words, pictures, number) for number, slide in enumerate(slides, 1))
     template = (HERE / "deck.html").read_text()
-    values = dict(TITLE=html.escape(f"{chapter.number} {chapter.title}"), BODY=body,
-                  FOOT=html.escape(f"{chapter.number} {chapter.title}"))
+    values = dict(TITLE=html.escape(chapter.title), BODY=body, FOOT=html.escape(chapter.title))
     return re.sub(r"\{\{(\w+)\}\}", lambda found: values[found[1]], template)
 
 
@@ -171,32 +170,32 @@ def index(counts: dict[str, int]) -> str:
     "The list of all decks"
     parts = []
     for title, about, group in chapters.grouped():
-        here = [c for c in group if c.stem in counts]
-        rows = "".join(f'<li><a href="{c.stem}.html">{c.number} {html.escape(c.title)}</a> '
-                       f'{html.escape(c.subtitle)} <span>{counts[c.stem]} slides</span></li>' for c in here)
+        here = [c for c in group if c.name in counts]
+        rows = "".join(f'<li><a href="{c.name}.html">{html.escape(c.title)}</a> '
+                       f'{html.escape(c.subtitle)} <span>{counts[c.name]} slides</span></li>' for c in here)
         parts += [f"<h2>{html.escape(title)}</h2><ul>{rows}</ul>"] if here else []
     return (HERE / "index.html").read_text().replace("{{BODY}}", "\n".join(parts))
 
 
-def build(out: Path, only: list[str] | None = None) -> dict[str, int]:  # slides a chapter
+def build(out: Path, only: list[str] | None = None) -> dict[str, int]:  # slides a lesson
     "All decks into a folder"
     reveal, words = fetch(), Words()
     shutil.rmtree(out, ignore_errors=True)
     (out / "assets").mkdir(parents=True)
-    chosen = [c for c in chapters.chapters() if not only or c.stem in only]
-    decks = {c.stem: deck(c) for c in chosen}
-    pages = {c.stem: page(c, decks[c.stem], words, out / c.stem) for c in chosen}
+    chosen = [c for c in chapters.lessons() if not only or c.name in only]
+    decks = {c.name: deck(c) for c in chosen}
+    pages = {c.name: page(c, decks[c.name], words, out / c.name) for c in chosen}
     svg, style = words.typeset()
     # the speaker's view lacks our style
     seen = [re.sub("<mjx-assistive-mml.*?</mjx-assistive-mml>", "", one) for one in svg]
-    for stem, text in pages.items():
+    for name, text in pages.items():
         text = re.sub("\0(\\d+)\0", lambda found: svg[int(found[1])], text)
         text = re.sub("\1(\\d+)\1", lambda found: seen[int(found[1])], text)
-        (out / f"{stem}.html").write_text(text)
-    counts = {stem: len(slides) for stem, slides in decks.items()}
+        (out / f"{name}.html").write_text(text)
+    counts = {name: len(slides) for name, slides in decks.items()}
     (out / "index.html").write_text(index(counts))
-    for name in REVEAL:
-        shutil.copy(reveal / name, out / "assets" / Path(name).name)
+    for file in REVEAL:
+        shutil.copy(reveal / file, out / "assets" / Path(file).name)
     css = (HERE / "deck.css").read_text() + style + HtmlFormatter(style="default").get_style_defs(".code")
     (out / "assets" / "deck.css").write_text(css)
     return counts
@@ -204,14 +203,14 @@ def build(out: Path, only: list[str] | None = None) -> dict[str, int]:  # slides
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("chapters", nargs="*", help="only these, such as 06_simulation")
+    parser.add_argument("lessons", nargs="*", help="only these, such as anomalies")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "slides")
     options = parser.parse_args()
-    known = [c.stem for c in chapters.chapters()]
-    if unknown := [name for name in options.chapters if name not in known]:
-        raise SystemExit(f"{unknown[0]}: no such chapter: there are {', '.join(known)}")
+    known = [c.name for c in chapters.lessons()]
+    if unknown := [name for name in options.lessons if name not in known]:
+        raise SystemExit(f"{unknown[0]}: no such lesson: there are {', '.join(known)}")
     start = time.perf_counter()
-    counts = build(options.out.resolve(), options.chapters)
+    counts = build(options.out.resolve(), options.lessons)
     print(f"{len(counts)} decks, {sum(counts.values())} slides in {options.out} after "
           f"{time.perf_counter() - start:.0f} s: open {options.out / 'index.html'}")
 

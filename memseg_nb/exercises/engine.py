@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['LIBRARIES', 'KINDS', 'LIMIT', 'Lesson', 'course_lessons', 'Hint', 'expect', 'close', 'expect_number', 'expect_tensor',
            'expect_letters', 'has_loop', 'TooLong', 'limited', 'where_it_failed', 'unwritten', 'Exercise', 'exercise',
-           'exercises', 'current_key', 'find', 'judge', 'progress_path', 'read_progress', 'record', 'check', 'Standing',
-           'progress', 'progress_table', 'Folded', 'solution', 'solve']
+           'exercises', 'current_key', 'find', 'judge', 'progress_path', 'read_progress', 'record', 'Standing',
+           'progress', 'check', 'progress_table', 'Folded', 'solution', 'solve']
 
 # %% ../../nbs/exercises/00_engine.ipynb #e554de4a
 import dis, html, importlib, json, math, os, pkgutil, sys, time, tomllib, traceback
@@ -270,7 +270,7 @@ def judge(
     except (Exception, SystemExit) as error: return where_it_failed(error)
     return None
 
-# %% ../../nbs/exercises/00_engine.ipynb #dac690ae
+# %% ../../nbs/exercises/00_engine.ipynb #2a3bfb20
 def progress_path() -> Path:
     "Place of the progress: what `MEMSEG_COURSE` names, or a file in the user's folder for settings"
     named = os.environ.get("MEMSEG_COURSE")
@@ -314,6 +314,20 @@ def record(
     except OSError as error: note = f"progress isn't kept: {error}"
     return note
 
+# %% ../../nbs/exercises/00_engine.ipynb #61d8b29f
+class Standing(NamedTuple):
+    "State of an exercise"
+    exercise: Exercise
+    tries: int      # until it was solved, or so far
+    solved: str     # since when, or nothing
+
+
+def progress() -> list[Standing]:  # in the order of the lessons
+    "State of all exercises"
+    done, none = read_progress(progress_path()), {"tries": 0, "solved": ""}
+    known = [(one, done.get(one.key, none)) for one in exercises()]
+    return [Standing(one, it["tries"], it["solved"]) for one, it in known]
+
 
 def check(
     key: str,   # of the exercise, "perlin.1"
@@ -330,19 +344,6 @@ def check(
     print(f"{key}: {hint}" if hint else f"{key}: right. {solved} of {len(standings)} solved")
     if note: print(note)
 
-
-class Standing(NamedTuple):
-    "State of an exercise"
-    exercise: Exercise
-    tries: int      # until it was solved, or so far
-    solved: str     # since when, or nothing
-
-
-def progress() -> list[Standing]:  # in the order of the lessons
-    "State of all exercises"
-    done, none = read_progress(progress_path()), {"tries": 0, "solved": ""}
-    known = [(one, done.get(one.key, none)) for one in exercises()]
-    return [Standing(one, it["tries"], it["solved"]) for one, it in known]
 
 
 def progress_table(
@@ -361,7 +362,7 @@ def progress_table(
     total = sum(bool(standing.solved) for standing in standings)
     return "\n".join([*lines, f"{total} of {len(standings)} solved ({progress_path()})"])
 
-# %% ../../nbs/exercises/00_engine.ipynb #eb498748
+# %% ../../nbs/exercises/00_engine.ipynb #86ee292f
 class Folded:
     "A solution that is shown when asked for"
     def __init__(self, one: Exercise): self.exercise = one

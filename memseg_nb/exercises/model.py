@@ -3,8 +3,8 @@
 # %% auto #0
 __all__ = ['MEAN', 'STD', 'check_shape', 'check_frozen', 'check_normalise', 'check_memory_size', 'check_best', 'check_match',
            'check_joint', 'check_poison', 'check_m2', 'check_maps', 'check_blind', 'check_rank', 'check_channels',
-           'check_weights', 'check_effect', 'check_top_down', 'check_size', 'check_probability_value',
-           'check_probability', 'check_pixel', 'check_lazy', 'check_focal', 'check_slope']
+           'check_trained_numbers', 'check_effect', 'check_top_down', 'check_size', 'check_probability_value',
+           'check_probability', 'check_pixel', 'check_lazy', 'check_focal', 'check_slope', 'check_weights']
 
 # %% ../../nbs/exercises/04_model.ipynb #9825a522
 import math
@@ -312,7 +312,7 @@ def check_channels(answer):
 # %% ../../nbs/exercises/04_model.ipynb #879227b8
 @exercise("msff.2", "Weights of a convolution", "using", "a number",
           "answer = 3 * 3 * 256 * 128 + 2 * 128")
-def check_weights(answer):
+def check_trained_numbers(answer):
     "295168"
     number, core = expect_number(answer), 9 * 256 * 128
     expect(number != core, "the batch norm has trained numbers too: a scale and a shift a channel")

@@ -47,9 +47,8 @@ class _Weave:
     def crossing(self, rng: Generator) -> tuple[float, float]:
         "The middle of a crossing in the picture"
         row, column = (int(n * rng.uniform(.12, .88)) for n in self.p.shape)
-        return np.floor(self.p[row, column]) + np.float32(.5), np.floor(self.q[row, column]) + np.float32(.5)
+        return tuple(np.floor(t[row, column]) + np.float32(.5) for t in (self.p, self.q))
 
-# %% ../../nbs/products/04_fabric.ipynb #14787679
 def _cloth(size: tuple, rng: Generator, x: np.ndarray, y: np.ndarray, count: float) -> _Weave:
     "Yarns that wander a little and are not quite at right angles"
     p = (x + rng.uniform(-.03, .03) * y) * count
@@ -72,14 +71,14 @@ def _yarns(weave: _Weave, i: np.ndarray, j: np.ndarray, a: np.ndarray, b: np.nda
     return warp, np.where((np.abs(w) > b) | weave.no_weft, deep, weft)
 
 # %% ../../nbs/products/04_fabric.ipynb #1847cbb5
-def _denim(size: tuple, rng: Generator, defect: str | None=None, damage: Generator | None=None) -> Surface:
+def _denim(size, rng, defect=None, damage=None) -> Surface:
     "Blue warp (downwards) over two cream weft yarns (across), then under one"
     s = blank(size, gloss=.05, degrees=rng.uniform(-2.5, 2.5), centre=rng.uniform(-1, 1, 2), body=1)
     count = 30 * (1 + .02 * rng.uniform(-1, 1))
     weave = _cloth(size, rng, s.x, s.y, count)
     if defect and defect in _WEAVE_DEFECTS: _WEAVE_DEFECTS[defect](weave, damage)
     p, q, i, j = weave.p, weave.q, np.floor(weave.p), np.floor(weave.q)
-    own_warp, own_weft = scattered(i, q / 6, rng), scattered(j, p / 6, rng)  # each yarn's own, along it
+    own_warp, own_weft = scattered(i, q / 6, rng), scattered(j, p / 6, rng)  # of each yarn
     warp, weft = _yarns(weave, i, j, .46 + .035 * own_warp + weave.swell, .46 + .035 * own_weft)
     top, fuzz = np.maximum(warp, weft), noise(size, rng, .007) + .6 * noise(size, rng, .004)
     slant = np.where(warp > weft, .7 * q + .9 * p, .7 * p - .9 * q)
@@ -107,7 +106,8 @@ def _missing_yarn(weave: _Weave, rng: Generator) -> None:
     "A weft yarn is missing over a length"
     p0, q0 = weave.crossing(rng)
     along = (weave.p - p0) * np.float32(rng.choice([-1, 1]))
-    weave.no_weft = (np.floor(weave.q) == np.floor(q0)) & (along > -1.5) & (along < rng.uniform(3, 30))
+    missing = (along > -1.5) & (along < rng.uniform(3, 30))
+    weave.no_weft = (np.floor(weave.q) == np.floor(q0)) & missing
 
 def _slub(weave: _Weave, rng: Generator) -> None:
     "A warp yarn is swollen over a length and pushes its neighbours aside"
@@ -129,7 +129,8 @@ def spot(
     row, column = (int(n * rng.uniform(margin, 1 - margin)) for n in s.x.shape)
     return float(s.x[row, column]), float(s.y[row, column])
 
-# %% ../../nbs/products/04_fabric.ipynb #d8d996a3
+_THREADS = (.72, .70, .66), (.02, .03, .06), (.30, .03, .04)  # colours of loose yarn
+
 def _curl(rng: Generator, length: float, steps: int=24) -> np.ndarray:
     "A line that bends smoothly, (steps, 2), its middle at (0, 0)"
     bend = np.convolve(rng.standard_normal(steps + 6), np.hanning(7), "valid") * .16
@@ -139,8 +140,9 @@ def _curl(rng: Generator, length: float, steps: int=24) -> np.ndarray:
 
 def _loose_thread(s: Surface, rng: Generator) -> None:
     "A piece of yarn lies on the cloth and throws a shadow"
-    middle, path, radius = spot(s, rng), _curl(rng, rng.uniform(.12, .6)), np.float32(rng.uniform(.006, .010))
-    colour = np.float32([(.72, .70, .66), (.02, .03, .06), (.30, .03, .04)][rng.choice(3, p=[.5, .3, .2])])
+    middle, path = spot(s, rng), _curl(rng, rng.uniform(.12, .6))
+    radius, colours = np.float32(rng.uniform(.006, .010)), np.float32(_THREADS)
+    colour = colours[rng.choice(3, p=[.5, .3, .2])]
     part = s.at(*middle, float(np.abs(path).max()) + .06)
     points = [tuple(point) for point in path + middle]
     behind = polyline(part.x - radius, part.y - radius, points) / radius
@@ -149,9 +151,9 @@ def _loose_thread(s: Surface, rng: Generator) -> None:
     cover = part.cover(distance - radius)
     part.paint(cover, colour * (.8 + .2 * noise(part.x.shape, rng, .05))[..., None])
     profile = np.sqrt(np.maximum(1 - (distance / radius)**2, .1)) - 1
-    part.height += cover * (s.height.max() + profile * (radius * np.float32(s.pixels)) - part.height)
+    top = s.height.max() + profile * (radius * np.float32(s.pixels))
+    part.height += cover * (top - part.height)
 
-# %% ../../nbs/products/04_fabric.ipynb #adf32234
 def _spill(s: Surface, rng: Generator) -> None:
     "Something was spilt and dried"
     distance = blob(s.x, s.y, rng, spot(s, rng), rng.uniform(.025, .12))
@@ -161,5 +163,5 @@ def _spill(s: Surface, rng: Generator) -> None:
 
 _CLOTH_DEFECTS = {"loose_thread": _loose_thread, "stain": _spill}
 
-# %% ../../nbs/products/04_fabric.ipynb #ff350e34
-FABRIC = Product("woven_fabric", "texture", (*_WEAVE_DEFECTS, *_CLOTH_DEFECTS), partial(take, _denim))
+FABRIC = Product("woven_fabric", "texture", (*_WEAVE_DEFECTS, *_CLOTH_DEFECTS),
+                 partial(take, _denim))

@@ -18,11 +18,12 @@ from .shapes import Surface, _frame, blank, grid, smoothstep
 
 # %% ../../nbs/products/02_light.ipynb #610490c5
 def _slope(height: np.ndarray, axis: int, cliff: float=3.) -> np.ndarray:
-    "Rise a pixel along an axis; at a cliff, that of the flatter side: the camera looks down, not at walls"
-    rise, edge = np.diff(height, axis=axis), [(0, 0), (0, 0)]
-    before, after = (np.pad(rise, edge[:axis] + [pad] + edge[axis + 1:], mode="edge")
+    "Rise a pixel along an axis; at a cliff that of the flatter side: a camera above sees no walls"
+    rise, still = np.diff(height, axis=axis), (0, 0)
+    before, after = (np.pad(rise, [pad, still] if axis == 0 else [still, pad], mode="edge")
                      for pad in ((1, 0), (0, 1)))
-    trust, trust_after = (1 / (1 + np.square(np.square(t / np.float32(cliff)))) for t in (before, after))
+    trust, trust_after = (1 / (1 + np.square(np.square(t / np.float32(cliff))))
+                          for t in (before, after))
     slope = (trust * before + trust_after * after) / (trust + trust_after)
     return slope / (1 + np.square(slope / np.float32(cliff)))
 
@@ -38,7 +39,7 @@ def normals(
 @dataclass(frozen=True)
 class Light:
     "Lamps around the object"
-    azimuth: float = 225.       # where the key light is, degrees, clockwise from the right; 225: top left
+    azimuth: float = 225.       # of the key light, degrees, clockwise from the right; 225: top left
     elevation: float = 50.      # above the table, degrees
     key: float = 1.             # strength
     fill: float = .25           # strength of the lamp on the other side
@@ -48,20 +49,20 @@ class Light:
     colour: tuple = (1., 1., 1.)  # white balance, RGB
     uneven: tuple = (0., 0.)    # brightness gained per unit to the right, downwards
 
-# %% ../../nbs/products/02_light.ipynb #3f4a2563
 def draw_light(
     rng: Generator,
     base: Light=Light(),
     spread: float=1.,     # how much the light varies; 1 is usual
 ) -> Light:
     "The light of one photograph: `base` with the drift of a real line"
-    normal = lambda scale: float(np.clip(rng.standard_normal(), -2, 2) * scale * spread)  # noqa: E731
+    def normal(scale): return float(np.clip(rng.standard_normal(), -2, 2) * scale * spread)
     warm = normal(.012)
-    return replace(base, azimuth=base.azimuth + normal(6), elevation=base.elevation + normal(3),
-                   key=base.key * (1 + normal(.07)), fill=base.fill * (1 + normal(.1)),
-                   ambient=base.ambient * (1 + normal(.07)), overhead=base.overhead * (1 + normal(.07)),
-                   colour=tuple(c * (1 + w) for c, w in zip(base.colour, (warm, normal(.005), -warm))),
-                   uneven=(base.uneven[0] + normal(.08), base.uneven[1] + normal(.08)))
+    drawn = dict(azimuth=base.azimuth + normal(6), elevation=base.elevation + normal(3))
+    for name, scale in dict(key=.07, fill=.1, ambient=.07, overhead=.07).items():
+        drawn[name] = getattr(base, name) * (1 + normal(scale))
+    tint = warm, normal(.005), -warm
+    return replace(base, **drawn, colour=tuple(c * (1 + w) for c, w in zip(base.colour, tint)),
+                   uneven=tuple(u + normal(.08) for u in base.uneven))
 
 def _direction(azimuth: float, elevation: float) -> np.ndarray:
     "Unit vector towards a lamp"
@@ -103,7 +104,7 @@ def occlusion(
 
 # %% ../../nbs/products/02_light.ipynb #5d287913
 def _shine(n: np.ndarray, surface: Surface, lamp: np.ndarray, width: float) -> np.ndarray:
-    "Brightness (H, W) of a lamp mirrored in the surface: Ward's lobe, widened by the size of the lamp"
+    "Brightness (H, W) of a lamp mirrored in the surface: Ward's lobe, widened by the lamp's size"
     h = lamp + np.array([0, 0, 1], np.float32)
     h /= np.linalg.norm(h)
     hn = np.maximum(h[0] * n[0] + h[1] * n[1] + h[2] * n[2], np.float32(.05))
@@ -111,7 +112,7 @@ def _shine(n: np.ndarray, surface: Surface, lamp: np.ndarray, width: float) -> n
     lobe = roughness + np.float32(width * width)
     bx, by = surface.brushed[..., 0], surface.brushed[..., 1]
     strength = bx * bx + by * by
-    across = (by * (h[0] / hn - n[0]) - bx * (h[1] / hn - n[1]))**2  # part of tan(delta) across the grooves
+    across = (by * (h[0] / hn - n[0]) - bx * (h[1] / hn - n[1]))**2  # of tan(delta)
     wide = lobe + strength * np.float32(.25)
     across *= (1 / lobe - 1 / wide) / np.maximum(strength, np.float32(1e-3))
     exponent = (1 / (hn * hn) - 1) / lobe - across
@@ -126,17 +127,19 @@ def shade(
     "The light that a surface sends to the camera above it"
     n, lit = normals(surface.height), shadow(surface.height, light, tall)
     places = (0, light.elevation), (170, 35), (50, 74)
-    key, fill, over = (_direction(light.azimuth + turned, elevation) for turned, elevation in places)
+    key, fill, over = (_direction(light.azimuth + turned, height) for turned, height in places)
     room = occlusion(surface.height, surface.pixels * .05) * np.float32(light.ambient)
-    toward = lambda lamp: np.maximum(lamp[0] * n[0] + lamp[1] * n[1] + lamp[2] * n[2], 0)  # noqa: E731
+    def toward(lamp): return np.maximum(lamp[0] * n[0] + lamp[1] * n[1] + lamp[2] * n[2], 0)
     matt = lit * toward(key) * np.float32(light.key) + toward(fill) * np.float32(light.fill)
-    matt += room * (np.float32(.6) + np.float32(.4) * n[2]) + toward(over) * np.float32(light.overhead * .5)
+    matt += (room * (np.float32(.6) + np.float32(.4) * n[2])
+             + toward(over) * np.float32(light.overhead * .5))
     shine = lit * _shine(n, surface, key, light.width) * np.float32(light.key * 6)
     shine += _shine(n, surface, fill, light.width * 1.5) * np.float32(light.fill * 6)
     shine += _shine(n, surface, over, light.width * .6) * np.float32(light.overhead * 4)
-    shine += room * (np.float32(.9) - np.float32(.6) * n[1] * n[2]) * smoothstep(-.9, .6, 2 * n[2] * n[2] - 1)
-    metal = surface.metal[..., None]
-    mirror = np.float32(.05) * (.3 + surface.gloss[..., None]) * (1 - metal) + surface.albedo * metal
+    walls = np.float32(.9) - np.float32(.6) * n[1] * n[2]
+    shine += room * walls * smoothstep(-.9, .6, 2 * n[2] * n[2] - 1)
+    metal, gloss = surface.metal[..., None], surface.gloss[..., None]
+    mirror = np.float32(.05) * (.3 + gloss) * (1 - metal) + surface.albedo * metal
     return surface.albedo * (1 - metal) * matt[..., None] + mirror * shine[..., None]
 
 # %% ../../nbs/products/02_light.ipynb #241eda55
@@ -150,12 +153,11 @@ def develop(
     curve = 1.055 * np.maximum(linear, .0031308)**(1 / 2.4) - .055
     return np.where(linear <= .0031308, 12.92 * linear, curve)
 
-# %% ../../nbs/products/02_light.ipynb #1d891719
 def expose(
     surface: Surface,
     light: Light=Light(),
     tall: float | None=None,    # height of the tallest thing, pixels; None: found
-    where: tuple | None=None,   # picture coordinates (x, y) of the pixels; None: it is the whole picture
+    where: tuple | None=None,   # picture coordinates (x, y) of the pixels; None: the whole picture
     blur: float=.002,           # of the lens, standard deviation, in units of the shorter side
     vignette: float=.25,        # light lost in a corner of a square picture
 ) -> np.ndarray:                # (H, W, 3), linear light
@@ -191,9 +193,9 @@ class Product:
     name: str
     kind: str                  # "object" (lies on a background) or "texture" (fills the picture)
     defects: tuple[str, ...]
-    render: Callable           # render(size, rng, defect=None) -> image (H, W, 3) 0..1, mask (H, W) bool
+    render: Callable           # render(size, rng, defect=None): see what `take` gives
 
-VISIBLE = 3 / 255  # a pixel belongs to the defect where it changes the noise-free picture by more than this
+VISIBLE = 3 / 255  # a pixel belongs to the defect where it changes the noise-free picture by more
 
 # %% ../../nbs/products/02_light.ipynb #cca5a71a
 def _near_change(a: Surface, b: Surface, reach: float) -> np.ndarray:
@@ -203,7 +205,8 @@ def _near_change(a: Surface, b: Surface, reach: float) -> np.ndarray:
         off = np.abs(getattr(a, name) - getattr(b, name)) > .004
         changed |= off.any(-1) if off.ndim == 3 else off
     width = int(reach * a.pixels) // 2 * 2 + 1
-    return smoothstep(0, .05, uniform_filter(changed.astype(np.float32), width, mode="nearest"))[..., None]
+    near = uniform_filter(changed.astype(np.float32), width, mode="nearest")
+    return smoothstep(0, .05, near)[..., None]
 
 def _close(mask: np.ndarray, radius: int) -> np.ndarray:
     "Fill the gaps of a mask up to `radius` pixels, as an inspector who marks it would"
@@ -211,12 +214,11 @@ def _close(mask: np.ndarray, radius: int) -> np.ndarray:
     closed = binary_closing(np.pad(mask, radius), x * x + y * y <= radius * radius + 1)
     return mask | closed[radius:-radius, radius:-radius]
 
-# %% ../../nbs/products/02_light.ipynb #b5035168
 def _swap(product: Surface, broken: Surface, sound: np.ndarray, light: Light, tall: float) -> tuple:
-    "The picture (linear) of the broken product, and by how much it differs (H, W) from that of the sound one"
+    "The linear picture of the broken product, and its difference (H, W) from that of the sound one"
     near = _near_change(product, broken, .04)
     reach = tall / np.tan(np.radians(light.elevation)) + product.pixels * .06 + 4
-    place = _frame(near[..., 0] > 0, int(reach))  # only this part of the picture has to be lit again
+    place = _frame(near[..., 0] > 0, int(reach))  # only this part has to be lit again
     picture, change = sound.copy(), np.zeros(sound.shape[:2], np.float32)
     if change[place].size:
         x, y = grid(change.shape)
@@ -236,7 +238,7 @@ def take(
     area: float=6e-4,        # share of the picture that a defect changes clearly, at least
     sensor: bool=True,       # False: without the noise of the sensor
 ) -> tuple:                  # image (H, W, 3) float32 0..1 and mask (H, W) bool
-    "Photograph a product; the mask is where the noise-free picture differs from that of the sound product"
+    "Photograph a product; the mask is where its noise-free picture differs from the sound one's"
     body, lamps, grain, *damage = [int(seed) for seed in rng.integers(2**62, size=23)]
     fresh = np.random.default_rng
     light, product = draw_light(fresh(lamps), light, spread), build(size, fresh(body))
@@ -244,9 +246,9 @@ def take(
     sound = picture = expose(product, light, tall)
     mask = np.zeros(size, bool)
     for seed in damage if defect else ():
-        picture, change = _swap(product, build(size, fresh(body), defect, fresh(seed)), sound, light, tall)
+        broken = build(size, fresh(body), defect, fresh(seed))
+        picture, change = _swap(product, broken, sound, light, tall)
         mask = _close(change > VISIBLE, max(round(.008 * min(size)), 1))
-        if (change > 4 * VISIBLE).sum() >= max(area * mask.size, 4):
-            break
+        if (change > 4 * VISIBLE).sum() >= max(area * mask.size, 4): break
     assert not defect or mask.any(), f"defect {defect}: nothing to be seen in {len(damage)} tries"
     return _sense(picture, fresh(grain)) if sensor else np.clip(develop(picture), 0, 1), mask

@@ -31,12 +31,12 @@ def _polar(degrees: float, r: float) -> tuple:
     "(x, y) of a place at a distance from the middle"
     return r * np.cos(np.radians(degrees)), r * np.sin(np.radians(degrees))
 
-# %% ../../nbs/products/06_objects.ipynb #e4db67e9
 def _stamp(s: Surface, rng: Generator) -> None:
     "The strength class 8.8, pressed into the face"
     x, y = 0, -.262 + rng.uniform(-.004, .004)
     part = s.at(x, y, .08)
-    letters = part.cover(lettering(part.x - np.float32(x), part.y - np.float32(y), "8.8", .042), .005)
+    text = lettering(part.x - np.float32(x), part.y - np.float32(y), "8.8", .042)
+    letters = part.cover(text, .005)
     part.lift(letters, -.003)
     part.paint(letters, part.albedo * .8)
 
@@ -45,19 +45,23 @@ def _thread(s: Surface, r: np.ndarray, bore: float, rng: Generator) -> None:
     depth = np.clip((bore - r) / (bore * .13), 0, 1)  # 0 at the mouth, 1 where the hole is free
     wall = s.cover(r - np.float32(bore)) * s.cover(np.float32(bore * .87) - r)
     turns = np.arctan2(s.y, s.x) / (2 * np.pi) + rng.uniform()
-    ridge = np.cos((depth * 2 + turns) * 2 * np.pi)  # a helix: one turn of the angle is one pitch deeper
-    s.paint(wall, ((.5 - .3 * depth) * (1 + .5 * ridge))[..., None] * np.float32([1, .97, .9]), .6, 1, (0, 0))
+    ridge = np.cos((depth * 2 + turns) * 2 * np.pi)  # a helix: a turn is one pitch deeper
+    shade = (.5 - .3 * depth) * (1 + .5 * ridge)
+    s.paint(wall, shade[..., None] * np.float32([1, .97, .9]), .6, 1, (0, 0))
     s.level(wall, .12 - .03 * depth)
 
 # %% ../../nbs/products/06_objects.ipynb #d8d93ce4
-def _nut(size: tuple, rng: Generator, defect: str | None=None, damage: Generator | None=None) -> Surface:
+def _nut(size, rng, defect=None, damage=None) -> Surface:
     "A zinc-plated hex nut on dark felt, seen from above"
-    s = blank(size, (.028, .031, .036), .05, degrees=rng.uniform(-4, 4), centre=rng.uniform(-.02, .02, 2))
+    s = blank(size, (.028, .031, .036), .05, degrees=rng.uniform(-4, 4),
+              centre=rng.uniform(-.02, .02, 2))
     _felt(s, size, rng)
     inner, bore = .345 * (1 + .006 * rng.uniform(-1, 1)), .185 * (1 + .008 * rng.uniform(-1, 1))
     r, hexagon = np.hypot(s.x, s.y), polygon(s.x, s.y, 6, inner)
-    s.body = s.cover(np.maximum(np.maximum(hexagon, r - np.float32(inner * 1.14)), np.float32(bore) - r))
-    marks, plating = wave(r, rng, .006, (0, .6)) + .6 * wave(r, rng, .02, (0, .6)), rough(size, rng, .12, 4)
+    round_ = np.maximum(hexagon, r - np.float32(inner * 1.14))
+    s.body = s.cover(np.maximum(round_, np.float32(bore) - r))
+    marks = wave(r, rng, .006, (0, .6)) + .6 * wave(r, rng, .02, (0, .6))
+    plating = rough(size, rng, .12, 4)
     chamfer = np.maximum(r - np.float32(inner * .975), 0) * .5 + np.maximum(hexagon + .006, 0) * .8
     sink = np.maximum(np.float32(bore * 1.12) - r, 0) * .7
     s.level(s.body, .16 - chamfer - sink + .00006 * marks + .00005 * plating)
@@ -83,8 +87,9 @@ def _nut_scratch(s: Surface, rng: Generator, inner: float, bore: float) -> None:
 def _nut_dent(s: Surface, rng: Generator, inner: float, bore: float) -> None:
     "A knock at the edge"
     angle, radius = rng.uniform(0, 360), rng.uniform(.02, .045)
-    dent(s, _polar(angle, rng.uniform(inner * .86, inner * 1.02)), radius, radius * rng.uniform(.3, .5),
-         degrees=angle + rng.uniform(-60, 60), aspect=rng.uniform(1, 1.8))
+    place = _polar(angle, rng.uniform(inner * .86, inner * 1.02))
+    depth = radius * rng.uniform(.3, .5)
+    dent(s, place, radius, depth, degrees=angle + rng.uniform(-60, 60), aspect=rng.uniform(1, 1.8))
 
 def _nut_crack(s: Surface, rng: Generator, inner: float, bore: float) -> None:
     "Outwards from the bore"
@@ -92,14 +97,14 @@ def _nut_crack(s: Surface, rng: Generator, inner: float, bore: float) -> None:
     points = wander(rng, _polar(angle, bore * 1.02), angle, rng.uniform(.1, .2), 20, 12)
     crack(s, points, rng.uniform(.006, .01), .02)
 
-# %% ../../nbs/products/06_objects.ipynb #5485c7c0
 def _nut_rust(s: Surface, rng: Generator, inner: float, bore: float) -> None:
     "One or two spots with a brown halo"
     for _ in range(rng.integers(1, 3)):
         radius = rng.uniform(.015, .05)
         centre = _polar(rng.uniform(0, 360), rng.uniform(bore * 1.25, inner * .92))
         distance = cluster(s, rng, centre, radius, 14)
-        s.paint(s.cover(distance - radius * .3, radius) * s.body * .45, s.albedo * np.float32([.7, .45, .25]))
+        halo = s.cover(distance - radius * .3, radius) * s.body * .45
+        s.paint(halo, s.albedo * np.float32([.7, .45, .25]))
         rust = s.cover(distance, .012) * s.body * .9
         s.paint(rust, np.float32([.13, .045, .016]) * rng.uniform(.8, 1.2), .1, .0, (0, 0))
 
@@ -109,20 +114,21 @@ def _nut_swarf(s: Surface, rng: Generator, inner: float, bore: float) -> None:
     middle = np.array([np.cos(angle), np.sin(angle)]) * bore * rng.uniform(.7, 1.1)
     size = rng.uniform(.02, .045) * (1 - turns / 14)
     curl = np.stack([np.cos(turns + angle) * size + turns * .007, np.sin(turns + angle) * size], 1)
-    fibre(s, [tuple(point) for point in middle + curl], rng.uniform(.008, .012), (.6, .58, .55), .75, metal=1)
+    points = [tuple(point) for point in middle + curl]
+    fibre(s, points, rng.uniform(.008, .012), (.6, .58, .55), .75, metal=1)
 
-# %% ../../nbs/products/06_objects.ipynb #bad0a0ca
-NUT_DEFECTS = dict(scratch=_nut_scratch, dent=_nut_dent, crack=_nut_crack, rust=_nut_rust, swarf=_nut_swarf)
+NUT_DEFECTS = dict(scratch=_nut_scratch, dent=_nut_dent, crack=_nut_crack, rust=_nut_rust,
+                   swarf=_nut_swarf)
 NUT = Product("hex_nut", "object", tuple(NUT_DEFECTS),
               partial(take, _nut, light=Light(key=1.05, ambient=.22, overhead=.1, fill=.3)))
 
 # %% ../../nbs/products/06_objects.ipynb #84249826
 CHALK, INK = np.float32([.74, .715, .67]), np.float32([.07, .10, .20])
 
-# %% ../../nbs/products/06_objects.ipynb #1f3b68e3
-def _tablet(size: tuple, rng: Generator, defect: str | None=None, damage: Generator | None=None) -> Surface:
+def _tablet(size, rng, defect=None, damage=None) -> Surface:
     "A white scored tablet with a printed code, on a blue tray"
-    s = blank(size, (.035, .095, .20), .35, degrees=rng.uniform(-4, 4), centre=rng.uniform(-.025, .025, 2))
+    s = blank(size, (.035, .095, .20), .35, degrees=rng.uniform(-4, 4),
+              centre=rng.uniform(-.025, .025, 2))
     _plastic(s, size, rng, .05, .01)
     radius, r = .36 * (1 + .007 * rng.uniform(-1, 1)), np.hypot(s.x, s.y)
     bite, outline = _bite(s, damage, radius) if defect == "chip" else (None, r - np.float32(radius))
@@ -198,19 +204,18 @@ def _tablet_fibre(s: Surface, rng: Generator, radius: float) -> None:
     colour = [(.03, .02, .015), (.25, .02, .02), (.02, .03, .12)][rng.integers(3)]
     fibre(s, points, rng.uniform(.004, .007), colour)
 
-# %% ../../nbs/products/06_objects.ipynb #d904d371
 TABLET_DEFECTS = dict(crack=_tablet_crack, stain=_tablet_stain, fibre=_tablet_fibre)
 TABLET = Product("tablet", "object", ("chip", *TABLET_DEFECTS, "misprint"),
                  partial(take, _tablet, light=Light(elevation=42, key=.75, fill=.2, ambient=.3,
                                                     overhead=.15)))
 
 # %% ../../nbs/products/06_objects.ipynb #74af09ec
-RED, CREAM, STEEL = np.float32([.36, .018, .016]), np.float32([.80, .74, .60]), np.float32([.62, .61, .58])
+RED, CREAM, STEEL = np.float32([(.36, .018, .016), (.80, .74, .60), (.62, .61, .58)])
 
-# %% ../../nbs/products/06_objects.ipynb #e95dfad9
-def _cap(size: tuple, rng: Generator, defect: str | None=None, damage: Generator | None=None) -> Surface:
+def _cap(size, rng, defect=None, damage=None) -> Surface:
     "A crown cap with its 21 flutes and a printed emblem, on a grey plastic belt"
-    s = blank(size, (.30, .31, .32), .3, degrees=rng.uniform(-6, 6), centre=rng.uniform(-.02, .02, 2))
+    s = blank(size, (.30, .31, .32), .3, degrees=rng.uniform(-6, 6),
+              centre=rng.uniform(-.02, .02, 2))
     _plastic(s, size, rng, .03, .012)
     r, angle = np.hypot(s.x, s.y), np.arctan2(s.y, s.x)
     bend = _bend(angle, damage) if defect == "bent_flute" else np.float32(0)
@@ -218,7 +223,8 @@ def _cap(size: tuple, rng: Generator, defect: str | None=None, damage: Generator
     rim = .405 * (1 + .006 * rng.uniform(-1, 1)) + .013 * flute * (1 - bend) + .018 * bend
     s.body = s.cover(r - rim)
     skirt = smoothstep(.295, .40, r)
-    top = .16 - .028 * np.square(r / .3) - .12 * skirt**2 + .02 * skirt * (flute * (1 - .9 * bend) - bend)
+    top = .16 - .028 * np.square(r / .3) - .12 * skirt**2
+    top = top + .02 * skirt * (flute * (1 - .9 * bend) - bend)
     s.level(s.body, top + .0004 * noise(size, rng, .05))
     s.paint(s.body, RED * (1 + .02 * rough(size, rng, .15, 3))[..., None], .82, 0)
     s.paint(s.body * s.cover(rim - np.float32(.007) - r), STEEL, .4, .5)
@@ -227,7 +233,6 @@ def _cap(size: tuple, rng: Generator, defect: str | None=None, damage: Generator
         CAP_DEFECTS[defect](s, damage)
     return s
 
-# %% ../../nbs/products/06_objects.ipynb #ff8e8106
 def _bend(angle: np.ndarray, rng: Generator) -> np.ndarray:
     "0..1: where flutes were pressed flat and outwards"
     away = np.abs((angle - rng.uniform(-np.pi, np.pi) + np.pi) % (2 * np.pi) - np.pi)
@@ -247,7 +252,8 @@ def _emblem(s: Surface, r: np.ndarray, rng: Generator, missing: Generator | None
     ink = s.cover(np.minimum.reduce([ring, upper, lower, name, peaks])) * s.body
     if missing is not None:
         centre = _polar(missing.uniform(0, 360), missing.choice([.04, .2, .24]))
-        ink = ink * (1 - s.cover(blob(s.x, s.y, missing, centre, missing.uniform(.03, .08), .4), .012))
+        patch = blob(s.x, s.y, missing, centre, missing.uniform(.03, .08), .4)
+        ink = ink * (1 - s.cover(patch, .012))
     s.paint(ink, CREAM, .65)
     s.lift(ink, .0006)
 
@@ -263,7 +269,8 @@ def _cap_scratch(s: Surface, rng: Generator) -> None:
 def _cap_dent(s: Surface, rng: Generator) -> None:
     "A shallow dent in the face"
     radius, centre = rng.uniform(.03, .075), _polar(rng.uniform(0, 360), rng.uniform(.02, .26))
-    dent(s, centre, radius, radius * rng.uniform(.12, .25), .25, rng.uniform(0, 180), rng.uniform(1, 1.8))
+    depth = radius * rng.uniform(.12, .25)
+    dent(s, centre, radius, depth, .25, rng.uniform(0, 180), rng.uniform(1, 1.8))
 
 def _cap_stain(s: Surface, rng: Generator) -> None:
     "One to three dull brown drops"
@@ -272,7 +279,6 @@ def _cap_stain(s: Surface, rng: Generator) -> None:
         drop = blob(s.x, s.y, rng, centre, rng.uniform(.012, .055), .2)
         stain(s, drop, (.35, .25, .15), rng.uniform(.6, .9), .35)
 
-# %% ../../nbs/products/06_objects.ipynb #7b27b5fa
 CAP_DEFECTS = dict(scratch=_cap_scratch, dent=_cap_dent, stain=_cap_stain)
 CAP = Product("bottle_cap", "object", (*CAP_DEFECTS, "missing_print", "bent_flute"),
               partial(take, _cap, light=Light(key=.9, fill=.3, ambient=.4, overhead=.7, width=.2)))

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['circle', 'box', 'segment', 'polyline', 'polygon', 'grid', 'turn', 'smoothstep', 'noise', 'rough', 'wave', 'lettering',
-           'Layers', 'Surface', 'blank']
+           'Surface', 'blank']
 
 # %% ../../nbs/products/01_shapes.ipynb #153e70df
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -74,17 +74,14 @@ def polygon(
     return np.maximum.reduce(walls) - np.float32(radius)
 
 # %% ../../nbs/products/01_shapes.ipynb #0f5cc5bd
-@lru_cache(maxsize=8)
 def grid(
     size: tuple[int, int],  # (height, width), pixels
-) -> tuple:                 # x to the right and y downwards, (H, W) each, read-only
+) -> tuple:                 # x to the right and y downwards, (H, W) each
     "Pixel centres in units of the shorter side, (0, 0) in the middle"
     height, width = size
     x = (np.arange(width, dtype=np.float32) + .5 - width / 2) / min(size)
     y = (np.arange(height, dtype=np.float32) + .5 - height / 2) / min(size)
-    x, y = (np.ascontiguousarray(line) for line in np.meshgrid(x, y))
-    x.flags.writeable = y.flags.writeable = False
-    return x, y
+    return tuple(np.meshgrid(x, y))
 
 def turn(
     x: np.ndarray,           # coordinates, any shape
@@ -110,26 +107,25 @@ def smoothstep(
 # %% ../../nbs/products/01_shapes.ipynb #b6ff7ff2
 def _spline(positions: np.ndarray, count: int) -> np.ndarray:
     "Weights (len(positions), count) of a cubic B-spline with lattice lines at -1, 0, 1, ..."
-    distance = np.abs(positions[:, None] + 1 - np.arange(count)[None])
+    lines = np.floor(positions).astype(int)[:, None] + np.arange(4)  # all others are too far
+    distance = np.abs(positions[:, None] + 1 - lines)
     near, far = 2 / 3 - distance**2 + distance**3 / 2, np.maximum(2 - distance, 0)**3 / 6
-    return np.where(distance < 1, near, far).astype(np.float32)
+    weights = np.zeros((len(positions), count + 1), np.float32)
+    values = np.where(distance < 1, near, far).astype(np.float32)
+    np.put_along_axis(weights, np.minimum(lines, count), values, 1)
+    return np.ascontiguousarray(weights[:, :count])
 
-@lru_cache(maxsize=256)
-def _weights(pixels: int, extent: float, cell: float) -> np.ndarray:
-    "Spline weights of `pixels` pixel centres across `extent`, lattice lines every `cell`"
-    positions = (np.arange(pixels) + .5) / pixels * extent / cell
-    return _spline(positions, int(np.ceil(extent / cell)) + 3)
-
-# %% ../../nbs/products/01_shapes.ipynb #5b5267b9
 def noise(
-    size: tuple[int, int],      # (height, width), pixels
+    size: tuple[int, int],    # (height, width), pixels
     rng: Generator,
-    cell: float,                # size of a blob, in units of the shorter side
-    stretch: tuple=(1., 1.),    # blobs this many times longer in x, in y
-) -> np.ndarray:                # (H, W), float32, mean 0, variance 1
+    cell: float,              # size of a blob, in units of the shorter side
+    stretch: tuple=(1., 1.),  # blobs this many times longer in x, in y
+) -> np.ndarray:              # (H, W), float32, mean 0, variance 1
     "Smooth random field: random values on a lattice, joined by cubic B-splines"
-    rows = _weights(size[0], size[0] / min(size), cell * stretch[1])
-    columns = _weights(size[1], size[1] / min(size), cell * stretch[0])
+    rows, columns = (
+        _spline((np.arange(pixels) + .5) / pixels * (pixels / min(size)) / (cell * longer),
+                int(np.ceil(pixels / min(size) / (cell * longer))) + 3)
+        for pixels, longer in zip(size, reversed(stretch)))
     lattice = rng.standard_normal((rows.shape[1], columns.shape[1]), dtype=np.float32)
     return rows @ (lattice * np.float32(2.087)) @ columns.T
 
@@ -158,11 +154,11 @@ def wave(
     return np.interp(t, knots, values).astype(np.float32)
 
 # %% ../../nbs/products/01_shapes.ipynb #4e3357c9
-@lru_cache(maxsize=64)
-def _glyphs(text: str, bold: bool) -> tuple:
+@lru_cache(maxsize=64)  # a text takes 10 ms and up to 0.5 MB; all products together have 33, 8 MB
+def _glyphs(text: str) -> tuple:
     "Signed distance of a text in capital heights, pixels a capital height, and its middle"
     folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
-    font = ImageFont.truetype(str(folder / ("DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf")), 88)
+    font = ImageFont.truetype(str(folder / "DejaVuSans-Bold.ttf"), 88)
     left, top, right, bottom = font.getbbox(text)
     capital = font.getbbox("H")
     letter, margin = capital[3] - capital[1], 24
@@ -173,16 +169,14 @@ def _glyphs(text: str, bold: bool) -> tuple:
     middle = margin - top + (capital[1] + capital[3]) / 2
     return (distance / letter).astype(np.float32), letter, ((right - left) / 2 + margin, middle)
 
-# %% ../../nbs/products/01_shapes.ipynb #b67ab6ad
 def lettering(
-    x: np.ndarray,    # coordinates, any shape; the middle of the text is at (0, 0)
-    y: np.ndarray,    # same shape
+    x: np.ndarray,  # coordinates, any shape; the middle of the text is at (0, 0)
+    y: np.ndarray,  # same shape
     text: str,
-    height: float,    # of a capital letter, in units of x and y
-    bold: bool=True,
-) -> np.ndarray:      # negative in the ink, in units of x and y
+    height: float,  # of a capital letter, in units of x and y
+) -> np.ndarray:    # negative in the ink, in units of x and y
     "Signed distance to a text, sharp at any size and angle"
-    distance, letter, (u, v) = _glyphs(text, bold)
+    distance, letter, (u, v) = _glyphs(text)
     scale = letter / height
     places = [y * scale + v, x * scale + u]
     found = map_coordinates(distance, places, order=1, mode="nearest", output=np.float32)
@@ -190,37 +184,34 @@ def lettering(
 
 # %% ../../nbs/products/01_shapes.ipynb #c60cf755
 @dataclass
-class Layers:
-    "What lies under the camera, pixel by pixel"
+class Surface:
+    "Layers under the camera, pixel by pixel, that can be drawn on in place"
     x: np.ndarray        # coordinates in the object's own frame, (H, W), units of the shorter side
     y: np.ndarray        # (H, W), downwards
     pixels: float        # pixels a unit
-    albedo: np.ndarray   # share of light given back, (H, W, 3), linear, 0..1; colour of the shine for metal
+    albedo: np.ndarray   # share of light given back, (H, W, 3), linear, 0..1; metal: of its shine
     height: np.ndarray   # towards the camera, (H, W), pixels
     gloss: np.ndarray    # 0 chalk .. 1 mirror, (H, W)
     metal: np.ndarray    # 0 paint, plastic, stone .. 1 bare metal, (H, W)
     brushed: np.ndarray  # direction of fine grooves (x, y) times their strength 0..1, (H, W, 2)
-    body: np.ndarray     # how much of the pixel is the product, not what it lies on, (H, W), 0..1
+    body: np.ndarray     # share of the pixel that is the product, not its background, (H, W), 0..1
 
-    def cut(self, place: tuple[slice, slice]):
+    def cut(self, place: tuple[slice, slice]) -> "Surface":
         "The part in some rows and columns, as views: drawing there is drawing here"
-        parts = {f.name: getattr(self, f.name) for f in fields(self)}
-        return type(self)(**{name: part if name == "pixels" else part[place] for name, part in parts.items()})
+        layers = {name: layer[place] for name, layer in vars(self).items() if name != "pixels"}
+        return Surface(pixels=self.pixels, **layers)
 
-    def copy(self):
-        "An independent copy"
-        names = ("albedo", "height", "gloss", "metal", "brushed", "body")
-        return replace(self, **{name: getattr(self, name).copy() for name in names})
-
-# %% ../../nbs/products/01_shapes.ipynb #e3ae1134
-class Surface(Layers):
-    "Layers that can be drawn on, in place"
     def at(self, x: float, y: float, radius: float) -> "Surface":
         "The square within `radius` of a place, as views"
         return self.cut(_frame((np.abs(self.x - x) < radius) & (np.abs(self.y - y) < radius)))
 
+    def copy(self) -> "Surface":
+        "An independent copy"
+        return replace(self, **{name: getattr(self, name).copy() for name in
+                                ("albedo", "height", "gloss", "metal", "brushed", "body")})
+
     def cover(self, distance: np.ndarray, soft: float=0.) -> np.ndarray:
-        "How much of each pixel lies inside (distance < 0), 0..1; the edge is `soft` units wide, or a pixel"
+        "Share of each pixel inside (distance < 0); the edge is a pixel or `soft` units wide"
         return np.clip(np.float32(.5) - distance / np.float32(max(1 / self.pixels, soft)), 0, 1)
 
     def paint(self, cover: np.ndarray, albedo=None, gloss=None, metal=None, brushed=None) -> None:
@@ -228,7 +219,8 @@ class Surface(Layers):
         for name, value in dict(albedo=albedo, gloss=gloss, metal=metal, brushed=brushed).items():
             if value is not None:
                 old = getattr(self, name)
-                old += (cover[..., None] if old.ndim == 3 else cover) * (np.asarray(value, np.float32) - old)
+                share = cover[..., None] if old.ndim == 3 else cover
+                old += share * (np.asarray(value, np.float32) - old)
 
     def lift(self, cover: np.ndarray, height: float | np.ndarray) -> None:
         "Raise the pixels by `height` units (below 0: sink them), by `cover` 0..1"
@@ -236,25 +228,27 @@ class Surface(Layers):
 
     def level(self, cover: np.ndarray, height: float | np.ndarray) -> None:
         "Where `cover` exceeds a half, put something with its top `height` units above the table"
-        np.copyto(self.height, np.asarray(height, np.float32) * np.float32(self.pixels), where=cover > .5)
+        top = np.asarray(height, np.float32) * np.float32(self.pixels)
+        np.copyto(self.height, top, where=cover > .5)
 
-# %% ../../nbs/products/01_shapes.ipynb #10f0dcab
 def _frame(where: np.ndarray, margin: int=0) -> tuple[slice, slice]:
     "Rows and columns that hold all of a mask, and `margin` pixels around it"
-    lines = np.flatnonzero(where.any(1)), np.flatnonzero(where.any(0))
-    return tuple(slice(max(k[0] - margin, 0), k[-1] + 1 + margin) if k.size else slice(0, 0) for k in lines)
+    lines = (np.flatnonzero(where.any(axis)) for axis in (1, 0))
+    return tuple(slice(max(k[0] - margin, 0), k[-1] + 1 + margin) if k.size else slice(0, 0)
+                 for k in lines)
 
+# %% ../../nbs/products/01_shapes.ipynb #10f0dcab
 def blank(
-    size: tuple[int, int],          # (height, width), pixels
-    albedo: tuple=(.5, .5, .5),     # linear RGB, 0..1
-    gloss: float=.2,                # 0..1
-    metal: float=0.,                # 0..1
-    degrees: float=0.,              # the object is turned so far, clockwise
-    centre: tuple=(0., 0.),         # and its middle lies here, (x, y)
-    body: float=0.,                 # 1 when the product fills the picture
+    size: tuple[int, int],       # (height, width), pixels
+    albedo: tuple=(.5, .5, .5),  # linear RGB, 0..1
+    gloss: float=.2,             # 0..1
+    metal: float=0.,             # 0..1
+    degrees: float=0.,           # the object is turned so far, clockwise
+    centre: tuple=(0., 0.),      # and its middle lies here, (x, y)
+    body: float=0.,              # 1 when the product fills the picture
 ) -> Surface:
     "A flat surface of one material"
     x, y = turn(*grid(size), degrees, centre)
     full = lambda value, *more: np.full((*size, *more), value, np.float32)  # noqa: E731
-    return Surface(x, y, float(min(size)), full(albedo, 3), full(0), full(gloss), full(metal), full(0, 2),
-                   full(body))
+    return Surface(x, y, float(min(size)), full(albedo, 3), full(0), full(gloss), full(metal),
+                   full(0, 2), full(body))

@@ -34,14 +34,16 @@ def _pits(s: Surface, rng: Generator) -> None:
 # %% ../../nbs/products/05_surfaces.ipynb #53930cd6
 _STEEL = (.34, .345, .355)  # what the metal gives back, linear RGB
 
-def _steel(size: tuple, rng: Generator, defect: str | None=None, damage: Generator | None=None) -> Surface:
+def _steel(size, rng, defect=None, damage=None) -> Surface:
     "A sheet of brushed steel, the grooves across the picture"
-    s = blank(size, gloss=.55, metal=1., degrees=rng.uniform(-2, 2), centre=rng.uniform(-3, 3, 2), body=1)
+    s = blank(size, gloss=.55, metal=1., degrees=rng.uniform(-2, 2), centre=rng.uniform(-3, 3, 2),
+              body=1)
     x, y = s.x, s.y + .004 * noise(size, rng, .5)
     hair = scattered(y / np.float32(.0032), x / np.float32(.35), rng, (1024, 32))
     line = scattered(y / np.float32(.009), x / np.float32(.8), rng)
     deep = smoothstep(1.7, 3, scattered(y / np.float32(.006), x / np.float32(.25), rng, (512, 32)))
-    band, grain, waves = noise(size, rng, .06, (40, 1)), noise(size, rng, .004), noise(size, rng, .5, (1, 2))
+    band, grain = noise(size, rng, .06, (40, 1)), noise(size, rng, .004)
+    waves = noise(size, rng, .5, (1, 2))
     tone = 1 + .10 * hair + .07 * line + .035 * band - .35 * deep + .03 * grain
     s.albedo[:] = tone[..., None] * np.float32(_STEEL)
     s.height += np.float32(s.pixels) * (.00012 * hair + .0004 * line + .035 * waves)
@@ -55,7 +57,8 @@ def _scratches(s: Surface, rng: Generator, colour: tuple, gloss: float | None) -
     middle, degrees = spot(s, rng), rng.uniform(15, 165)
     for _ in range(1 + rng.poisson(.6)):
         start = np.add(middle, rng.normal(0, .03, 2))
-        points = wander(rng, start, degrees + rng.normal(0, 6), rng.uniform(.06, .5) * rng.choice([-1, 1]), 4)
+        angle, length = degrees + rng.normal(0, 6), rng.uniform(.06, .5) * rng.choice([-1, 1])
+        points = wander(rng, start, angle, length, 4)
         width = rng.uniform(.0025, .006)
         scratch(s, points, width, width * rng.uniform(.3, .6), colour, gloss)
 
@@ -65,7 +68,6 @@ def _dent(s: Surface, rng: Generator) -> None:
     depth, degrees = radius * rng.uniform(.12, .25), rng.uniform(0, 180)
     dent(s, spot(s, rng), radius, depth, degrees=degrees, aspect=rng.uniform(1, 1.6))
 
-# %% ../../nbs/products/05_surfaces.ipynb #c36783f5
 def _drop(s: Surface, rng: Generator) -> None:
     "Drops of a liquid that dried: dull inside, dark at the edge"
     middle = spot(s, rng)
@@ -79,15 +81,16 @@ def _drop(s: Surface, rng: Generator) -> None:
         part.albedo *= 1 - np.clip(.6 * inside + .7 * rim, 0, 1)[..., None] * (1 - tint)
         part.brushed *= (1 - .4 * inside)[..., None]
 
-# %% ../../nbs/products/05_surfaces.ipynb #8959800d
 def _cross_brush(s: Surface, rng: Generator) -> None:
     "The brush slipped: a patch of grooves in another direction"
-    degrees, (width, height) = rng.uniform(20, 70) * rng.choice([-1, 1]), rng.uniform((.05, .02), (.25, .07))
+    degrees = rng.uniform(20, 70) * rng.choice([-1, 1])
+    width, height = np.float32(rng.uniform((.05, .02), (.25, .07)))
     x, y = turn(s.x, s.y, degrees, spot(s, rng))
     lines = scattered(y / np.float32(.005), x / np.float32(.4), rng)
-    fade = np.clip(1.4 - (x / np.float32(width))**2 - (y / np.float32(height))**2 + .25 * lines, 0, 1)
+    fade = np.clip(1.4 - (x / width)**2 - (y / height)**2 + .25 * lines, 0, 1)
     along = np.float32([np.cos(np.radians(degrees)), np.sin(np.radians(degrees))])
-    s.paint(fade * np.float32(.8), np.float32(_STEEL) * (1.1 + .3 * lines)[..., None], brushed=along * .9)
+    colour = np.float32(_STEEL) * (1.1 + .3 * lines)[..., None]
+    s.paint(fade * np.float32(.8), colour, brushed=along * .9)
 
 _STEEL_DEFECTS = {"scratch": partial(_scratches, colour=(.62, .63, .65), gloss=.4),
                   "dent": _dent, "drop": _drop, "pits": _pits, "cross_brush": _cross_brush}
@@ -100,7 +103,7 @@ def _rings(u: np.ndarray, v: np.ndarray, rng: Generator) -> np.ndarray:
     return (v + bend) * 20 + 1.3 * noise(size, rng, .25, (12, 1))
 
 # %% ../../nbs/products/05_surfaces.ipynb #27eda764
-def _oak(size: tuple, rng: Generator, defect: str | None=None, damage: Generator | None=None) -> Surface:
+def _oak(size, rng, defect=None, damage=None) -> Surface:
     "A planed board, the grain across the picture"
     s = blank(size, gloss=.3, degrees=rng.uniform(-3, 3), centre=rng.uniform(-3, 3, 2), body=1)
     u, v = s.x, s.y
@@ -113,7 +116,8 @@ def _oak(size: tuple, rng: Generator, defect: str | None=None, damage: Generator
     silk = scattered(v / np.float32(.014), u / np.float32(.5), rng)
     pore = scattered(v / np.float32(.0030), u / np.float32(.018), rng, (512, 256))
     pore = smoothstep(1.1, 2.2, pore + .5 - 1.6 * smoothstep(0, .7, t)) * min(1, .006 * s.pixels)
-    tone = .95 + .08 * fibre + .05 * silk + .05 * noise(size, rng, .4) + .02 * noise(size, rng, .005)
+    tone = .95 + .08 * fibre + .05 * silk + .05 * noise(size, rng, .4)
+    tone = tone + .02 * noise(size, rng, .005)
     mix = np.clip(.6 * late + .10 * silk, 0, 1)[..., None]
     s.albedo[:] = np.float32([.44, .26, .12]) * (1 - mix) + np.float32([.25, .125, .05]) * mix
     s.albedo *= (tone * (1 - .55 * pore))[..., None]
@@ -149,7 +153,6 @@ def _crack(s: Surface, rng: Generator) -> None:
     s.albedo *= 1 - .25 * np.exp(-np.maximum(distance, 0) / np.float32(.004))[..., None]
     s.paint(s.cover(distance) * np.float32(rng.uniform(.6, 1)), (.015, .009, .005), 0.)
 
-# %% ../../nbs/products/05_surfaces.ipynb #8ffe25af
 def _worm_holes(s: Surface, rng: Generator) -> None:
     "Round holes that insects left"
     middle = spot(s, rng)
@@ -160,11 +163,11 @@ def _worm_holes(s: Surface, rng: Generator) -> None:
         part.albedo *= 1 - .4 * np.exp(-np.maximum(distance, 0) / np.float32(.004))[..., None]
         part.paint(part.cover(distance) * np.float32(rng.uniform(.6, 1)), (.012, .007, .004), 0.)
 
-# %% ../../nbs/products/05_surfaces.ipynb #a406540e
 def _spill(s: Surface, rng: Generator) -> None:
     "A liquid that ran along the grain"
     (x, y), stretch = spot(s, rng), np.float32(rng.uniform(1, 2.2))
-    distance = blob((s.x - np.float32(x)) / stretch, s.y - np.float32(y), rng, (0, 0), rng.uniform(.02, .08))
+    u, v = (s.x - np.float32(x)) / stretch, s.y - np.float32(y)
+    distance = blob(u, v, rng, (0, 0), rng.uniform(.02, .08))
     distance = distance + .010 * scattered(s.y / np.float32(.006), s.x / np.float32(.2), rng)
     inside, rim = s.cover(distance, .015), np.exp(-(distance / np.float32(.008))**2)
     tint = np.float32([(.50, .40, .31), (.36, .34, .36), (.70, .50, .25)][rng.integers(3)])
@@ -174,7 +177,6 @@ def _spill(s: Surface, rng: Generator) -> None:
 _OAK_DEFECTS = {"crack": _crack, "worm_holes": _worm_holes, "stain": _spill,
                 "scratch": partial(_scratches, colour=(.60, .42, .26), gloss=None)}
 
-# %% ../../nbs/products/05_surfaces.ipynb #5013df5c
 STEEL = Product("brushed_metal", "texture", tuple(_STEEL_DEFECTS), partial(take, _steel, spread=.6))
 OAK = Product("wood", "texture", (*_OAK_DEFECTS, "knot"), partial(take, _oak))
 SURFACES: dict[str, Product] = {product.name: product for product in (FABRIC, STEEL, OAK)}

@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['PerlinPlayground', 'AnomalyStudio', 'MemoryExplorer', 'DefectPainter', 'ThresholdExplorer', 'TrainingMonitor']
 
-# %% ../../nbs/widgets/00_widgets.ipynb #8d49b179
-from .explorers import MemoryExplorer, ThresholdExplorer
-from .monitor import TrainingMonitor
+# %% ../../nbs/widgets/00_widgets.ipynb #9ef2ccaf
+from .perlin_playground import PerlinPlayground
+from .anomaly_studio import AnomalyStudio
+from .memory_explorer import MemoryExplorer
+from .threshold_explorer import ThresholdExplorer
 from .painter import DefectPainter
-from .playgrounds import AnomalyStudio, PerlinPlayground
+from .monitor import TrainingMonitor
 
-# %% ../../nbs/widgets/00_widgets.ipynb #5c494a7f
-_all_ = ["PerlinPlayground", "AnomalyStudio", "MemoryExplorer", "DefectPainter", "ThresholdExplorer",
-         "TrainingMonitor"]
+_all_ = ["PerlinPlayground", "AnomalyStudio", "MemoryExplorer", "DefectPainter",
+         "ThresholdExplorer", "TrainingMonitor"]

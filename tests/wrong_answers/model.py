@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 
-from . import RIGHT, WRONG, Wrong
+from . import WRONG, Wrong
 
 
 WRONG["encoder.1"] = (

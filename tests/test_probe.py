@@ -1,4 +1,4 @@
-"Scouting: the comparison against loops and against the memory, the loss pixel by pixel, statistics that settle"
+"Probe: the comparison against loops and against the memory, the loss pixel by pixel, statistics that settle"
 import math
 
 import pytest

@@ -8,8 +8,9 @@ import sys
 import numpy as np
 import pytest
 
-from memseg_nb.pretraining.formulas import KINDS, coverage, draw_shape, formula_product, place, polygon
-from memseg_nb.pretraining.materials import TEXTURES, draw_spectrum, draw_texture, filtered_noise, open_sheet, standardise
+from memseg_nb.pretraining.procedural import (KINDS, TEXTURES, coverage, draw_shape, draw_spectrum, draw_texture,
+                                              filtered_noise, formula_product, open_sheet, place, polygon,
+                                              standardise)
 from memseg_nb.files import MemSegError
 
 SIZES = [(128, 128), (64, 96), (96, 64), (33, 47), (256, 256)]
