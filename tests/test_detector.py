@@ -359,7 +359,7 @@ def test_the_detector_imports_little_beside_pytorch():
     "What takes seconds to import is imported where it is used"
     code = "import sys, memseg_nb.deployment.detector; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    heavy = {"torchvision", "torch._dynamo", "torch._inductor", "sklearn", "matplotlib.pyplot", "sympy",
+    heavy = {"torchvision", "torch._dynamo", "torch._inductor", "sklearn", "matplotlib.pyplot",
              "IPython", "onnx", "onnxruntime", "pandas"}
     assert done.returncode == 0 and not heavy & set(done.stdout.split()), heavy & set(done.stdout.split())
 
