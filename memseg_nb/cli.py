@@ -53,8 +53,8 @@ def _options(*options):
 
 def _out(help: str, default: str|None=None, metavar: str="DIR"):
     "Option --out; without a default it must be given"
-    return click.option("--out", required=default is None, default=default, show_default=True,
-                        metavar=metavar, help=help)
+    how = dict(default=default, show_default=True) if default else dict(required=True)
+    return click.option("--out", metavar=metavar, help=help, **how)
 
 recipe_options = _options(
     click.option("--recipe", "recipe_file", metavar="FILE",
@@ -67,7 +67,7 @@ recipe_options = _options(
     click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="Same seed, same result."),
 )
 textures_option = click.option("--textures", metavar="DIR",
-                               help="Folder of texture images, such as DTD; default: rendered ones.")
+                               help="Folder of texture images (DTD); default: rendered ones.")
 training_options = _options(
     textures_option,
     click.option("--weights", metavar="formulas|imagenet|random|auto|FILE",

@@ -39,8 +39,8 @@ def replacing(
             if sync:
                 with open(part, "rb+") as file: os.fsync(file.fileno())
     except OSError as error:
-        raise MemSegError(f"{path}: can't be written ({error.strerror or error}): make room or choose "
-                          "another folder; what was there before is unchanged") from error
+        raise MemSegError(f"{path}: can't be written ({error.strerror or error}): make room or "
+                          "choose another folder; what was there before is unchanged") from error
 
 # %% ../nbs/02_files.ipynb #aa147695
 def make_folder(
@@ -50,7 +50,8 @@ def make_folder(
     path = Path(path)
     try: path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise MemSegError(f"{path}: can't be made ({error.strerror}): choose another folder") from None
+        raise MemSegError(f"{path}: can't be made ({error.strerror}): choose another "
+                          "folder") from None
     return path
 
 def digest(

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['NAMED', 'setting', 'allowed', 'checked', 'Section', 'DataRecipe', 'ImageRecipe', 'check_size', 'PerlinRecipe',
            'ForegroundRecipe', 'SimulationRecipe', 'LightRecipe', 'EncoderRecipe', 'MemoryRecipe', 'FusionRecipe',
-           'AttentionRecipe', 'LossRecipe', 'EvaluationRecipe', 'TrainingRecipe', 'Table', 'flatten', 'Recipe',
+           'AttentionRecipe', 'LossRecipe', 'EvaluationRecipe', 'TrainingRecipe', 'Table', 'Recipe', 'flatten',
            'shipped_path', 'load_recipe']
 
 # %% ../nbs/01_recipe.ipynb #4174606f
@@ -27,16 +27,18 @@ def setting(
     says: str="",            # `pattern` in words, for the error message
 ):                           # a dataclass field
     "A field without a default that knows what it allows: values live in settings.ini only"
-    return field(metadata=dict(low=low, high=high, step=step, choices=choices, pattern=pattern, says=says))
+    return field(metadata=dict(low=low, high=high, step=step, choices=choices, pattern=pattern,
+                               says=says))
 
 def allowed(
     kind: type,      # int, float or str
     rules: Mapping,  # metadata of a field made by `setting`
 ) -> str:            # in words, to follow "needs"
-    "What a field accepts"
+    "Values that a field accepts"
     if rules["choices"]: return "one of " + ", ".join(rules["choices"])
     if kind is str: return rules["says"] or "text on one line, without spaces around it"
-    words = f"{'a whole number' if kind is int else 'a number'} from {rules['low']} to {rules['high']}"
+    number = "a whole number" if kind is int else "a number"
+    words = f"{number} from {rules['low']} to {rules['high']}"
     return words + (f" in steps of {rules['step']}" if rules["step"] else "")
 
 # %% ../nbs/01_recipe.ipynb #81a7ebe2
@@ -55,7 +57,6 @@ def _obeys(value, rules: Mapping) -> bool:
     within = math.isfinite(value) and rules["low"] <= value <= rules["high"]
     return within and not (rules["step"] and (value - rules["low"]) % rules["step"])
 
-# %% ../nbs/01_recipe.ipynb #2e4b33c3
 def checked(
     where: str,      # "[section] key", for the error message
     value,           # a text from a file or a value from Python
@@ -81,13 +82,13 @@ class Section:
         if problem := self._disagreement(): raise MemSegError(f"[{name}] {problem}")
 
     def _disagreement(self) -> str:
-        "What is wrong between two fields that are each allowed; empty if nothing"
+        "Complaint about two fields that are each allowed; empty if there is none"
         return ""
 
 # %% ../nbs/01_recipe.ipynb #e43a1e99
 @dataclass(frozen=True)
 class DataRecipe(Section):
-    "Where images lie"
+    "Folders of images"
     root: str = setting(pattern=".+", says="a folder")  # product categories in MVTec AD's layout
     textures: str = setting()  # folder of texture images; empty: procedural textures
 
@@ -120,30 +121,30 @@ _RULE_SAYS = "a rule such as >50 or <=120 (grey level 0..255), otsu or off"
 @dataclass(frozen=True)
 class PerlinRecipe(Section):
     "The noise that becomes the shape of a simulated defect"
-    smallest_exponent: int = setting(0, 10)  # the lattice has 2^a x 2^b cells, a and b from here ...
+    smallest_exponent: int = setting(0, 10)  # the lattice has 2^a x 2^b cells: from here ...
     largest_exponent: int = setting(0, 10)   # ... to here
     rotation: float = setting(0, 180)        # largest angle, degrees
     threshold: float = setting(-1, 1)        # T: noise above it becomes mask
-    tries: int = setting(1, 1000)            # draws before an empty mask becomes the whole foreground
+    tries: int = setting(1, 1000)            # draws until the mask is the whole foreground
 
     def _disagreement(self) -> str:
         low, high = self.smallest_exponent, self.largest_exponent
-        return f"smallest_exponent = {low}: needs at most largest_exponent, {high}" if low > high else ""
+        if low <= high: return ""
+        return f"smallest_exponent = {low}: needs at most largest_exponent, {high}"
 
 @dataclass(frozen=True)
 class ForegroundRecipe(Section):
-    "How the product is told from its background"
+    "Rule that tells the product from its background"
     method: str = setting(pattern="auto|table|" + _RULE, says="auto, table, or " + _RULE_SAYS)
     opening: int = setting(0, 64)  # radius, pixels at 256 x 256
     closing: int = setting(0, 64)  # radius, pixels at 256 x 256
 
-# %% ../nbs/01_recipe.ipynb #e48dbd7b
 @dataclass(frozen=True)
 class SimulationRecipe(Section):
-    "What fills the shape, and how strongly"
+    "Filling of the shape, and its strength"
     texture_share: float = setting(0, 1)  # share of anomalies with a foreign texture
-    tone: float = setting(0, 1)           # share of these textures that take over the product's tones
-    flaws: float = setting(0, 1)          # share of anomalies with the shape of a crack, a spot, a chip ...
+    tone: float = setting(0, 1)           # share of these textures in the product's tones
+    flaws: float = setting(0, 1)          # share of anomalies shaped like a crack, a spot ...
     opacity_min: float = setting(0, 1)    # delta is drawn from here ...
     opacity_max: float = setting(0, 1)    # ... to here
     grid_rows: int = setting(1, 64)       # pieces the structural source is cut into, downwards
@@ -158,7 +159,6 @@ class SimulationRecipe(Section):
         low, high = self.opacity_min, self.opacity_max
         return f"opacity_min = {low}: needs at most opacity_max, {high}" if low > high else ""
 
-# %% ../nbs/01_recipe.ipynb #b7427217
 @dataclass(frozen=True)
 class LightRecipe(Section):
     "Changes of light that count as normal"
@@ -169,14 +169,14 @@ class LightRecipe(Section):
 # %% ../nbs/01_recipe.ipynb #947aab67
 @dataclass(frozen=True)
 class EncoderRecipe(Section):
-    "Where the frozen features come from"
+    "Source of the frozen features"
     weights: str = setting(pattern=".+",
                            says="formulas, imagenet, random, auto, or a file (.pth, .safetensors)")
     exposure: str = setting(choices=("auto", "as_is", "mean"))
 
 @dataclass(frozen=True)
 class MemoryRecipe(Section):
-    "What is kept of good images, and how an input is compared with it"
+    "Memory of good images, and the comparison with it"
     samples: int = setting(1, 100_000)  # N
     match: str = setting(choices=("joint", "level"))  # one nearest sample, or one a level
     difference: str = setting(choices=("absolute", "squared"))
@@ -184,11 +184,10 @@ class MemoryRecipe(Section):
 
 @dataclass(frozen=True)
 class FusionRecipe(Section):
-    "How features are brought to a common scale"
+    "Common scale of the features"
     normalise: str = setting(choices=("memory", "fixed", "none"))
     scale: float = setting(1e-6, 1e6)  # factor under "fixed"
 
-# %% ../nbs/01_recipe.ipynb #5e6a3aac
 @dataclass(frozen=True)
 class AttentionRecipe(Section):
     "Coordinate attention's bottleneck"
@@ -209,18 +208,16 @@ class LossRecipe(Section):
         nothing = self.l1 == self.focal == self.balanced == 0
         return "l1, focal and balanced are all 0: needs one above 0" if nothing else ""
 
-# %% ../nbs/01_recipe.ipynb #16c2fe01
 @dataclass(frozen=True)
 class EvaluationRecipe(Section):
-    "How a trained network is scored"
+    "Scoring of a trained network"
     top_share: float = setting(1e-6, 1)  # share of the pixels whose mean is the image's score
     fpr_limit: float = setting(.001, 1)  # AUPRO is integrated up to this false-positive rate
     batch: int = setting(1, 1024)        # images at once
 
-# %% ../nbs/01_recipe.ipynb #369bcf8e
 @dataclass(frozen=True)
 class TrainingRecipe(Section):
-    "How the network learns"
+    "Training of the network"
     steps: int = setting(0, 10_000_000)  # optimiser steps; 0: none
     minutes: float = setting(0, 100_000) # above 0: the clock decides instead
     good: int = setting(1, 1024)         # good images a batch
@@ -235,7 +232,8 @@ class TrainingRecipe(Section):
     held_back: float = setting(0, .5)    # share of the good images
     seed: int = setting(0, 2**32 - 1)
     workers: int = setting(0, 64)        # processes
-    device: str = setting(pattern=r"auto|cpu|mps|cuda(:\d+)?", says="auto, cpu, mps, cuda or cuda:0")
+    device: str = setting(pattern=r"auto|cpu|mps|cuda(:\d+)?",
+                          says="auto, cpu, mps, cuda or cuda:0")
     precision: str = setting(choices=("auto", "float32", "bfloat16", "float16"))
     compile: str = setting(choices=("off", "on"))  # torch.compile
     checkpoint_every: int = setting(1, 1_000_000)  # steps
@@ -259,13 +257,15 @@ def _checked_table(table_field, items: Mapping) -> Table:
     where, rules = f"[{table_field.name}]", table_field.metadata
     for key in items:
         if not re.fullmatch(r"[^\s=#;\[]([^=\n\r]*[^\s=])?", key):
-            raise MemSegError(f"{where} {key!r}: needs a name without = that doesn't begin with # ; or [")
-    return Table({key: checked(f"{where} {key}", items[key], rules["kind"], rules) for key in items})
+            raise MemSegError(f"{where} {key!r}: needs a name without = that doesn't begin with "
+                              "# ; or [")
+    return Table({key: checked(f"{where} {key}", value, rules["kind"], rules)
+                  for key, value in items.items()})
 
 # %% ../nbs/01_recipe.ipynb #0e4a2b7d
 @dataclass(frozen=True)
-class _Sections:
-    "What a `Recipe` holds"
+class Recipe:
+    "All sections; read it with `load_recipe`, change it with `replace`"
     data: DataRecipe
     image: ImageRecipe
     perlin: PerlinRecipe
@@ -284,12 +284,33 @@ class _Sections:
 
     def __post_init__(self):
         for f in fields(self):
-            if f.type is Table: object.__setattr__(self, f.name, _checked_table(f, getattr(self, f.name)))
+            if f.type is Table:
+                object.__setattr__(self, f.name, _checked_table(f, getattr(self, f.name)))
+
+    def replace(self, **changes) -> "Recipe":
+        'A checked copy: `recipe.replace(**{"training.steps": 10})`'
+        return _build(flatten(self) | changes)
+
+    def differences(self, other: "Recipe") -> list[str]:
+        "Differences, one line a key"
+        here, there = flatten(self), flatten(other)
+        return [f"{key}: {here.get(key, 'not set')} here, {there.get(key, 'not set')} there"
+                for key in here | there if here.get(key) != there.get(key)]
+
+    def save(self, path: str|Path) -> Path:
+        "Write all of it as an INI file that `load_recipe` reads back equal"
+        lines, section = ["# A complete recipe: nothing is taken from settings.ini."], None
+        for name, value in flatten(self).items():
+            head, _, key = name.partition(".")
+            if head != section: lines.append(f"\n[{(section := head)}]")
+            lines.append(f"{key} = {value}".rstrip())
+        with replacing(path) as part: part.write_text("\n".join([*lines, ""]), encoding="utf-8")
+        return Path(path)
 
 # %% ../nbs/01_recipe.ipynb #04806a37
 def flatten(
-    recipe: _Sections,  # usually a `Recipe`
-) -> dict:              # "section.key" -> value
+    recipe: Recipe,
+) -> dict:  # "section.key" -> value
     "A recipe as one flat dictionary"
     flat = {}
     for f in fields(recipe):
@@ -307,44 +328,24 @@ def _unknown(found: str, name: str, names: Iterable[str]) -> MemSegError:
 
 def _build(flat: Mapping) -> "Recipe":
     "A recipe from its flat dictionary, checked"
-    kinds = {f.name: f.type for f in fields(_Sections)}
-    keys = {name: None if kind is Table else [f.name for f in fields(kind)] for name, kind in kinds.items()}
+    kinds = {f.name: f.type for f in fields(Recipe)}
+    keys = {name: None if kind is Table else [f.name for f in fields(kind)]
+            for name, kind in kinds.items()}
     parts = {name: {} for name in kinds}
     for name, value in flat.items():
         section, _, key = name.partition(".")
-        if section not in kinds: raise _unknown(f"[{section}]: no such section", section, list(kinds))
+        if section not in kinds:
+            raise _unknown(f"[{section}]: no such section", section, list(kinds))
         if keys[section] is not None and key not in keys[section]:
-            raise _unknown(f"[{section}] {key} = {value!r}: no such key in [{section}]", key, keys[section])
+            raise _unknown(f"[{section}] {key} = {value!r}: no such key in [{section}]", key,
+                           keys[section])
         parts[section][key] = value
     for section in kinds:
         if missing := [key for key in keys[section] or () if key not in parts[section]]:
-            raise MemSegError(f"[{section}] {missing[0]}: is missing: needs a line '{missing[0]} = ...'")
+            raise MemSegError(f"[{section}] {missing[0]}: is missing: needs a line "
+                              f"'{missing[0]} = ...'")
     return Recipe(**{name: Table(part) if kinds[name] is Table else kinds[name](**part)
                      for name, part in parts.items()})
-
-# %% ../nbs/01_recipe.ipynb #ce3186c1
-class Recipe(_Sections):
-    "All sections; read it with `load_recipe`, change it with `replace`"
-
-    def replace(self, **changes) -> "Recipe":
-        'A checked copy: `recipe.replace(**{"training.steps": 10})`'
-        return _build(flatten(self) | changes)
-
-    def differences(self, other: "Recipe") -> list[str]:
-        "What differs, one line a key"
-        here, there = flatten(self), flatten(other)
-        return [f"{key}: {here.get(key, 'not set')} here, {there.get(key, 'not set')} there"
-                for key in here | there if here.get(key) != there.get(key)]
-
-    def save(self, path: str|Path) -> Path:
-        "Write all of it as an INI file that `load_recipe` reads back equal"
-        lines, section = ["# A complete recipe: nothing is taken from settings.ini."], None
-        for name, value in flatten(self).items():
-            head, _, key = name.partition(".")
-            if head != section: lines.append(f"\n[{(section := head)}]")
-            lines.append(f"{key} = {value}".rstrip())
-        with replacing(path) as part: part.write_text("\n".join([*lines, ""]), encoding="utf-8")
-        return Path(path)
 
 # %% ../nbs/01_recipe.ipynb #3ac0a4c1
 def shipped_path() -> Path:
@@ -360,13 +361,16 @@ def _read(path: Path) -> dict:
     try:
         parser.read_string(path.read_text(encoding="utf-8-sig"), str(path))
     except OSError as error:
-        raise MemSegError(f"{path}: can't be read ({error.strerror}): needs a recipe file") from None
+        raise MemSegError(f"{path}: can't be read ({error.strerror}): needs a recipe "
+                          "file") from None
     except UnicodeDecodeError:
         raise MemSegError(f"{path}: is not UTF-8 text: needs a recipe, saved as UTF-8") from None
     except configparser.Error as error:
         found = " ".join(str(error).split())
-        raise MemSegError(f"{path}: {found}: needs [section] lines, key = value lines under them") from None
-    flat = {f"{name}.{key}": value for name in parser.sections() for key, value in parser[name].items()}
+        raise MemSegError(f"{path}: {found}: needs [section] lines, key = value lines under "
+                          "them") from None
+    flat = {f"{name}.{key}": value for name in parser.sections()
+            for key, value in parser[name].items()}
     flat.pop("encoder.timeout", None)  # recipes of earlier versions have it
     return flat
 
@@ -385,7 +389,6 @@ def _split(override: str) -> tuple[str, str]:
 # recipes that come with the package
 NAMED = {"quick": Path(memseg_nb.__file__).parent / "recipes" / "quick.ini"}
 
-# %% ../nbs/01_recipe.ipynb #56ec5069
 def load_recipe(
     path: str|Path|None=None,     # your own recipe, may hold only what differs; or the name `quick`
     overrides: Iterable[str]=(),  # "section.key=value", stronger than any file

@@ -13,8 +13,8 @@ from memseg_nb.recipe import load_recipe
 
 torch.set_num_threads(1)
 
-# What `make test` leaves out and `make test-all` has: files, or single tests of a file, that take long and that only
-# developers need. (Notebooks: see `needed` in test_notebooks.py.)
+# What `make test` leaves out and `make test-all` has: files, or single tests of a file, that take long and
+# that only developers need. (Notebooks: see `needed` in test_notebooks.py.)
 FULL = {
     "test_bench": "the benchmark of the library",
     "test_benchmark": "fifteen trainings, and again in several processes",

@@ -41,6 +41,82 @@ def test_no_command_and_unknown_ones_are_usage_errors(memseg):
     assert memseg("train", "--out", "x")[0] == 2  # no --data
 
 
+WITHOUT_TORCH = """
+import shlex, sys
+sys.modules["torch"] = None  # whoever imports it fails
+from memseg_nb.cli import main
+for line in sys.stdin:
+    try: main(shlex.split(line))
+    except SystemExit as stop: print(stop.code, flush=True)
+"""
+
+
+def test_mistyped_words_are_reported_before_pytorch_is_imported(tmp_path):
+    (tmp_path / "photos").mkdir()
+    lines = {
+        "--help": (0, ""), "train --help": (0, ""), "course --help": (0, ""), "tarin": (2, "tarin"),
+        "train --dtaa x --out run": (2, "--dtaa"),
+        "train --data none --out run": (1, "no such folder none"),
+        "train --data photos --out run --set training.stepps=3": (1, "stepps"),
+        "train --data photos --out run --size 250": (2, "multiples of 32"),
+        "train --data photos --out run --textures none": (1, "no such folder none"),
+        "train --data photos --out run --recipe none.ini": (1, "none.ini"),
+        "train --out none --resume": (1, "no run folder none"),
+        "evaluate none": (1, "no run folder none"), "evaluate photos --data none": (1, "no such folder none"),
+        "predict none photos --out x": (1, "no run folder none"),
+        "predict photos none --out x": (1, "no such photo or folder none"),
+        "predict --memory none photos --out x": (1, "no such folder none"),
+        "predict photos photos --out x --runtime tensorrt": (2, "tensorrt"),
+        "export none --out x.onnx": (1, "no run folder none"), "export --out x.onnx": (2, "RUN or --memory"),
+        "simulate none.png --out x": (1, "no such file none.png"),
+        "simulate photos --out x --set perlin.threshold=much": (1, "a number"),
+        "benchmark --data none": (1, "no such folder none"), "compare --data none": (1, "no such folder none"),
+        "compare --data photos --set loss.gamma=much": (1, "a number"),
+        "ablate --data none": (1, "no such folder none"), "ablate --data photos --set a=1": (1, "section.key"),
+        "demo --set training.stepps=3": (1, "stepps")}
+    done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH], input="\n".join(lines), text=True,
+                          capture_output=True, cwd=tmp_path)
+    codes = [int(line) for line in done.stdout.splitlines() if line in ("0", "1", "2")]
+    assert codes == [code for code, _ in lines.values()], done.stderr
+    assert "unexpected" not in done.stderr and "Traceback" not in done.stderr, done.stderr
+    for _, says in lines.values(): assert says in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["photos"]
+
+
+def test_the_guard_would_be_noticed(tmp_path):
+    "A command that is well asked does need PyTorch"
+    done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH], input="products --out x", text=True,
+                          capture_output=True, cwd=tmp_path)
+    assert done.stdout == "1\n" and "torch" in done.stderr
+
+
+def test_words_are_completed():
+    environment = os.environ | {"_MEMSEG_COMPLETE": "bash_complete", "COMP_WORDS": "memseg pre", "COMP_CWORD": "1"}
+    done = subprocess.run([sys.executable, "-c", "from memseg_nb.cli import main; main()"], text=True,
+                          capture_output=True, env=environment)
+    assert done.returncode == 0 and done.stdout.split() == ["plain,predict", "plain,pretrain"], done.stderr
+
+
+def test_the_front_door_imports_what_is_asked_for():
+    code = """
+import sys
+import memseg_nb
+assert {"Detector", "evaluate", "load_recipe", "train"} <= {*dir(memseg_nb)} & {*memseg_nb.__all__}
+memseg_nb.load_recipe()
+assert "torch" not in sys.modules
+from memseg_nb import *
+from memseg_nb.deployment import detector
+from memseg_nb.evaluation import evaluate as evaluation
+from memseg_nb.training import train as training
+assert (Detector, evaluate, train) == (detector.Detector, evaluation.evaluate, training.train)
+try: memseg_nb.detect
+except AttributeError as error: assert "detect" in str(error)
+else: raise AssertionError("no error")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_products_in_mvtec_layout(memseg, tmp_path):
     code, out, _ = memseg("products", "--out", tmp_path / "p", "--product", "wood", "--size", "64x96",
                           "--train", 2, "--good", 1, "--defective", 1)

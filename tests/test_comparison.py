@@ -86,7 +86,7 @@ def test_the_runs_differ_in_way_and_seed_only(done, small):
 def test_networks_are_not_kept_and_nothing_is_done_twice(done, tiny_data, small, monkeypatch):
     out, rows = done
     assert not list(out.rglob("model.safetensors")) and not list(out.rglob("checkpoint.safetensors"))
-    monkeypatch.setattr("memseg_nb.training.train._learn", lambda *args: pytest.fail("trained again"))
+    monkeypatch.setattr("memseg_nb.training.train.train_step", lambda *args: pytest.fail("trained again"))
     again = compare_starts(tiny_data, out, ways=("random", "instant"), seeds=2, minutes=0, recipe=small,
                            progress=False)
     assert again == rows

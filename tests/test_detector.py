@@ -355,6 +355,15 @@ def test_remember_without_a_recipe_looks_at_128_pixels(nuts):
     assert detector.recipe.image.size == (128, 128) and detector.recipe.training.warm_start == "auto"
 
 
+def test_the_detector_imports_little_beside_pytorch():
+    "What takes seconds to import is imported where it is used"
+    code = "import sys, memseg_nb.deployment.detector; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    heavy = {"torchvision", "torch._dynamo", "torch._inductor", "sklearn", "matplotlib.pyplot", "sympy",
+             "IPython", "onnx", "onnxruntime", "pandas"}
+    assert done.returncode == 0 and not heavy & set(done.stdout.split()), heavy & set(done.stdout.split())
+
+
 FIVE_LINES = """
 from memseg_nb import Detector, train
 run = train("data", "hex_nut", out="runs/nut"{recipe})

@@ -186,15 +186,18 @@ def test_rendered_images_are_forgotten_with_their_block():
 
 
 def test_reuse_saves_rendering_and_still_asks_new_questions(monkeypatch):
-    rendered, render = [], episodes._render
-    monkeypatch.setattr(episodes, "_render",
-                        lambda plan, number: rendered.append(number) or render(plan, number))
-    plan = Episodes(reuse=3, **SMALL)
-    asked = [plan.episode(k) for k in (0, 64, 128, 192)]
-    assert rendered == [0, 64]  # the first set three times, then the first of the next 64
+    seeds, make = [], episodes.formula_product
+    monkeypatch.setattr(episodes, "formula_product",
+                        lambda seed, size: seeds.append(seed) or make(seed, size))
+    plan, asked, made = Episodes(reuse=3, **SMALL), [], []
+    for k in (0, 64, 128, 192):
+        asked.append(plan.episode(k))
+        made.append(len(seeds))
+    assert made[0] == made[1] == made[2] == made[3] / 2  # the first set three times, then the next one
     assert not same(asked[0], asked[1])
+    second = seeds[made[0]:]
     Episodes(reuse=1, **SMALL).episode(64)
-    assert rendered[-1] == 64
+    assert seeds[made[3]:] == second
 
 
 def test_held_out_products_are_never_trained_on(monkeypatch):

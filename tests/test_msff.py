@@ -4,8 +4,8 @@ import torch
 from torch import nn
 
 from memseg_nb.model.attention import up
-from memseg_nb.model.msff import (CHANNELS, FeatureFusion, LevelFusion, TopDown, concatenate, conv_block,
-                              initialise)
+from memseg_nb.model.encoder import initialise
+from memseg_nb.model.msff import CHANNELS, FeatureFusion, LevelFusion, TopDown, concatenate, conv_block
 from memseg_nb.files import MemSegError
 
 

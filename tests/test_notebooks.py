@@ -166,8 +166,9 @@ def test_functions_in_the_tables_exist(path):
     table = "\n".join(cells(path, "markdown")).split("## Paper and code")[1].split("\n## ")[0]
     for module, name in re.findall(r"`(\w+)\.(\w+)", table):
         if module not in sources or f"{module}.{name}" in settings: continue
-        names = {node.name for file in sources[module] for node in ast.walk(ast.parse(file.read_text()))
-                 if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+        nodes = [node for file in sources[module] for node in ast.walk(ast.parse(file.read_text()))]
+        names = {node.name for node in nodes if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+        names |= {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
         assert name in names, f"no {module}.{name}"
 
 

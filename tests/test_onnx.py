@@ -380,8 +380,10 @@ def test_usage_errors(memseg, arguments):
 
 def test_what_fails_is_said(memseg, tiny_run, tmp_path):
     out = tmp_path / "x"
-    code, _, err = memseg("predict", tiny_run.folder, "photos", "--out", out, "--runtime", "tensorrt")
-    assert code == 1 and "expected torch or onnx" in err
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    code, _, err = memseg("predict", tiny_run.folder, photos, "--out", out, "--runtime", "tensorrt")
+    assert code == 2 and "'torch', 'onnx'" in err
     (tmp_path / "bad.onnx").write_text("nothing")
-    code, _, err = memseg("predict", tmp_path / "bad.onnx", "photos", "--out", out)
+    code, _, err = memseg("predict", tmp_path / "bad.onnx", photos, "--out", out)
     assert code == 1 and "bad.onnx can't be run" in err

@@ -1,6 +1,9 @@
 "What the README promises: it is made from the index, its links lead somewhere, its lines of Python run"
+import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 from lesson_contract import course
@@ -30,6 +33,13 @@ def test_links_lead_somewhere():
     links = [link for link in re.findall(r"\]\(([^)#]+)", README) if not link.startswith("http")]
     assert len(links) > 10
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_the_shell_completes_commands_as_the_readme_says():
+    assert 'eval "$(_MEMSEG_COMPLETE=bash_source memseg)"' in README
+    done = subprocess.run([sys.executable, "-m", "memseg_nb.cli"], capture_output=True, text=True, env={
+        **os.environ, "_MEMSEG_COMPLETE": "bash_complete", "COMP_WORDS": "memseg ev", "COMP_CWORD": "1"})
+    assert done.stdout.split() == ["plain,evaluate"], done.stderr
 
 
 def test_four_lines_of_python(tiny_data, tmp_path, monkeypatch):

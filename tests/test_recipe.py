@@ -1,12 +1,11 @@
 "The recipe: every key, every rule, every layer, and what a slip of the user's gets to read"
-import pickle, re, threading
-from concurrent.futures import ThreadPoolExecutor
+import pickle, re
 from dataclasses import FrozenInstanceError, fields, is_dataclass
 
 import pytest
 
 from memseg_nb import recipe as recipe_module
-from memseg_nb.files import MemSegError, whole_file
+from memseg_nb.files import MemSegError
 from memseg_nb.recipe import (ImageRecipe, LossRecipe, MemoryRecipe, Recipe, Table, checked,
                               flatten, load_recipe, setting, shipped_path)
 
@@ -260,31 +259,3 @@ def test_save_that_cannot_be_written(tmp_path, shipped):
 def test_save_leaves_nothing_beside_it(tmp_path, shipped):
     path = shipped.save(tmp_path/"a b.ini")
     assert path == tmp_path/"a b.ini" and [p.name for p in tmp_path.iterdir()] == ["a b.ini"]
-
-
-def test_a_file_is_whole_or_not_there(tmp_path):
-    "Whatever ends the block, the old file stays and nothing lies beside it"
-    path = tmp_path/"note"
-    path.write_text("old")
-    for reason in OSError("the disk is full"), KeyboardInterrupt(), ValueError():
-        with pytest.raises(type(reason)):
-            with whole_file(path) as part:
-                part.write_text("half")
-                raise reason
-        assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
-    with whole_file(str(path)) as part:
-        part.write_text("new")
-        assert path.read_text() == "old" and part.parent == tmp_path and part.name.startswith(".")
-    assert path.read_text() == "new" and list(tmp_path.iterdir()) == [path]
-
-
-def test_two_threads_that_write_one_file_dont_mix(tmp_path):
-    path, both = tmp_path/"note", threading.Barrier(2, timeout=10)
-
-    def write_slowly(letter):
-        with whole_file(path) as part, part.open("w") as file:
-            file.write(letter)
-            both.wait()
-            file.write(letter)
-    with ThreadPoolExecutor(2) as pool: list(pool.map(write_slowly, "ab"))
-    assert path.read_text() in ("aa", "bb") and list(tmp_path.iterdir()) == [path]

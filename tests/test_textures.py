@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
+from torchvision.datasets import DTD
 
 from memseg_nb.files import MemSegError
 from memseg_nb.simulation import textures
@@ -276,8 +277,8 @@ def dtd_server(monkeypatch, tmp_path):
     monkeypatch.setattr(http.server.SimpleHTTPRequestHandler, "log_message", lambda *_: None)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setattr(textures.DTD, "_URL", f"http://127.0.0.1:{server.server_port}/{archive.name}")
-        monkeypatch.setattr(textures.DTD, "_MD5", hashlib.md5(archive.read_bytes()).hexdigest())
+        monkeypatch.setattr(DTD, "_URL", f"http://127.0.0.1:{server.server_port}/{archive.name}")
+        monkeypatch.setattr(DTD, "_MD5", hashlib.md5(archive.read_bytes()).hexdigest())
         yield archive
         server.shutdown()
 
@@ -290,7 +291,7 @@ def test_download(dtd_server, tmp_path):
     assert [path.name for path in root.iterdir()] == ["dtd"], "something left behind"
     dtd_server.unlink()
     assert download_dtd(root) == images, "what is there is not fetched again"
-    assert len(textures.DTD(root)) == 1, "torchvision finds it there too"
+    assert len(DTD(root)) == 1, "torchvision finds it there too"
 
 
 def test_download_that_breaks_off_leaves_nothing(dtd_server, tmp_path):
@@ -301,7 +302,7 @@ def test_download_that_breaks_off_leaves_nothing(dtd_server, tmp_path):
 
 
 def test_download_without_network(monkeypatch, tmp_path):
-    monkeypatch.setattr(textures.DTD, "_URL", "http://127.0.0.1:9/dtd.tar.gz")
+    monkeypatch.setattr(DTD, "_URL", "http://127.0.0.1:9/dtd.tar.gz")
     with pytest.raises(MemSegError, match="network"):
         download_dtd(tmp_path)
 

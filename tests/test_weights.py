@@ -375,3 +375,11 @@ def test_the_network_goes_with_the_encoder():
     warm_start(model, SHIPPED / NETWORK)
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     assert changed and all(name.startswith(WARM) for name in changed)
+
+
+def test_recipes_of_earlier_versions_still_load(tmp_path):
+    "They have a setting that is gone: how long `auto` waited for a download"
+    recipe, path = load_recipe(), tmp_path / "recipe.ini"
+    recipe.save(path)
+    path.write_text(path.read_text().replace("[encoder]", "[encoder]\ntimeout = 5.0"))
+    assert load_recipe(path) == recipe

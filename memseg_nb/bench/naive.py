@@ -61,7 +61,7 @@ def package_perlin(
     step = cells / max(size)
     return np.array([[pnoise2(x * step, y * step) for x in range(size[1])] for y in range(size[0])])
 
-
+# %% ../../nbs/bench/02_naive.ipynb #eac628a4
 def peer_noise(
     size: tuple[int, int],     # (height, width)
     rng: np.random.Generator,
@@ -75,7 +75,7 @@ def peer_noise(
     turn = rng.uniform(-recipe.perlin.rotation, recipe.perlin.rotation)
     return ndimage.rotate(noise, turn, reshape=False, order=1, mode="reflect")
 
-# %% ../../nbs/bench/02_naive.ipynb #f322a0d0
+# %% ../../nbs/bench/02_naive.ipynb #42cbf217
 def peer_foreground(
     image: np.ndarray,  # (H, W, 3), 8 bits
     recipe: Recipe,     # its section foreground
@@ -99,7 +99,7 @@ def peer_texture(path: Path, size: tuple[int, int]) -> np.ndarray:
     "A texture image from disk at this size, (H, W, 3), 8 bits"
     return np.asarray(Image.open(path).convert("RGB").resize(size[::-1], Image.Resampling.BILINEAR))
 
-
+# %% ../../nbs/bench/02_naive.ipynb #d845d9e2
 def peer_structure(
     image: np.ndarray,         # (H, W, 3), 8 bits
     rng: np.random.Generator,
@@ -126,7 +126,7 @@ def peer_structure(
     return np.concatenate([np.concatenate(cells[r * columns:(r + 1) * columns], 1)
                            for r in range(rows)], 0)
 
-
+# %% ../../nbs/bench/02_naive.ipynb #a7951a1f
 def peer_simulate(
     image: np.ndarray,         # a good image, (H, W, 3), 8 bits
     textures: Sequence[Path],  # image files
@@ -147,7 +147,7 @@ def peer_simulate(
     mixed = (1 - m) * image + opacity * m * source + (1 - opacity) * m * image
     return mixed.astype(np.float32), mask
 
-# %% ../../nbs/bench/02_naive.ipynb #2e8d4065
+# %% ../../nbs/bench/02_naive.ipynb #e5137e8f
 def loop_match(
     features: Features,  # of a batch
     memory: Memory,      # filled; match joint, difference absolute
@@ -185,7 +185,7 @@ def peer_logits(
     fused = model.fusion(features[1:], difference, maps, model.memory.spread(), unit)
     return model.decoder(model.encoder.layer4(features.layer3), fused.fused, features.stem)[1]
 
-
+# %% ../../nbs/bench/02_naive.ipynb #40a314cb
 def peer_loss(
     logits: Tensor,      # (B, 2, H, W): normal, anomalous
     masks: Tensor,       # bool, (B, H, W)
@@ -201,7 +201,7 @@ def peer_loss(
     focal = (-weight * (1 - true) ** recipe.gamma * true.log()).mean()
     return recipe.l1 * l1 + recipe.focal * focal
 
-
+# %% ../../nbs/bench/02_naive.ipynb #2972d990
 class PeerData(Dataset):
     "Batches of good and simulated images by number, each image made after the other"
     def __init__(self,
@@ -245,7 +245,7 @@ class PeerStep:
         self.optimizer.step()
         return loss.item()
 
-# %% ../../nbs/bench/02_naive.ipynb #03a7a5e5
+# %% ../../nbs/bench/02_naive.ipynb #cd05e498
 def exact_aupro(
     maps: np.ndarray,   # anomaly maps, (B, H, W), 0..1
     masks: np.ndarray,  # bool, (B, H, W)

@@ -43,7 +43,7 @@ def read_table(path: str|Path) -> list[dict]:
     return [{key: (float(value) if value else None) if key in NUMBERS else value
              for key, value in line.items()} for line in lines]
 
-
+# %% ../../nbs/bench/04_report.ipynb #56d4649b
 SECTIONS = {"conditions": "Conditions", "ceiling": "What this machine does at best",
             "perlin simulation data match step inference aupro": "Against the obvious way",
             "parts": "A training step, part by part", "growth": "How cost grows",
@@ -78,7 +78,7 @@ def markdown(
         text += ["| " + " | ".join(line[name] for name in columns) + " |" for line in chosen] + [""]
     return "\n".join(text)
 
-
+# %% ../../nbs/bench/04_report.ipynb #17818987
 def figure(
     lines: Sequence[dict],  # by FIELDS
 ) -> Figure:
@@ -116,7 +116,7 @@ def figure(
     growth.legend(frameon=False, fontsize=7)
     return drawn
 
-# %% ../../nbs/bench/04_report.ipynb #67876b85
+# %% ../../nbs/bench/04_report.ipynb #8634ff2c
 def conditions(shop: Workshop) -> list[Measured]:
     "The machine and the versions that were measured"
     try: told = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
@@ -164,7 +164,7 @@ def say(line: dict) -> str:
     return "  ".join([f"  {parts['work']:<58}", f"{both:>26}", ratio + parts["baseline"],
                       parts["of the ceiling"], parts["note"]]).rstrip()
 
-
+# %% ../../nbs/bench/04_report.ipynb #80fb057e
 def bench(
     out: str|Path,                   # folder for bench.csv, bench.md and bench.png
     quick: bool=False,               # a minute, on small images, to see that all works

@@ -35,7 +35,7 @@ def resize(
 def local_path(
     path: str|Path,  # may begin with ~ or hold Windows' backslashes
 ) -> Path:
-    "The path on this machine: ~ is expanded, and a backslash separates folders unless a file has that name"
+    "The path on this machine: ~ is expanded, \\ separates folders unless a file has that name"
     path = Path(path)
     if path.parts[:1] == ("~",): path = path.expanduser()
     other = Path(str(path).replace("\\", "/"))
@@ -50,10 +50,12 @@ def _open(path: str|Path) -> Image.Image:
             upright.format = image.format
             return upright
     except UnidentifiedImageError: found = "is not an image"
-    except Image.DecompressionBombError: found = f"has more than {2*Image.MAX_IMAGE_PIXELS:,} pixels"
+    except Image.DecompressionBombError:
+        found = f"has more than {2*Image.MAX_IMAGE_PIXELS:,} pixels"
     except FileNotFoundError: found = "no such file"
-    except Exception as error: found = f"can't be read ({getattr(error, 'strerror', None) or error})"
-    raise MemSegError(f"{path}: {found}: needs a complete image file (PNG, JPEG, TIFF, BMP, WebP ...)")
+    except Exception as error:
+        found = f"can't be read ({getattr(error, 'strerror', None) or error})"
+    raise MemSegError(f"{path}: {found}: needs a complete image file (PNG, JPEG, TIFF ...)")
 
 # %% ../../nbs/data/01_images.ipynb #f78dcb9d
 def _rgb(image: Image.Image) -> np.ndarray:
@@ -61,7 +63,8 @@ def _rgb(image: Image.Image) -> np.ndarray:
     if image.mode == "F" or image.mode.startswith("I"):
         values, top = np.asarray(image, dtype=np.float32), 1 if image.mode == "F" else 65535
         if not (values.min() >= 0 and values.max() <= top):
-            raise MemSegError(f"values {values.min():g}..{values.max():g}: needs 8 or 16 bits, or 0..1")
+            raise MemSegError(f"values {values.min():g}..{values.max():g}: needs 8 or 16 bits, "
+                              "or 0..1")
         return np.repeat(values[..., None]/top, 3, axis=2)
     if image.has_transparency_data:
         image = image.convert("RGBA")
@@ -103,7 +106,8 @@ def save_image(
     "Write a PNG so that the file is either complete or untouched"
     path = Path(path)
     values = (image.detach().float().cpu().clamp(0, 1)*255).round().byte()
-    picture = Image.fromarray((values if values.ndim == 2 else values.permute(1, 2, 0)).contiguous().numpy())
+    if values.ndim == 3: values = values.permute(1, 2, 0)
+    picture = Image.fromarray(values.contiguous().numpy())
     with replacing(path, sync=False) as part: picture.save(part, "PNG")
     return path
 
@@ -113,14 +117,15 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".g
 def _images_in(folder: Path) -> list[Path]:
     "The images directly in `folder`, sorted by name; none if there is no such folder"
     if not folder.is_dir(): return []
-    files = (p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
-    return sorted((p for p in files if p.is_file()), key=lambda p: p.name)
+    files = (p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+    return sorted((p for p in files if not p.name.startswith(".")), key=lambda p: p.name)
 
 def _existing(folder: str|Path, needs: str) -> Path:
     "`folder` if there is one"
     folder = local_path(folder)
     if folder.is_dir(): return folder
-    raise MemSegError(f"{folder}: {'is a file' if folder.exists() else 'no such folder'}: needs {needs}")
+    found = "is a file" if folder.exists() else "no such folder"
+    raise MemSegError(f"{folder}: {found}: needs {needs}")
 
 def find_images(
     folder: str|Path,  # looked into, not below
@@ -128,7 +133,8 @@ def find_images(
     "The images of one folder"
     folder = _existing(folder, "a folder of images")
     if found := _images_in(folder): return found
-    raise MemSegError(f"{folder}: no images in it: needs files ending in {', '.join(IMAGE_SUFFIXES)}")
+    kinds = ", ".join(IMAGE_SUFFIXES)
+    raise MemSegError(f"{folder}: no images in it: needs files ending in {kinds}")
 
 # %% ../../nbs/data/01_images.ipynb #41e8b557
 @dataclass(frozen=True)
@@ -151,9 +157,12 @@ class Category:
     test: tuple[TestImage, ...]
 
     @property
-    def defects(self) -> tuple[str, ...]: return tuple(sorted({t.defect for t in self.test if not t.is_good}))
+    def defects(self) -> tuple[str, ...]:
+        return tuple(sorted({t.defect for t in self.test if not t.is_good}))
+
     @property
-    def has_masks(self) -> bool: return bool(self.defects) and all(t.mask for t in self.test if not t.is_good)
+    def has_masks(self) -> bool:
+        return bool(self.defects) and all(t.mask for t in self.test if not t.is_good)
 
 # %% ../../nbs/data/01_images.ipynb #ed9a4a47
 def _subfolders(folder: Path) -> list[Path]:
@@ -173,10 +182,10 @@ def _test_images(folder: Path) -> tuple[TestImage, ...]:
     bare = [t for t in test if not t.is_good and t.mask is None]
     if bare and (folder/"ground_truth").is_dir():
         wanted = folder/"ground_truth"/bare[0].defect/f"{bare[0].path.stem}_mask.png"
-        warnings.warn(f"{len(bare)} defective images lack a mask (their pixels won't count), e.g. {wanted}")
+        warnings.warn(f"{len(bare)} defective images lack a mask (their pixels won't count), "
+                      f"e.g. {wanted}")
     return tuple(test)
 
-# %% ../../nbs/data/01_images.ipynb #c547aa87
 LAYOUT = "needs PRODUCT/train/good/*.png (and to test: PRODUCT/test/good, PRODUCT/test/DEFECT)"
 
 def _is_category(folder: Path) -> bool: return (folder/"train"/"good").is_dir()
@@ -197,7 +206,6 @@ def _choose(root: Path, name: str|None) -> Path:
     wrong = "holds several categories" if name is None else f"no category {name!r} in it"
     raise MemSegError(f"{root}: {wrong}: choose one of {', '.join(found)}")
 
-# %% ../../nbs/data/01_images.ipynb #1e34420a
 def open_category(
     root: str|Path,       # folder of products, or one product's folder
     name: str|None=None,  # which product; may be left out where there is only one
@@ -205,7 +213,8 @@ def open_category(
     "The files of one product in MVTec AD's layout"
     folder = _choose(_existing(root, "a folder in MVTec AD's layout"), name)
     train = _images_in(folder/"train"/"good")
-    if not train: raise MemSegError(f"{folder/'train'/'good'}: no good images: needs some to learn from")
+    if not train:
+        raise MemSegError(f"{folder/'train'/'good'}: no good images: needs some to learn from")
     return Category(folder.resolve().name, folder, tuple(train), _test_images(folder))
 
 # %% ../../nbs/data/01_images.ipynb #d02fec43
@@ -216,8 +225,8 @@ class ImageSet:
         size: tuple[int, int],      # (height, width), pixels
         cache_bytes: int=2**30,     # for the copies, 3 x height x width bytes each
     ):
-        self.paths, self.size, self.cache_bytes = [Path(p) for p in paths], check_size(size), cache_bytes
-        self._cache = {}
+        self.paths, self.size = [Path(p) for p in paths], check_size(size)
+        self.cache_bytes, self._cache = cache_bytes, {}
 
     def __len__(self) -> int: return len(self.paths)
 
@@ -231,4 +240,4 @@ class ImageSet:
     def batch(self, indices: Sequence[int]) -> Tensor:  # (B, 3, height, width), float32, 0..1
         return torch.stack([self[int(i)] for i in indices])
 
-    def __getstate__(self): return dict(vars(self), _cache={})  # a copy in a worker process begins empty
+    def __getstate__(self): return dict(vars(self), _cache={})  # a worker's copy begins empty

@@ -128,7 +128,7 @@ class Memory(nn.Module):
             if value not in choices:
                 raise MemSegError(f"memory, {value!r}: expected {' or '.join(choices)}")
         if pooling < 1 or pooling % 2 == 0:
-            raise MemSegError(f"memory pooling={pooling!r}: needs an odd number, e.g. 3; 1 is off")
+            raise MemSegError(f"memory pooling={pooling!r}: expected an odd number, 3 or 1 (off)")
         self.match, self.difference, self.pooling = match, difference, pooling
         self.keep([torch.empty(0, 0, 0, 0)] * 3)
 
@@ -168,7 +168,7 @@ class Memory(nn.Module):
         maps = [state[prefix + name] for name in LEVELS if prefix + name in state]
         if any(level.ndim != 4 for level in maps) or len({len(level) for level in maps}) > 1:
             errors.append("memory samples of shapes " + ", ".join(str(tuple(m.shape)) for m in maps)
-                          + ": expected (samples, channels, height, width), as many on each level")
+                          + ": expected (samples, channels, height, width), as many samples each")
             return
         for name, level in zip(LEVELS, maps if len(maps) == len(LEVELS) else ()):  # make room
             self.register_buffer(name, torch.empty(level.shape, device=getattr(self, name).device))

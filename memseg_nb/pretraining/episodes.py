@@ -31,7 +31,6 @@ class Nuisance:
     direction: float=0.     # 0..1: below .5 streaks run down, else across
     blur: float=0.          # standard deviation of the lens's blur, pixels at 128
 
-
 NUISANCES = {"gamma": (1., 0., .6), "gain": (1., 0., .5), "gradient": (.6, 0., .5),
              "lowfrequency": (.5, 0., .6), "streaks": (.35, 0., .4), "noise": (.6, 0., .05),
              "direction": (1., 0., 1.), "blur": (.3, .3, 1.1)}  # chance to have it, and the range then
@@ -48,22 +47,25 @@ def draw_nuisance(
     return Nuisance(**{name: strength * calm[name] for name, strength in strengths.items()})
 
 # %% ../../nbs/pretraining/02_episodes.ipynb #16357152
+def _normal(shape, generator, device):
+    "Standard normal numbers, drawn where the generator is"
+    return torch.randn(shape, generator=generator, device=generator.device).to(device)
+
 def _light(size, nuisance, count, generator, device):
     "A factor for each pixel: slopes, bowls and soft patches of light"
     y, x = [torch.linspace(-1, 1, side, device=device) for side in size]
     change = uniform((4, count, 1, 1), -.5, .5, generator, device)
     slope = change[0] * x + change[1] * y[:, None] + change[2] * x**2 + change[3] * y[:, None]**2
-    patches = torch.randn(count, 1, 4, 4, generator=generator, device=generator.device).to(device)
+    patches = _normal((count, 1, 4, 4), generator, device)
     patches = .3 * F.interpolate(patches, size, mode="bicubic")[:, 0]
     return 1 + nuisance.gradient * slope + nuisance.lowfrequency * patches
-
 
 def _streaks(size, nuisance, count, generator, device):
     "Bright lines, (B, 1, W) or (B, H, 1)"
     down = nuisance.direction < .5
     side = size[1] if down else size[0]
-    knots = torch.randn(count, 1, 64 * side // min(size), generator=generator, device=generator.device)
-    lines = F.interpolate(knots.to(device), side, mode="linear").clamp_min(0)
+    knots = _normal((count, 1, 64 * side // min(size)), generator, device)
+    lines = F.interpolate(knots, side, mode="linear").clamp_min(0)
     return lines if down else lines.mT
 
 # %% ../../nbs/pretraining/02_episodes.ipynb #d165796b
@@ -89,14 +91,14 @@ def vary(
     images = images * (1 + nuisance.gain * (1.6 * gain - 1))
     images = images * _light(size, nuisance, count, generator, device)
     brightness = images.mean((1, 2), keepdim=True)
-    images = images + nuisance.streaks * brightness * _streaks(size, nuisance, count, generator, device)
+    streaks = _streaks(size, nuisance, count, generator, device)
+    images = images + nuisance.streaks * brightness * streaks
     if nuisance.blur: images = _blur(images, nuisance.blur * min(size) / 128)
-    noise = torch.randn(images.shape, generator=generator, device=generator.device).to(device)
-    return (images + nuisance.noise * noise).clamp(0, 1)
+    return (images + nuisance.noise * _normal(images.shape, generator, device)).clamp(0, 1)
 
 # %% ../../nbs/pretraining/02_episodes.ipynb #f8fae3e9
 def _pose(images, rng):
-    "A stack (N, H, W) of one product, all mirrored, transposed, enlarged or inverted in the same way"
+    "A stack (N, H, W) of one product, mirrored, transposed, enlarged or inverted in the same way"
     height, width = images.shape[1:]
     if rng.random() < .5: images = images.flip(2)
     if rng.random() < .5 and height == width: images = images.mT
@@ -108,10 +110,10 @@ def _pose(images, rng):
         images = F.interpolate(window, (height, width), mode="bilinear")[:, 0]
     return 1 - images if rng.random() < .15 else images
 
-# %% ../../nbs/pretraining/02_episodes.ipynb #f4b91eb5
 def _tint(images, rng):
     "Grey (N, H, W) to colour (N, 3, H, W): black and white become two colours"
-    dark, bright = torch.from_numpy(np.float32(rng.uniform((0., .4), (.5, 1.), (3, 2)))).T[..., None, None]
+    colours = np.float32(rng.uniform((0., .4), (.5, 1.), (3, 2)))
+    dark, bright = torch.from_numpy(colours).T[..., None, None]
     return dark + (bright - dark) * images[:, None]
 
 # %% ../../nbs/pretraining/02_episodes.ipynb #28fd8334
@@ -122,81 +124,22 @@ class Episode:
     queries: Tensor  # (P, Q, 3, H, W), 0..1; the first half of each product's have flaws
     masks: Tensor    # bool, (P, Q, H, W), where the flaws are; nothing where there are none
 
-
+# %% ../../nbs/pretraining/02_episodes.ipynb #1bb12c5e
 HELD_OUT = 100_000  # products with seeds below are never trained on
 _TOGETHER = 64      # so many sets of products are used in turn before new ones come
 
-# %% ../../nbs/pretraining/02_episodes.ipynb #a12d5dc1
-def _draw_flaws(plan, images, foreign, ease, rng, generator):
-    "Grey images (B, H, W) with a flaw each, and masks; the easier, the more of them large"
-    large = int((rng.random(len(images)) < ease).sum())
-    drawn = [plan._bank.sample(len(images) - large, generator), plan._bank.sample(large, generator, .009)]
-    shapes, kinds = [torch.cat(parts) for parts in zip(*drawn)]
-    order = torch.from_numpy(rng.permutation(len(images)))
-    images, foreign = [grey[:, None].expand(-1, 3, -1, -1) for grey in (images, foreign)]
-    flawed, masks = add_flaws(images, shapes[order], kinds[order], foreign, generator, ease)
-    return flawed[:, 0], masks
-
-# %% ../../nbs/pretraining/02_episodes.ipynb #b9668463
-def _episode(plan, k, ease):
-    "Pose, flaws, light and colours, in this order: the flaw lies on the product, light and lens come after"
-    rng = np.random.default_rng([plan.seed, 1, k])
-    generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-    sets = _images(plan, k)
-    foreign = torch.stack([images[0] for images in sets])
-    posed = [_pose(images[rng.permutation(len(images))], rng) for images in sets[:plan.products]]
-    images = torch.stack(posed)
-    masks = torch.zeros(images.shape, dtype=torch.bool)
-    flawed = torch.zeros(images.shape[:2], dtype=torch.bool)
-    for row in flawed: row[plan.memory:plan.memory + plan.queries // 2 + rng.integers(2)] = True
-    if flawed.any():
-        images[flawed], masks[flawed] = _draw_flaws(plan, images[flawed], foreign, ease, rng, generator)
-    pictures = []
-    for grey in images:
-        grey = vary(grey, draw_nuisance(rng, ease), generator)
-        coloured = rng.random() < plan.colour
-        pictures.append(_tint(grey, rng) if coloured else grey[:, None].expand(-1, 3, -1, -1))
-    pictures = torch.stack(pictures)
-    return Episode(pictures[:, :plan.memory], pictures[:, plan.memory:], masks[:, plan.memory:])
-
-# %% ../../nbs/pretraining/02_episodes.ipynb #36855965
-def _render(plan, number):
-    "A set of products, all their images (N, H, W) uint8; one image of further ones until there are three"
-    rng = np.random.default_rng([plan.seed, 0, number])
-    seeds = (0, HELD_OUT) if plan.held_out else (HELD_OUT, 2**48)
-    seeds = rng.integers(*seeds, max(3, plan.products)).tolist()
-    sets = []
-    for place, seed in enumerate(seeds):
-        product = formula_product(seed, plan.size)
-        count = plan.memory + plan.queries if place < plan.products else 1
-        sets.append(np.stack([np.uint8(255 * product.draw(rng) + .5) for _ in range(count)]))
-    return sets
-
-
-def _images(plan, k):
-    "Rendered products of episode k, 0..1: 64 sets take turns until each was used `reuse` times"
-    block, place = divmod(k, plan.reuse * _TOGETHER)
-    number = block * _TOGETHER + place % _TOGETHER
-    if block != plan._block: plan._block, plan._rendered = block, {}
-    sets = plan._rendered.get(number)
-    if sets is None:
-        sets = _render(plan, number)
-        if plan.reuse > 1: plan._rendered[number] = sets
-    return [torch.from_numpy(images).float() / 255 for images in sets]
-
-# %% ../../nbs/pretraining/02_episodes.ipynb #1bb12c5e
 @dataclass
 class Episodes:
     "Endless episodes; number k depends on these settings and k alone, whoever asks for it and when"
     seed: int=0
-    products: int=3                    # P, in each episode
-    memory: int=2                      # K, good images of each to remember
-    queries: int=5                     # Q, images of each to judge
-    size: tuple[int, int]=(128, 128)   # (height, width), pixels
-    colour: float=.4                   # share of products in two colours; the others are grey
-    reuse: int=4                       # episodes made of the same rendered images: other poses, light, flaws
-    shapes: int=2000                   # different shapes of flaws
-    held_out: bool=False               # products that no other episodes show: to judge by
+    products: int=3                   # P, in each episode
+    memory: int=2                     # K, good images of each to remember
+    queries: int=5                    # Q, images of each to judge
+    size: tuple[int, int]=(128, 128)  # (height, width), pixels
+    colour: float=.4                  # share of products in two colours; the others are grey
+    reuse: int=4                      # episodes of the same rendered images: other poses, light, flaws
+    shapes: int=2000                  # different shapes of flaws
+    held_out: bool=False              # products that no other episodes show: to judge by
 
     def __post_init__(self):
         if min(self.products, self.memory, self.queries, self.reuse) < 1:
@@ -204,8 +147,62 @@ class Episodes:
         self._bank = ShapeBank(self.shapes, tuple(self.size), self.seed)
         self._block, self._rendered = None, {}
 
-    def __getstate__(self): return {**self.__dict__, "_block": None, "_rendered": {}}  # small, for workers
+    def __getstate__(self):  # small, for workers
+        return {**self.__dict__, "_block": None, "_rendered": {}}
 
-    def episode(self, k: int, ease: float=0.) -> Episode:
-        "Episode number k (0 or more); ease 0: faint flaws and strong nuisances, 1: the other way round"
-        return _episode(self, k, ease)
+    def _render(self, number):
+        "A set of products, their images (N, H, W) uint8; one image of further ones until there are 3"
+        rng = np.random.default_rng([self.seed, 0, number])
+        seeds = (0, HELD_OUT) if self.held_out else (HELD_OUT, 2**48)
+        sets = []
+        for place, seed in enumerate(rng.integers(*seeds, max(3, self.products)).tolist()):
+            product = formula_product(seed, self.size)
+            count = self.memory + self.queries if place < self.products else 1
+            sets.append(np.stack([np.uint8(255 * product.draw(rng) + .5) for _ in range(count)]))
+        return sets
+
+    def _images(self, k):
+        "Rendered products of episode k, 0..1: 64 sets take turns until each was used `reuse` times"
+        block, place = divmod(k, self.reuse * _TOGETHER)
+        number = block * _TOGETHER + place % _TOGETHER
+        if block != self._block: self._block, self._rendered = block, {}
+        sets = self._rendered.get(number) or self._render(number)
+        if self.reuse > 1: self._rendered[number] = sets
+        return [torch.from_numpy(images).float() / 255 for images in sets]
+
+    def _flawed(self, images, foreign, ease, rng, generator):
+        "Grey images (B, H, W) with a flaw each, and masks; the easier, the more of them large"
+        large = int((rng.random(len(images)) < ease).sum())
+        small = self._bank.sample(len(images) - large, generator)
+        drawn = small, self._bank.sample(large, generator, .009)
+        shapes, kinds = [torch.cat(parts) for parts in zip(*drawn)]
+        order = torch.from_numpy(rng.permutation(len(images)))
+        images, foreign = [grey[:, None].expand(-1, 3, -1, -1) for grey in (images, foreign)]
+        flawed, masks = add_flaws(images, shapes[order], kinds[order], foreign, generator, ease)
+        return flawed[:, 0], masks
+
+    def episode(self,
+        k: int,         # its number, 0 or more
+        ease: float=0., # 0: faint flaws and strong nuisances; 1: the other way round
+    ) -> Episode:
+        "Draw pose, flaws, light and colours, in this order: the flaw lies on the product"
+        rng = np.random.default_rng([self.seed, 1, k])
+        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        sets = self._images(k)
+        foreign = torch.stack([images[0] for images in sets])
+        images = torch.stack([_pose(images[rng.permutation(len(images))], rng)
+                              for images in sets[:self.products]])
+        masks = torch.zeros(images.shape, dtype=torch.bool)
+        flawed = torch.zeros(images.shape[:2], dtype=torch.bool)
+        for row in flawed:
+            row[self.memory:self.memory + self.queries // 2 + rng.integers(2)] = True
+        if flawed.any():
+            given = images[flawed], foreign, ease, rng, generator
+            images[flawed], masks[flawed] = self._flawed(*given)
+        pictures = []
+        for grey in images:
+            grey = vary(grey, draw_nuisance(rng, ease), generator)
+            coloured = rng.random() < self.colour
+            pictures.append(_tint(grey, rng) if coloured else grey[:, None].expand(-1, 3, -1, -1))
+        pictures, split = torch.stack(pictures), self.memory
+        return Episode(pictures[:, :split], pictures[:, split:], masks[:, split:])

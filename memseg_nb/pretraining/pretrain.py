@@ -47,7 +47,7 @@ class Plan:
     queries: tuple=(5, 4)        # images of each product to judge
     rates: tuple=(1.5e-3, 1e-3)  # highest learning rates of AdamW
     weight_decay: float=.02
-    easy: tuple=(.67, .3)        # share of a stage in which flaws get fainter, from easy to as they come
+    easy: tuple=(.67, .3)        # share of a stage in which flaws get fainter
     frozen: float=.4             # last share of a stage, in which batch-norm statistics are frozen
     clip: float=1.               # largest norm of the gradient
 
@@ -112,7 +112,8 @@ class Pretraining:
         parts = nn.ModuleDict(parts).to(self.device, memory_format=torch.channels_last).train()
         trained = [value for value in parts.parameters() if value.requires_grad]
         optimizer = torch.optim.AdamW(trained, plan.rates[stage], weight_decay=plan.weight_decay)
-        self.trainer = Trainer(parts, optimizer, torch.amp.GradScaler(self.device.type, enabled=False))
+        scaler = torch.amp.GradScaler(self.device.type, enabled=False)
+        self.trainer = Trainer(parts, optimizer, scaler)
 
     @property
     def step(self) -> int: return self.trainer.step
@@ -133,7 +134,8 @@ class Pretraining:
         rate, _ = schedule(self.plan, self.stage, self.step, fraction)
         if not self.trainer.update(loss, rate, self.plan.clip):
             raise MemSegError(f"step {self.step}: the gradient is not finite; lower Plan.rates")
-        self.images[self.stage] += episode.memory.shape[:2].numel() + episode.queries.shape[:2].numel()
+        for images in (episode.memory, episode.queries):
+            self.images[self.stage] += images.shape[:2].numel()
         return loss.item()
 
     def settle(self, episodes: Iterator[Episode]):
@@ -193,9 +195,9 @@ def half(
     state: dict,       # name -> tensor
 ) -> dict:             # matrices in half precision, statistics and biases in single
     "Half of the size; what a batch norm divides by stays exact"
-    kept = {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}
+    kept = {name: value for name, value in state.items()
+            if not name.endswith("num_batches_tracked")}
     return {name: value.half() if value.ndim > 1 else value for name, value in kept.items()}
-
 
 def network_file(
     out: str|Path,  # the encoder's file
@@ -227,8 +229,8 @@ def _machine(device: torch.device, precision: str, workers: int) -> dict:
         models = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines()
                   if line.startswith("model name")]
         name = models[0] if models else name
-    return dict(device=str(device), name=name, cores=os.cpu_count(), threads=torch.get_num_threads(),
-                workers=workers, precision=precision)
+    return dict(device=str(device), name=name, cores=os.cpu_count(),
+                threads=torch.get_num_threads(), workers=workers, precision=precision)
 
 # %% ../../nbs/pretraining/04_pretrain.ipynb #2cf08421
 class Stream(Dataset):
@@ -270,7 +272,7 @@ def pretrain(
     plan: Plan|None=None,   # None: that for the device
     device: str="auto",     # auto, cpu, cuda, cuda:0, mps
     precision: str="auto",  # auto, float32 or bfloat16
-    workers: int|None=None, # processes that compute episodes; None: 1, or with a GPU all cores but one
+    workers: int|None=None, # processes that compute episodes; None: 1, or with a GPU many
     resume: bool=False,     # go on with an interrupted pretraining
     progress: bool=True,
     every: float=120.,      # seconds between checkpoints

@@ -21,7 +21,7 @@ from ..training.steps import freeze_norms
 
 # %% ../../nbs/pretraining/03_probe.ipynb #4ac39a5a
 def compare(
-    levels: Sequence[Tensor],  # features of all images, product after product, (P (K + Q), C, h, w) each
+    levels: Sequence[Tensor],  # of all images, product after product, (P (K + Q), C, h, w) each
     products: int,             # P
     samples: int,              # K: the first of each product's images are its memory
 ) -> tuple[list[Tensor], list[Tensor]]:  # of the queries, (P Q, C, h, w) each: features, difference
@@ -53,13 +53,16 @@ class Scout(nn.Module):
     ):
         super().__init__()
         self.levels = nn.ModuleList(
-            nn.Sequential(nn.BatchNorm2d(2 * channels), *narrow(2 * channels, width), conv_block(width, width))
+            nn.Sequential(nn.BatchNorm2d(2 * channels), *narrow(2 * channels, width),
+                          conv_block(width, width))
             for channels in CHANNELS)
         self.down = nn.ModuleList(conv_block(width, width) for _ in range(2))
         self.skip = nn.Sequential(*narrow(64, width // 2))
-        self.head = nn.Sequential(conv_block(width + width // 2, 32), nn.Conv2d(32, 1, 3, padding=1))
+        self.head = nn.Sequential(conv_block(width + width // 2, 32),
+                                  nn.Conv2d(32, 1, 3, padding=1))
 
-    def forward(self, stem: Tensor, features: Sequence[Tensor], difference: Sequence[Tensor]) -> Tensor:
+    def forward(self, stem: Tensor, features: Sequence[Tensor],
+                difference: Sequence[Tensor]) -> Tensor:
         "Logits of anomalous, (B, H, W)"
         fine, middle, coarse = [level(torch.cat(pair, 1))
                                 for level, *pair in zip(self.levels, features, difference)]
@@ -110,7 +113,8 @@ def settle(
     episodes: Iterable[Episode],
 ):
     "Statistics over many products in place of those of the last few; from here on they are frozen"
-    norms = [part for part in network.modules() if isinstance(part, nn.BatchNorm2d) and part.training]
+    norms = [part for part in network.modules()
+             if isinstance(part, nn.BatchNorm2d) and part.training]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # the mean over all episodes

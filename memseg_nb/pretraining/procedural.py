@@ -56,8 +56,8 @@ def open_sheet(
 ) -> Sheet:
     "The coordinates of an image"
     if len(size) != 2 or min(size) < 32:
-        raise MemSegError(f"image size {'x'.join(map(str, size))}: formulas need height and width of "
-                          "32 or more")
+        raise MemSegError(f"image size {'x'.join(map(str, size))}: formulas need height and width "
+                          "of 32 or more")
     height, width = size
     short = min(size)
     centres = [(2 * np.arange(side, dtype=np.float32) + 1 - side) / short for side in size]
@@ -111,7 +111,7 @@ def _noise(rng, sheet):
     def pattern(rng, x, y):
         field = standardise(sum(weight * filtered_noise(spectrum, rng, sheet.size)
                                 for weight, spectrum in zip(weights, spectra)))
-        if curve == 1: return standardise(np.abs(field))              # veins where the noise crosses 0
+        if curve == 1: return standardise(np.abs(field))              # veins
         if curve == 2: return standardise(np.exp(strength * field))   # few bright spots
         if curve == 3: return np.tanh(3 * field)                      # two tones
         if curve == 4: return -standardise(np.exp(strength * field))  # few dark spots
@@ -318,7 +318,7 @@ class FormulaProduct:
 
     def draw(
         self,
-        rng: np.random.Generator,  # where the specimen lies, and which piece of each material it has
+        rng: np.random.Generator,  # where the specimen lies, which piece of its materials it has
     ) -> np.ndarray:               # grey, (H, W) float32, 0..1
         "A new specimen of the same product"
         sheet, handling = self.sheet, self.handling
@@ -374,7 +374,8 @@ def formula_product(
     "Draw a product's formulas"
     rng, sheet = np.random.default_rng(seed), open_sheet(tuple(size))
     kind = str(rng.choice(list(KINDS), p=list(KINDS.values())))
-    texture, contrast, level = draw_texture(rng, sheet), log_uniform(rng, .02, .25), rng.uniform(.15, .85)
+    texture, contrast = draw_texture(rng, sheet), log_uniform(rng, .02, .25)
+    level = rng.uniform(.15, .85)
     body, count = None, 0
     if kind == "layout": count = rng.integers(1, 8)
     if kind == "object":

@@ -6,9 +6,7 @@
 __all__ = ['PRODUCTS', 'render_product', 'write_products']
 
 # %% ../../nbs/products/08_catalogue.ipynb #6eb74c8a
-import os
-import shutil
-import tempfile
+import os, shutil, tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from zlib import crc32
@@ -21,12 +19,13 @@ from tqdm.auto import tqdm
 
 from .electronics import BOARD
 from .objects import CAP, NUT, TABLET
-from ..files import MemSegError
+from ..files import MemSegError, make_folder
+from ..recipe import check_size
 from .light import Product
 from .surfaces import SURFACES
 
 # %% ../../nbs/products/08_catalogue.ipynb #74815a95
-PRODUCTS: dict[str, Product] = {product.name: product for product in (NUT, TABLET, BOARD, CAP)} | SURFACES
+PRODUCTS: dict[str, Product] = {one.name: one for one in (NUT, TABLET, BOARD, CAP)} | SURFACES
 
 # %% ../../nbs/products/08_catalogue.ipynb #27623d09
 def _check(name: str, defect: str | None, size: tuple[int, int], seed: int) -> Product:
@@ -35,16 +34,15 @@ def _check(name: str, defect: str | None, size: tuple[int, int], seed: int) -> P
         raise MemSegError(f"product {name!r}: unknown, there are {', '.join(PRODUCTS)}")
     if defect is not None and defect not in PRODUCTS[name].defects:
         raise MemSegError(f"defect {defect!r}: {name} has {', '.join(PRODUCTS[name].defects)}")
-    if len(size) != 2 or any(side < 32 or side % 32 for side in size):
-        raise MemSegError(f"image size {'x'.join(map(str, size))}: needs multiples of 32, e.g. 256x256")
-    if seed < 0:
-        raise MemSegError(f"seed {seed}: needs a whole number, 0 or above")
+    check_size(size)
+    if seed < 0: raise MemSegError(f"seed {seed}: needs a whole number, 0 or above")
     return PRODUCTS[name]
 
-def _photo(name: str, size: tuple[int, int], seed: int, defect: str | None, split: str, index: int) -> tuple:
+def _photo(name: str, size: tuple, seed: int, defect: str | None, split: str, index: int) -> tuple:
     "Image (H, W, 3) and mask (H, W), which depend on nothing but the arguments"
     product = _check(name, defect, size, seed)
-    key = [seed, crc32(name.encode()), crc32(split.encode()), crc32((defect or "good").encode()), index]
+    texts = [crc32(text.encode()) for text in (name, split, defect or "good")]
+    key = [seed, *texts, index]
     return product.render(tuple(size), np.random.default_rng(key), defect)
 
 # %% ../../nbs/products/08_catalogue.ipynb #bb1d905b
@@ -68,13 +66,8 @@ def _jobs(product: Product, train: int, good: int, defective: int) -> list:
 
 def _save(path: Path, array: np.ndarray) -> None:
     "A PNG of an array 0..1; its folder is made when missing"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     Image.fromarray(np.round(array * 255).astype(np.uint8)).save(path)
-
-def _refuse_if_used(folder: Path) -> None:
-    "Never write over what somebody has"
-    if folder.is_symlink() or folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise MemSegError(f"{folder}: exists and is not empty; choose another folder or remove it first")
 
 # %% ../../nbs/products/08_catalogue.ipynb #75ec02ee
 def _write(out: Path, product: Product, size: tuple, seed: int, counts: tuple, bar: tqdm) -> Path:
@@ -86,38 +79,39 @@ def _write(out: Path, product: Product, size: tuple, seed: int, counts: tuple, b
         for split, defect, k in _jobs(product, *counts):
             image, mask = _photo(product.name, size, seed, defect, split, k)
             _save(hidden / split / (defect or "good") / f"{k:03}.png", image)
-            if defect:
-                _save(hidden / "ground_truth" / defect / f"{k:03}_mask.png", mask)
+            if defect: _save(hidden / "ground_truth" / defect / f"{k:03}_mask.png", mask)
             bar.update()
-        if target.exists():
-            target.rmdir()
+        if target.exists(): target.rmdir()
         hidden.chmod(0o755)
         os.replace(hidden, target)
     except OSError as error:
         raise MemSegError(f"{target}: can't be written ({error}); choose a folder you may write "
                           f"to") from error
     finally:
-        if hidden is not None:
-            shutil.rmtree(hidden, ignore_errors=True)
+        if hidden is not None: shutil.rmtree(hidden, ignore_errors=True)
     return target
 
 # %% ../../nbs/products/08_catalogue.ipynb #15ea492e
 def write_products(
-    out: str | Path,                    # folder that holds one folder a product
-    names: str | Iterable[str]="all",   # "all", one name or several
-    size: tuple[int, int]=(256, 256),   # (height, width), multiples of 32
+    out: str | Path,                   # folder that holds one folder a product
+    names: str | Iterable[str]="all",  # "all", one name or several
+    size: tuple[int, int]=(256, 256),  # (height, width), multiples of 32
     seed: int=0,
-    train: int=60,                      # good images to train on
-    good: int=20,                       # good images to test on
-    defective: int=8,                   # test images of every kind of defect
-    progress: bool=True,                # show a bar
-) -> list[Path]:                        # the product folders
+    train: int=60,                     # good images to train on
+    good: int=20,                      # good images to test on
+    defective: int=8,                  # test images of every kind of defect
+    progress: bool=True,               # show a bar
+) -> list[Path]:                       # the product folders
     "Photograph products and lay them out as MVTec AD does; a folder appears when it is complete"
     names = list(PRODUCTS) if names == "all" else [names] if isinstance(names, str) else list(names)
     products = [_check(name, None, size, seed) for name in names]
     out = Path(out)
-    for name in names:
-        _refuse_if_used(out / name)
+    for folder in (out / name for name in names):
+        used = not folder.is_dir() or any(folder.iterdir()) if folder.exists() else False
+        if folder.is_symlink() or used:
+            raise MemSegError(f"{folder}: exists and is not empty; choose another folder or remove "
+                              "it first")
     total = sum(len(_jobs(product, train, good, defective)) for product in products)
     with tqdm(total=total, unit="image", disable=not progress) as bar:
-        return [_write(out, product, size, seed, (train, good, defective), bar) for product in products]
+        return [_write(out, product, size, seed, (train, good, defective), bar)
+                for product in products]

@@ -88,7 +88,8 @@ def _nut_dent(s: Surface, rng: Generator, inner: float, bore: float) -> None:
     "A knock at the edge"
     angle, radius = rng.uniform(0, 360), rng.uniform(.02, .045)
     place = _polar(angle, rng.uniform(inner * .86, inner * 1.02))
-    dent(s, place, radius, radius * rng.uniform(.3, .5), degrees=angle + rng.uniform(-60, 60), aspect=rng.uniform(1, 1.8))
+    depth = radius * rng.uniform(.3, .5)
+    dent(s, place, radius, depth, degrees=angle + rng.uniform(-60, 60), aspect=rng.uniform(1, 1.8))
 
 def _nut_crack(s: Surface, rng: Generator, inner: float, bore: float) -> None:
     "Outwards from the bore"

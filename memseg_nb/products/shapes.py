@@ -189,7 +189,7 @@ class Surface:
     x: np.ndarray        # coordinates in the object's own frame, (H, W), units of the shorter side
     y: np.ndarray        # (H, W), downwards
     pixels: float        # pixels a unit
-    albedo: np.ndarray   # share of light given back, (H, W, 3), linear, 0..1; for metal of its shine
+    albedo: np.ndarray   # share of light given back, (H, W, 3), linear, 0..1; metal: of its shine
     height: np.ndarray   # towards the camera, (H, W), pixels
     gloss: np.ndarray    # 0 chalk .. 1 mirror, (H, W)
     metal: np.ndarray    # 0 paint, plastic, stone .. 1 bare metal, (H, W)
@@ -211,7 +211,7 @@ class Surface:
                                 ("albedo", "height", "gloss", "metal", "brushed", "body")})
 
     def cover(self, distance: np.ndarray, soft: float=0.) -> np.ndarray:
-        "Share of each pixel that lies inside (distance < 0); the edge is a pixel or `soft` units wide"
+        "Share of each pixel inside (distance < 0); the edge is a pixel or `soft` units wide"
         return np.clip(np.float32(.5) - distance / np.float32(max(1 / self.pixels, soft)), 0, 1)
 
     def paint(self, cover: np.ndarray, albedo=None, gloss=None, metal=None, brushed=None) -> None:

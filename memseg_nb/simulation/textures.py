@@ -19,7 +19,6 @@ import torch
 import torch.nn.functional as F
 from PIL import ExifTags, Image
 from torch import Tensor
-from torchvision.datasets import DTD
 
 from ..data.images import IMAGE_SUFFIXES, read_image
 from ..files import MemSegError
@@ -419,6 +418,7 @@ def download_dtd(
     root: str | Path,  # folder to put it into, made when missing, as torchvision's DTD(root)
 ) -> Path:             # the folder with its images
     "Fetch the Describable Textures Dataset, unless it is there already"
+    from torchvision.datasets import DTD  # two seconds: imported where it is used
     root = Path(root).expanduser()
     images = root/"dtd"/"dtd"/"images"
     if images.is_dir(): return images

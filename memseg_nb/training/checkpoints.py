@@ -59,7 +59,8 @@ def load_state(
         raise MemSegError(f"{path} can't be read: {error}; it is cut off, damaged or not a "
                           "safetensors file. Nothing of it was used; copy it again or train "
                           "again") from error
-    if not isinstance(metadata, dict): raise MemSegError(f"{path}: its metadata is not a JSON object")
+    if not isinstance(metadata, dict):
+        raise MemSegError(f"{path}: its metadata is not a JSON object")
     return tensors, metadata
 
 # %% ../../nbs/training/02_checkpoints.ipynb #32e6b004
@@ -85,11 +86,11 @@ def load_json(
 
 # %% ../../nbs/training/02_checkpoints.ipynb #81716369
 class Run:
-    "A folder that holds one training: its recipe, its record, its weights and what was measured with them"
+    "A folder that holds one training: recipe, record, weights and what was measured with them"
     def __init__(self, folder: str|Path):
         self.folder = Path(folder)
         self.recipe_file = self.folder/"recipe.ini"                 # the effective settings
-        self.record_file = self.folder/"run.json"                   # what was done, and where it stands
+        self.record_file = self.folder/"run.json"                   # what was done so far
         self.checkpoint_file = self.folder/"checkpoint.safetensors" # to go on from
         self.model_file = self.folder/"model.safetensors"           # the result
         self.losses_file = self.folder/"losses.csv"
@@ -162,8 +163,8 @@ class Run:
 
 # %% ../../nbs/training/02_checkpoints.ipynb #bd81f250
 # settings that decide where and how fast a run goes, not which weights come out of a step
-MAY_CHANGE = ("data.root", "training.minutes", "training.workers", "training.device", "training.compile",
-              "training.checkpoint_every", "evaluation.batch")
+MAY_CHANGE = ("data.root", "training.minutes", "training.workers", "training.device",
+              "training.compile", "training.checkpoint_every", "evaluation.batch")
 
 def fingerprint(
     recipe: Recipe,
@@ -208,19 +209,20 @@ def _fitting(path: Path):
     "Say that the tensors of a file are those of another network"
     try: yield
     except (RuntimeError, ValueError, TypeError, KeyError) as error:
-        raise MemSegError(f"{path} doesn't fit its recipe.ini: {str(error).splitlines()[-1].strip()}; "
-                          "files of two runs were mixed, train again") from error
+        why = str(error).splitlines()[-1].strip()
+        raise MemSegError(f"{path} doesn't fit its recipe.ini: {why}; files of two runs were mixed, "
+                          "train again") from error
 
 def load_checkpoint(
     run: Run,
     trainer: Trainer,        # fresh; changed in place
-    saved: tuple|None=None,  # the file's tensors and metadata, read by another process; None: read it here
+    saved: tuple|None=None,  # its tensors and metadata, if read elsewhere; None: read them here
 ):
     "Take up model, optimiser and step from the last checkpoint"
     tensors, metadata = saved or load_state(run.checkpoint_file)
     if metadata.get("kind") != "checkpoint" or metadata.get("recipe") != fingerprint(run.recipe):
-        raise MemSegError(f"{run.checkpoint_file} is not a checkpoint of this run's recipe.ini: train "
-                          "again")
+        raise MemSegError(f"{run.checkpoint_file} is not a checkpoint of this run's recipe.ini: "
+                          "train again")
     with _fitting(run.checkpoint_file): trainer.restore(tensors)
     if metadata["scaler"]: trainer.scaler.load_state_dict(metadata["scaler"])
     trainer.step, trainer.seconds = metadata["step"], metadata["seconds"]
@@ -269,7 +271,8 @@ class Log:
     ):
         self.step, self.seconds, self.timed, self.mean = step, seconds, training.minutes > 0, None
         if write: self._cut_back(run.losses_file)
-        self.file = open(run.losses_file if write else os.devnull, "a", newline="", encoding="utf-8")
+        path = run.losses_file if write else os.devnull
+        self.file = open(path, "a", newline="", encoding="utf-8")
         common = dict(desc="training", disable=not progress, dynamic_ncols=True)
         if self.timed:
             layout = "{desc}: {percentage:3.0f}%|{bar}| {postfix}"

@@ -6,7 +6,7 @@
 __all__ = ['Lost', 'connected', 'average', 'Team', 'team_of', 'join', 'together', 'in_order', 'Stopped', 'patient', 'until_over']
 
 # %% ../../nbs/training/05_processes.ipynb #6ab1a46d
-import contextlib, itertools, os, platform, signal, threading, time
+import contextlib, itertools, os, platform, signal, threading, time, warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -137,7 +137,9 @@ def together(
     device = next(model.parameters()).device
     gpus = [device] if device.type == "cuda" else None
     if gpus and not frozen: nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    return nn.parallel.DistributedDataParallel(_Pass(model, run), gpus, broadcast_buffers=False)
+    with warnings.catch_warnings():  # buffers only at the start; PyTorch 2.15 has a new name for it
+        warnings.simplefilter("ignore", FutureWarning)
+        return nn.parallel.DistributedDataParallel(_Pass(model, run), gpus, broadcast_buffers=False)
 
 # %% ../../nbs/training/05_processes.ipynb #63386076
 def _ignore_interrupt(worker: int): signal.signal(signal.SIGINT, signal.SIG_IGN)

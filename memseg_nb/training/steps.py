@@ -66,7 +66,7 @@ class Split(NamedTuple):
 def split(
     paths: Sequence[Path],  # all good images
     samples: int,           # N, the memory images wanted
-    held_back: float,       # share kept for the thresholds, but at least 8 images or a fifth of all; 0 is off
+    held_back: float,       # share kept for the thresholds, at least 8 images or a fifth; 0 is off
     seed: int,              # of the run
 ) -> Split:
     "Share out the good images: disjoint if there are enough, else shared, and saying so"
@@ -81,11 +81,13 @@ def split(
     shared = len(rest) < 2 * samples
     train, notes = rest if shared else rest[samples:], []
     if shared:
-        notes.append(f"{len(paths)} good images are too few to keep {samples} for the memory alone: "
-                     f"{len(rest[:samples])} are remembered and trained on as well")
+        notes.append(f"{len(paths)} good images are too few to keep {samples} for the memory "
+                     f"alone: {len(rest[:samples])} are remembered and trained on as well")
     if not held:
-        notes.append("no good image was held back: the thresholds come from images that were trained on")
-    return Split(tuple(rest[:samples]), tuple(train), tuple(back or train), shared, "; ".join(notes))
+        notes.append("no good image was held back: the thresholds come from images that were "
+                     "trained on")
+    parts = tuple(rest[:samples]), tuple(train), tuple(back or train)
+    return Split(*parts, shared, "; ".join(notes))
 
 # %% ../../nbs/training/01_steps.ipynb #778ca4f8
 @contextlib.contextmanager
@@ -104,7 +106,7 @@ class Batch(NamedTuple):
 
 # %% ../../nbs/training/01_steps.ipynb #5965d233
 class StepData(Dataset):
-    "Item k is the batch of step k; it depends on seed and k only, so workers and restarts change nothing"
+    "Item k is the batch of step k, which depends on seed and k only"
     def __init__(self,
         images: ImageSet,      # good images to train on
         simulator: Simulator,
@@ -211,7 +213,8 @@ def new_trainer(
 ) -> Trainer:
     "A model with a fresh optimiser"
     training, model = recipe.training, model.to(device)
-    for part in (model.encoder, model.fusion, model.decoder): part.to(memory_format=torch.channels_last)
+    for part in (model.encoder, model.fusion, model.decoder):
+        part.to(memory_format=torch.channels_last)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     common = dict(lr=training.learning_rate, weight_decay=training.weight_decay)
     if training.optimizer == "sgd":
@@ -219,7 +222,8 @@ def new_trainer(
     else: optimizer = torch.optim.AdamW(trained, **common)
     scaler = torch.amp.GradScaler(device.type, enabled=training.precision == "float16")
     explain = torch.compile(model.explain) if training.compile == "on" else model.explain
-    return Trainer(model, optimizer, scaler, forward=lambda images, index: explain(images, index).logits)
+    def forward(images, index): return explain(images, index).logits
+    return Trainer(model, optimizer, scaler, forward=forward)
 
 # %% ../../nbs/training/01_steps.ipynb #0f334d99
 def precisions(
@@ -264,7 +268,7 @@ def why_not_finite(
 def match_others(
     model: MemSeg,
     images: Tensor,  # (B, 3, H, W), 0..1
-    own: Tensor,     # (B,), int64: memory sample of the same photo; any other number if there is none
+    own: Tensor,     # (B,), int64: memory sample of the same photo, or any other number
 ) -> Tensor:         # for `MemSeg.explain`: (B,), or (B, 3) if each level has a match of its own
     "The nearest memory sample that does not come from the same photo"
     distances = model.memory(model.encoder(images)).distances
@@ -293,7 +297,7 @@ def train_step(
     losses = memseg_loss(logits, masks, recipe.loss)
     numbers = Losses(*average(torch.stack([part.detach() for part in losses])).tolist())
     if not math.isfinite(numbers.total) or not trainer.update(losses.total, rate, training.clip):
-        raise MemSegError(f"step {trainer.step + 1}: the loss ({numbers.total:g}) or its gradient is not "
-                          f"finite, at learning rate {rate:.3g}; {why_not_finite(batch, precision)}. The "
-                          "last good checkpoint is kept")
+        raise MemSegError(f"step {trainer.step + 1}: the loss ({numbers.total:g}) or its gradient is "
+                          f"not finite, at learning rate {rate:.3g}; "
+                          f"{why_not_finite(batch, precision)}. The last good checkpoint is kept")
     return numbers

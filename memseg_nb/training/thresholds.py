@@ -54,7 +54,8 @@ def _versions(image, simulator, light, generator, versions):
     copies = image.expand(versions, -1, -1, -1)
     with one_thread():
         simulation = simulator(copies, generator)
-        good = torch.cat([image, vary_light(copies, generator, **light)]) if any(light.values()) else image
+        good = image
+        if any(light.values()): good = torch.cat([image, vary_light(copies, generator, **light)])
         batch = torch.cat([good, vary_light(simulation.images, generator, **light)])
     masks = simulation.masks.new_zeros(len(batch), *image.shape[2:])
     masks[len(good):] = simulation.masks
@@ -72,7 +73,8 @@ def choose_thresholds(
 ) -> Thresholds:
     "Thresholds from good images and simulated defects in them; no test image is involved"
     good, defective, pixels, model = [], [], PixelMetrics(), model.eval()
-    device, light, share = next(model.parameters()).device, asdict(recipe.light), recipe.evaluation.top_share
+    device, light = next(model.parameters()).device, asdict(recipe.light)
+    share = recipe.evaluation.top_share
     for number in range(len(images)):
         generator = draws(recipe.training.seed, THRESHOLDS, number)
         batch, masks = _versions(images[number][None], simulator, light, generator, versions)

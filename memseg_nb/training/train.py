@@ -9,9 +9,10 @@ __all__ = ['Clock', 'choose_device', 'make_simulator', 'fresh_model', 'train']
 import contextlib, platform, time
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from importlib.metadata import version
 from pathlib import Path
 
-import torch, torchvision
+import torch
 from tqdm.auto import tqdm
 
 import memseg_nb
@@ -66,7 +67,8 @@ _PARTS = ("memory", "train", "held_back")
 def _begin(data, category: str|None, out, recipe: Recipe|None):
     "A new run: its folder, its settings, its images and who serves for what"
     recipe = recipe or load_recipe()
-    category = data if isinstance(data, Category) else open_category(data or recipe.data.root, category)
+    category = (data if isinstance(data, Category)
+                else open_category(data or recipe.data.root, category))
     precision = recipe.training.precision
     if precision == "auto":
         precision = choose_precision("auto", choose_device(recipe.training.device))
@@ -76,7 +78,7 @@ def _begin(data, category: str|None, out, recipe: Recipe|None):
     parts = split(category.train, samples, recipe.training.held_back, recipe.training.seed)
     names = {part: [path.name for path in getattr(parts, part)] for part in _PARTS}
     versions = dict(memseg_nb=memseg_nb.__version__, torch=torch.__version__,
-                    torchvision=torchvision.__version__, python=platform.python_version())
+                    torchvision=version("torchvision"), python=platform.python_version())
     run = Run.create(out, recipe, category=category.name, data=str(category.root.resolve()),
                      steps_done=0, versions=versions, precision=precision,
                      split=dict(names, shared=parts.shared, note=parts.note))
@@ -97,8 +99,8 @@ def _go_on(data, category: str|None, out, recipe: Recipe|None):
     by_name, names = {path.name: path for path in data.train}, record["split"]
     known = {name for part in _PARTS for name in names[part]}
     if changed := sorted(known ^ set(by_name)):
-        raise MemSegError(f"{data.root}: the good images are not those that {run.folder} began with ("
-                          f"{len(changed)} came or went, such as {changed[0]}): bring them back or "
+        raise MemSegError(f"{data.root}: the good images are not those that {run.folder} began with "
+                          f"({len(changed)} came or went, such as {changed[0]}): bring them back or "
                           "train again")
     parts = (tuple(by_name[name] for name in names[part]) for part in _PARTS)
     return run, recipe, data, Split(*parts, names["shared"], names["note"])
@@ -121,7 +123,8 @@ def make_simulator(
     category: str,  # whose row in the foreground table counts
 ) -> Simulator:
     "The simulator that a recipe asks for"
-    textures = open_textures(recipe.data.textures, size=max(recipe.image.size), seed=recipe.training.seed)
+    size, seed = max(recipe.image.size), recipe.training.seed
+    textures = open_textures(recipe.data.textures, size=size, seed=seed)
     method = choose_method(category, recipe.foreground.method, recipe.foreground_table)
     return Simulator(recipe.perlin, recipe.simulation, textures, method, recipe.foreground.opening,
                      recipe.foreground.closing)
@@ -129,11 +132,12 @@ def make_simulator(
 # %% ../../nbs/training/04_train.ipynb #ea8cb599
 def fresh_model(
     recipe: Recipe,
-) -> tuple:  # MemSeg, its memory empty; record of the encoder's weights; that of the warm start or None
+) -> tuple:  # MemSeg, its memory empty; records of the encoder's weights and of the warm start
     "The untrained network that a recipe asks for"
     encoder, weights = load_encoder(recipe.encoder.weights, recipe.training.seed,
                                     exposure=recipe.encoder.exposure)
-    model, wanted, shipped = build_model(recipe, encoder), recipe.training.warm_start, SHIPPED / NETWORK
+    model, shipped = build_model(recipe, encoder), SHIPPED / NETWORK
+    wanted = recipe.training.warm_start
     def given(recipe):  # the settings that decide what fusion and decoder are given
         memory, even = recipe.memory, recipe.encoder.exposure != "as_is"
         return recipe.fusion, recipe.attention, memory.difference, memory.pooling, even
@@ -170,13 +174,14 @@ def _make_trainer(team: Team, run: Run, recipe: Recipe, memory: ImageSet, resume
     if resume or team.size > 1:
         saved = team.tell(lambda: load_state(run.checkpoint_file))
         if not fresh: load_checkpoint(run, trainer, saved)
-    if resume and team.first: recipe.save(run.recipe_file)  # device, workers or minutes may be others now
+    if resume and team.first: recipe.save(run.recipe_file)  # the device, say, may be another
     warm = team.tell(lambda: run.record.get("warm_start") is not None)
     trainer.frozen = recipe.training.norms == "frozen" and warm
     if team.size > 1: trainer.forward = together(trainer.model, trainer.forward, trainer.frozen)
     return trainer
 
-def _announce(team: Team, run: Run, trainer: Trainer, parts: Split, foreground: str, progress: bool):
+def _announce(team: Team, run: Run, trainer: Trainer, parts: Split, foreground: str,
+              progress: bool):
     "Record what was decided"
     record, device = run.record, next(trainer.model.parameters()).device
     notes = [record["weights"]["note"], parts.note]
@@ -194,7 +199,8 @@ def _finish(run: Run, trainer: Trainer, simulator: Simulator, held_back: ImageSe
             recipe: Recipe):
     "Thresholds, result and picture of the losses"
     remembered = parts.shared and parts.held_back == parts.train
-    thresholds = choose_thresholds(trainer.model, held_back, simulator, recipe, remembered=remembered)
+    thresholds = choose_thresholds(trainer.model, held_back, simulator, recipe,
+                                   remembered=remembered)
     metadata = dict(kind="model", recipe=fingerprint(recipe), step=trainer.step)
     save_state(run.model_file, trainer.model.state_dict(), metadata)
     losses = read_losses(run)
@@ -212,7 +218,8 @@ def _explaining(team: Team, run: Run):
     try: yield
     except KeyboardInterrupt:
         done = run.record["steps_done"] if team.first else 0
-        raise KeyboardInterrupt(f"interrupted; {run.folder} is saved up to step {done}: {how}") from None
+        raise KeyboardInterrupt(f"interrupted; {run.folder} is saved up to step {done}: "
+                                f"{how}") from None
     except torch.cuda.OutOfMemoryError as error:
         raise MemSegError("the device ran out of memory: use smaller images (image.height, "
                           f"image.width), or another device and {how}") from error
@@ -229,7 +236,7 @@ def _explaining(team: Team, run: Run):
 def train(
     data: str|Path|Category|None=None,  # folder in MVTec's layout; None: the recipe's, or the run's
     category: str|None=None,            # which product; may be left out where there is one only
-    out: str|Path="run",                # folder of the run: new, or with `resume` the one to go on with
+    out: str|Path="run",                # folder of the run: new, or with `resume` an old one
     recipe: Recipe|None=None,           # all settings; None: the shipped ones, or the run's
     resume: bool=False,                 # go on with an interrupted run
     progress: bool=True,                # show progress bars and notes

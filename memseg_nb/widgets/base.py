@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['FRONT', 'WIDE', 'ticks', 'label', 'words_at', 'Chart', 'value_at', 'point', 'legend', 'svg', 'png', 'data_uri',
-           'Picture', 'Board', 'slider', 'menu', 'button', 'panel_layout', 'Panel', 'Explore']
+           'Picture', 'Board', 'page_figure', 'page_bundle', 'slider', 'menu', 'button', 'panel_layout', 'Panel',
+           'Explore']
 
-# %% ../../nbs/widgets/01_base.ipynb #c9b5d1f3
+# %% ../../nbs/widgets/01_base.ipynb #d2a07315
 import base64, html, io, re
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -49,7 +49,7 @@ def words_at(x: float, y: float, words, anchor: str="middle", turn: str="") -> s
     return (f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" {turn}>'
             f'{html.escape(str(words))}</text>')
 
-
+# %% ../../nbs/widgets/01_base.ipynb #1bd5830d
 @dataclass
 class Chart:
     "A small chart, drawn as SVG; each method that draws returns the chart"
@@ -97,7 +97,7 @@ class Chart:
                         words_at(at + aside, self.top + 10, words, anchor)]
         return self
 
-# %% ../../nbs/widgets/01_base.ipynb #64ab11c8
+# %% ../../nbs/widgets/01_base.ipynb #fa0f7276
 def value_at(
     chart: Chart,
     share: float,   # of the picture's width, 0..1
@@ -147,7 +147,7 @@ def svg(chart: Chart) -> bytes:
     white = '<rect width="100%" height="100%" fill="white"/>'
     return "\n".join([head, white, *chart.shapes, *axes, "</svg>"]).encode()
 
-# %% ../../nbs/widgets/01_base.ipynb #fce623ec
+# %% ../../nbs/widgets/01_base.ipynb #b8355ce6
 FRONT = Path(str(files("memseg_nb"))) / "front"  # what runs in the browser
 
 
@@ -174,7 +174,7 @@ def data_uri(data: bytes, kind: str="png") -> str:
     "A picture file as text that may stand in a page"
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
-
+# %% ../../nbs/widgets/01_base.ipynb #c9945a06
 @dataclass(frozen=True)
 class Picture:
     "Something to be seen, and the same in words"
@@ -204,7 +204,26 @@ class Board(anywidget.AnyWidget):
     items = traitlets.List().tag(sync=True)
     status = traitlets.Unicode().tag(sync=True)
 
-# %% ../../nbs/widgets/01_base.ipynb #f5c9f86e
+
+def page_figure(pictures: list[Picture]):
+    "The pictures, charts left out, as a matplotlib Figure: for pages without a kernel"
+    chosen = [one for one in pictures if not isinstance(one.content, Chart)]
+    titles = [re.split("[,:]", one.caption)[0][:18] for one in chosen]
+    shown = [one.content if as_array(one.content).dtype == bool  # a mask stays a mask
+             else as_array(Image.open(io.BytesIO(png(one.content, one.cmap, one.limits))))
+             for one in chosen]
+    return grid(shown, titles, min(len(chosen), 8), size=1.2 if len(chosen) > 2 else 1.9)
+
+
+def page_bundle(pictures: list[Picture], question: str, status: str) -> tuple[dict, dict]:
+    "The texts and pictures of a page without a kernel, and their metadata, by MIME type"
+    bundle = {"text/plain": f"{question}\n{status}"}
+    if pictures and all(isinstance(one.content, Chart) for one in pictures):
+        bundle["image/svg+xml"] = svg(pictures[0].content).decode()  # where there is nothing else
+    elif pictures: bundle["image/png"] = as_png(page_figure(pictures))
+    return bundle, {"image/png": {"alt": status or question}}
+
+# %% ../../nbs/widgets/01_base.ipynb #0d6cc663
 WIDE = dict(style={"description_width": "118px"}, layout={"width": "330px"})
 
 
@@ -237,39 +256,41 @@ def button(words: str, tooltip: str, act) -> ipywidgets.Button:
     return made
 
 
-def panel_layout(question: str, hint: str, rows: list, board: Board) -> ipywidgets.Widget:
-    "Title above, controls left, pictures right; below each other where the window is narrow"
+def panel_layout(
+    question: str,
+    hint: str,                         # how to use it
+    controls: list[ipywidgets.Widget], # to the left of the board, or above it in a narrow window
+    board: Board,
+    below: tuple=(),                   # more widgets, below all
+) -> ipywidgets.Widget:
+    "Title above, controls left, pictures right"
     title = ipywidgets.HTML(f"<h3>{html.escape(question)}</h3><p>{html.escape(hint)}</p>")
-    controls = ipywidgets.VBox(rows, layout={"width": "340px", "flex": "0 0 auto"})
+    column = ipywidgets.VBox(controls, layout={"width": "340px", "flex": "0 0 auto"})
     board.layout = {"flex": "1 1 420px", "min_width": "320px"}
-    both = ipywidgets.HBox([controls.add_class("memseg-controls"), board],
+    both = ipywidgets.HBox([column.add_class("memseg-controls"), board],
                            layout={"flex_flow": "row wrap", "align_items": "flex-start"})
-    return ipywidgets.VBox([title.add_class("memseg-title"), both]).add_class("memseg-panel")
+    title.add_class("memseg-title")
+    return ipywidgets.VBox([title, both, *below]).add_class("memseg-panel")
 
-# %% ../../nbs/widgets/01_base.ipynb #be485ce0
+# %% ../../nbs/widgets/01_base.ipynb #940e1ba5
 class Panel:
     "A widget: controls, pictures and a sentence; subclasses say what `update` shows"
     question = hint = ""  # that it answers; how to use it
-
     def __init__(
         self,
         controls: dict[str, ipywidgets.Widget],  # by name; a changed value calls `update`
-        extra: tuple=(),                         # more widgets, below the controls
-        below: tuple=(),                         # and below all
+        extra: tuple=(), below: tuple=(),        # more widgets, below the controls and below all
     ):
         self.controls, self.board, self.pictures, self._held = controls, Board(), {}, False
-        rows = [*controls.values(), *extra]
-        self.widget = panel_layout(self.question, self.hint, rows, self.board)
-        self.widget.children += below
+        column = [*controls.values(), *extra]
+        self.widget = panel_layout(self.question, self.hint, column, self.board, below)
         for control in controls.values(): control.observe(self._changed, "value")
         self.board.on_msg(self.hear)
         self.update()
 
     def __getitem__(self, name: str): return self.controls[name].value
-
     def update(self) -> None:
         "Calls `show`; a subclass says with what"
-
     def click(self, name: str, x: float, y: float) -> None:
         "A picture was clicked, at these shares of its width and height"
 
@@ -282,20 +303,15 @@ class Panel:
         try: self.update()
         except MemSegError as error: self.board.status = str(error)
 
-    @contextmanager
-    def once(self):
-        "Any number of changes in the block, one update after it"
-        held, self._held = self._held, True
-        try: yield
-        finally: self._held = held
-        self._changed()
-
     def set(self, **values) -> "Panel":
         "Move several controls by name, and update once"
         if unknown := sorted(set(values) - set(self.controls)):
             raise MemSegError(f"control {unknown[0]!r}: there are {', '.join(self.controls)}")
-        with self.once():
+        held, self._held = self._held, True
+        try:
             for name, value in values.items(): self.controls[name].value = value
+        finally: self._held = held
+        self._changed()
         return self
 
     def show(self, pictures: list[Picture], status: str) -> None:
@@ -309,26 +325,15 @@ class Panel:
     def status(self) -> str:
         "The sentence that says what is to be seen"
         return self.board.status
-
     def figure(self):
-        "The pictures, charts left out, as a matplotlib Figure: for pages without a kernel"
-        chosen = [one for one in self.pictures.values() if not isinstance(one.content, Chart)]
-        titles = [re.split("[,:]", one.caption)[0][:18] for one in chosen]
-        shown = [one.content if as_array(one.content).dtype == bool  # a mask stays a mask
-                 else as_array(Image.open(io.BytesIO(png(one.content, one.cmap, one.limits))))
-                 for one in chosen]
-        return grid(shown, titles, min(len(chosen), 8), size=1.2 if len(chosen) > 2 else 1.9)
+        "The pictures, charts left out, as a matplotlib Figure"
+        return page_figure(list(self.pictures.values()))
 
     def _repr_mimebundle_(self, include=None, exclude=None):
-        "The widget; for a page without a kernel question, sentence and pictures, or else a chart"
-        bundle = self.widget._repr_mimebundle_() | {"text/plain": f"{self.question}\n{self.status}"}
-        contents = [picture.content for picture in self.pictures.values()]
-        if contents and all(isinstance(content, Chart) for content in contents):
-            bundle["image/svg+xml"] = svg(contents[0]).decode()
-        elif contents: bundle["image/png"] = as_png(self.figure())
-        return bundle, {"image/png": {"alt": self.status or self.question}}
+        still, about = page_bundle(list(self.pictures.values()), self.question, self.status)
+        return self.widget._repr_mimebundle_() | still, about
 
-# %% ../../nbs/widgets/01_base.ipynb #e33ff131
+# %% ../../nbs/widgets/01_base.ipynb #75720c0b
 class Explore(Panel):
     "A panel around one function"
     def __init__(

@@ -1,0 +1,81 @@
+"Files: whole or not there, errors that say what to do, folders, digests."
+import hashlib
+import os
+import stat
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from memseg_nb.files import MemSegError, digest, make_folder, replacing, whole_file
+
+
+def test_a_file_is_whole_or_not_there(tmp_path):
+    "Whatever ends the block, the old file stays and nothing lies beside it"
+    path = tmp_path/"note"
+    path.write_text("old")
+    for reason in OSError("the disk is full"), KeyboardInterrupt(), ValueError():
+        with pytest.raises(type(reason)):
+            with whole_file(path) as part:
+                part.write_text("half")
+                raise reason
+        assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+    with whole_file(str(path)) as part:
+        part.write_text("new")
+        assert path.read_text() == "old" and part.parent == tmp_path and part.name.startswith(".")
+    assert path.read_text() == "new" and list(tmp_path.iterdir()) == [path]
+
+
+def test_two_threads_that_write_one_file_dont_mix(tmp_path):
+    path, both = tmp_path/"note", threading.Barrier(2, timeout=10)
+
+    def write_slowly(letter):
+        with whole_file(path) as part, part.open("w") as file:
+            file.write(letter)
+            both.wait()
+            file.write(letter)
+    with ThreadPoolExecutor(2) as pool: list(pool.map(write_slowly, "ab"))
+    assert path.read_text() in ("aa", "bb") and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_is_said_and_the_old_file_stays(tmp_path):
+    path = tmp_path / "note"
+    path.write_text("old")
+    with pytest.raises(MemSegError, match="note: can't be written .No space left.*make room"):
+        with replacing(path) as part:
+            part.write_text("half")
+            raise OSError(28, "No space left on device")
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("sync", [True, False])
+def test_the_bytes_are_on_the_disk_before_the_name_changes(tmp_path, monkeypatch, sync):
+    done, replace, fsync = [], os.replace, os.fsync
+    monkeypatch.setattr(os, "replace", lambda *names: done.append("renamed") or replace(*names))
+    monkeypatch.setattr(os, "fsync", lambda file: done.append("synced") or fsync(file))
+    with replacing(tmp_path / "note", sync=sync) as part: part.write_text("new")
+    assert done == ["synced", "renamed"][not sync:] and (tmp_path / "note").read_text() == "new"
+
+
+def test_a_folder_is_made_with_those_above_it(tmp_path):
+    assert make_folder(str(tmp_path / "a" / "b")).is_dir() and make_folder(tmp_path).is_dir()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(MemSegError, match="file: can't be made .*choose another"):
+        make_folder(tmp_path / "file")
+
+
+def test_the_digest_is_that_of_the_bytes(tmp_path):
+    (tmp_path / "file").write_bytes(bytes(range(256)) * 5000)
+    assert digest(tmp_path / "file") == hashlib.sha256(bytes(range(256)) * 5000).hexdigest()
+
+
+def test_importing_the_library_changes_no_umask_and_one_set_later_counts(tmp_path):
+    import torch
+
+    from memseg_nb.training.checkpoints import save_state
+    before = os.umask(0o027)
+    try:
+        save_state(tmp_path / "state", {"a": torch.zeros(2)}, {})
+        assert stat.S_IMODE((tmp_path / "state").stat().st_mode) == 0o640
+    finally:
+        assert os.umask(before) == 0o027
