@@ -97,9 +97,8 @@ def _entry(entry: library.Name, markdown: links.Markdown, marks: str) -> list[st
         ways.append(f'<a href="../{page}.html#code-{anchor}">notebook</a>')
     doc = markdown(entry.doc) if entry.doc else ""
     return [
-        f'<span class="anchor" id="{entry.name}"></span>',
         f"{marks} {_words(entry.name)}",
-        f'<p class="entry-links"><span>{entry.kind}</span> {" ".join(ways)}</p>',
+        f'<p class="entry-links" id="{entry.name}"><span>{entry.kind}</span> {" ".join(ways)}</p>',
         f"```python\n{entry.header}\n```",
         *([doc] if doc else []),
     ]

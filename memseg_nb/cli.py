@@ -338,7 +338,8 @@ def benchmark(data, out, categories, mvtec, jobs, recipe_file, overrides, size, 
 @cli.command()
 @product_options
 @_out("All runs, comparison.csv, .md and .png.", "comparison")
-@click.option("--ways", callback=_names, metavar="NAME,NAME", help="Of random, even, encoder, warm, "
+@click.option("--ways", callback=_names, metavar="NAME,NAME",
+              help="Of random, even, encoder, warm, "
               "instant, perlin, imagenet; default: the first five.")
 @seeds_option
 @click.option("--minutes", type=click.FloatRange(0, min_open=True), default=1., show_default=True,
@@ -354,6 +355,7 @@ def compare(data, out, categories, ways, seeds, minutes, recipe_file, overrides,
     click.echo(comparison.report(rows))
     _report_failed(rows)
 
+# %% ../nbs/05_cli.ipynb #f3dd7d8e
 @cli.command()
 @product_options
 @_out("ablations.csv, .md and .png.", "ablations")

@@ -208,6 +208,7 @@ class LossRecipe(Section):
         nothing = self.l1 == self.focal == self.balanced == 0
         return "l1, focal and balanced are all 0: needs one above 0" if nothing else ""
 
+# %% ../nbs/01_recipe.ipynb #dfd184ae
 @dataclass(frozen=True)
 class EvaluationRecipe(Section):
     "Scoring of a trained network"

@@ -208,7 +208,7 @@ def test_old_addresses_lead_on(tmp_path, monkeypatch):
     chosen = ("course/06_simulation", "reference/simulation", "source/simulation")
     monkeypatch.setattr(moved, "table", lambda: {old: known[old] for old in chosen})
     moved.publish(tmp_path)
-    assert 'url=anomalies.html"' in (tmp_path / "course" / "anomalies.html").read_text()
+    assert 'url=anomalies.html"' in (tmp_path / "course" / "06_simulation.html").read_text()
     text = (tmp_path / "reference" / "simulation.html").read_text()
     assert 'href="simulation.anomalies.html"' in text and "location.hash" in text
     monkeypatch.setattr(moved, "table", lambda: {"course/06_simulation": "course/no"})

@@ -256,7 +256,7 @@ PARTS = ("data", "simulation", "encoder", "match", "fusion", "decoder", "loss", 
 
 
 def step_parts(
-    state: State,    # changed in place
+    state: Trainer,  # changed in place
     data: StepData,
     recipe,          # its precision counts
     steps: int=3,    # that are timed, after one that isn't

@@ -178,7 +178,7 @@ def peer_logits(
     images: Tensor,  # (B, 3, H, W), 0..1
 ) -> Tensor:         # (B, 2, H, W)
     "The network's answer, encoder in the graph, match by loops"
-    features = Backbone.forward(model.encoder, images)
+    features = model.encoder.features(images)
     _, _, difference = loop_match(features, model.memory)
     unit = model.unit1, model.unit2, model.unit3
     maps = attention_maps(difference, unit)

@@ -92,7 +92,8 @@ class OnnxModel:
                                                     providers=["CPUExecutionProvider"])
         except Exception as error:  # its own kinds, one for each way in which a file can be wrong
             raise MemSegError(f"{path} can't be run: {str(error).splitlines()[0]}; it is cut off, "
-                              "damaged or no ONNX file; write it again with memseg export") from error
+                              "damaged or no ONNX file; write it again with memseg "
+                              "export") from error
         found = self.session.get_modelmeta().custom_metadata_map
         if missing := [name for name in FACTS if name not in found]:
             raise MemSegError(f"{path} has no {missing[0]!r} in its metadata: it was not written "

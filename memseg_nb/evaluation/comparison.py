@@ -15,7 +15,8 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import plots
-from .benchmark import (FIGURES, Table, check_known, choose_products, keep_settings,
+from .benchmark import (FIGURES, Table, check_known, choose_products,
+                                            keep_settings,
                                             run_all, train_and_score)
 from ..files import make_folder
 from ..recipe import Recipe, load_recipe
@@ -90,12 +91,13 @@ TITLES = dict(zip(FIGURES, ("Image AUROC", "Pixel AUROC", "AUPRO")))
 def report(
     rows: Sequence[dict],
     table=markdown,    # rows and key of a figure to Markdown
-    says: dict={},     # how a way is called in the list of failures, if not by its name
+    says: dict|None=None,  # how a way is called in the list of failures, if not by its name
 ) -> str:
     "A table for each figure, and what failed"
     parts = [f"### {title}\n\n{table(rows, key)}" for key, title in TITLES.items()
              if summarise(rows, key)]
-    failed = [f"- {says.get(row['way'], row['way'])}, {row['category']}, seed {row['seed']}: "
+    failed = [f"- {(says or {}).get(row['way'], row['way'])}, {row['category']}, seed "
+              f"{row['seed']}: "
               f"{row['error']}" for row in rows if row["error"]]
     return "\n".join(parts + ["### Failed\n", *failed, ""] * bool(failed))
 

@@ -73,7 +73,8 @@ def fit_weights(
     for problem, names in ("lacks", missing), ("has unknown", unknown):
         if names:
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            raise MemSegError(f"weights file {path}: {problem} {names[0]}{more}; needs a ResNet18's")
+            raise MemSegError(f"weights file {path}: {problem} {names[0]}{more}; needs a "
+                              f"ResNet18's")
     for name, value in state.items():
         if value.shape != expected[name].shape:
             raise MemSegError(f"weights file {path}: {name} has shape {tuple(value.shape)}, "

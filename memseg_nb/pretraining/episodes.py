@@ -33,7 +33,8 @@ class Nuisance:
 
 NUISANCES = {"gamma": (1., 0., .6), "gain": (1., 0., .5), "gradient": (.6, 0., .5),
              "lowfrequency": (.5, 0., .6), "streaks": (.35, 0., .4), "noise": (.6, 0., .05),
-             "direction": (1., 0., 1.), "blur": (.3, .3, 1.1)}  # chance to have it, and the range then
+             # chance to have it, and the range then
+             "direction": (1., 0., 1.), "blur": (.3, .3, 1.1)}
 
 # %% ../../nbs/pretraining/02_episodes.ipynb #b5cc49ce
 def draw_nuisance(
@@ -137,7 +138,8 @@ class Episodes:
     queries: int=5                    # Q, images of each to judge
     size: tuple[int, int]=(128, 128)  # (height, width), pixels
     colour: float=.4                  # share of products in two colours; the others are grey
-    reuse: int=4                      # episodes of the same rendered images: other poses, light, flaws
+    # episodes of the same rendered images: other poses, light, flaws
+    reuse: int=4
     shapes: int=2000                  # different shapes of flaws
     held_out: bool=False              # products that no other episodes show: to judge by
 

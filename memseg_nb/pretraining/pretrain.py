@@ -55,7 +55,8 @@ class Plan:
         if not 0 < self.minutes < math.inf:
             raise MemSegError(f"{self.minutes} minutes of pretraining: needs more than 0")
         if not 0 < self.encoder_share < 1:
-            raise MemSegError(f"encoder_share={self.encoder_share}: both stages need time, e.g. 0.5")
+            raise MemSegError(f"encoder_share={self.encoder_share}: both stages need time, e.g. "
+                              "0.5")
         check_size((self.size, self.size))
 
     def episodes(self, stage: int, seed: int, held_out: bool=False) -> Episodes:
@@ -155,11 +156,11 @@ class Pretraining:
         tensors, metadata = load_state(path)
         plan = json.loads(json.dumps(asdict(self.plan)))  # tuples become lists
         if metadata.get("kind") != "pretraining" or metadata["plan"] != plan:
-            raise MemSegError(f"{path}: begun with other settings ({metadata.get('plan')}): use those, "
-                              "or delete the file")
+            raise MemSegError(f"{path}: begun with other settings ({metadata.get('plan')}): use "
+                              "those, or delete the file")
         if metadata.get("format") != 2:
-            raise MemSegError(f"{path}: begun with an earlier version of memseg_nb: delete the file and "
-                              "begin anew")
+            raise MemSegError(f"{path}: begun with an earlier version of memseg_nb: delete the "
+                              "file and begin anew")
         if metadata["stage"]: self.enter(metadata["stage"])
         self.trainer.restore(tensors)
         self.trainer.step = metadata["step"]
@@ -322,7 +323,8 @@ def pretrain(
                 state.seconds[stage] = budget
                 state.report[STAGES[stage]] = dict(
                     steps=state.step, images=state.images[stage], seconds=round(budget, 1),
-                    held_out_precision=round(held_out_precision(state, JUDGE_BY), 4), machine=machine)
+                    held_out_precision=round(held_out_precision(state, JUDGE_BY), 4),
+                    machine=machine)
                 if asked.is_set(): raise Stopped
         except Stopped:
             state.save(part)

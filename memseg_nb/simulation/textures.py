@@ -118,6 +118,7 @@ def woven(size: tuple[int, int], generator: torch.Generator) -> Tensor:
     threads = torch.where(over, warp, .75 * weft) + .3 * tone
     return threads + .05 * spectral_noise(size, generator, slope=.2)
 
+# %% ../../nbs/simulation/03_textures.ipynb #60012857
 def scales(size: tuple[int, int], generator: torch.Generator) -> Tensor:
     "Overlapping round scales, as on a fish or a roof"
     u, v = coordinates(size, generator, _uniform(generator, 5, 20))

@@ -134,8 +134,8 @@ class Run:
         if len(missing) == 2:
             raise MemSegError(f"{folder} is no run folder: it has neither recipe.ini nor run.json")
         if missing:
-            raise MemSegError(f"{folder} is a half-written run, without {missing[0]}: delete it and "
-                              "train again")
+            raise MemSegError(f"{folder} is a half-written run, without {missing[0]}: delete it "
+                              "and train again")
         run.record, run.recipe  # readable, or an error now
         return run
 
@@ -210,8 +210,8 @@ def _fitting(path: Path):
     try: yield
     except (RuntimeError, ValueError, TypeError, KeyError) as error:
         why = str(error).splitlines()[-1].strip()
-        raise MemSegError(f"{path} doesn't fit its recipe.ini: {why}; files of two runs were mixed, "
-                          "train again") from error
+        raise MemSegError(f"{path} doesn't fit its recipe.ini: {why}; files of two runs were "
+                          "mixed, train again") from error
 
 def load_checkpoint(
     run: Run,

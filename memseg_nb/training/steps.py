@@ -117,10 +117,10 @@ class StepData(Dataset):
         self.training, self.light = recipe.training, asdict(recipe.light)
         good, simulated = self.training.good, self.training.simulated
         if good % size or simulated % size:
-            raise MemSegError(f"training.good = {good} and training.simulated = {simulated} can't be "
-                              f"shared by {size} processes: needs multiples of {size}, e.g. --set "
-                              f"training.good={size} --set training.simulated={size}; or start fewer "
-                              "processes")
+            raise MemSegError(f"training.good = {good} and training.simulated = {simulated} can't "
+                              f"be shared by {size} processes: needs multiples of {size}, e.g. "
+                              f"--set training.good={size} --set training.simulated={size}; or "
+                              "start fewer processes")
 
     def __len__(self) -> int: return self.training.steps
 
@@ -297,7 +297,7 @@ def train_step(
     losses = memseg_loss(logits, masks, recipe.loss)
     numbers = Losses(*average(torch.stack([part.detach() for part in losses])).tolist())
     if not math.isfinite(numbers.total) or not trainer.update(losses.total, rate, training.clip):
-        raise MemSegError(f"step {trainer.step + 1}: the loss ({numbers.total:g}) or its gradient is "
-                          f"not finite, at learning rate {rate:.3g}; "
+        raise MemSegError(f"step {trainer.step + 1}: the loss ({numbers.total:g}) or its gradient "
+                          f"is not finite, at learning rate {rate:.3g}; "
                           f"{why_not_finite(batch, precision)}. The last good checkpoint is kept")
     return numbers

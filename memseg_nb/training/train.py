@@ -30,7 +30,8 @@ from ..simulation.foreground import choose_method
 from ..simulation.textures import open_textures
 from .checkpoints import (Log, Run, check_same, fingerprint, load_checkpoint,
                                             load_state, read_losses, save_checkpoint, save_state)
-from .processes import Team, connected, in_order, join, patient, together, until_over
+from .processes import (Team, connected, in_order, join, patient, together,
+                                          until_over)
 from .steps import (Split, StepData, Trainer, choose_precision, draws,
                                       learning_rate, new_trainer, split, train_step)
 from .thresholds import choose_thresholds
@@ -99,9 +100,9 @@ def _go_on(data, category: str|None, out, recipe: Recipe|None):
     by_name, names = {path.name: path for path in data.train}, record["split"]
     known = {name for part in _PARTS for name in names[part]}
     if changed := sorted(known ^ set(by_name)):
-        raise MemSegError(f"{data.root}: the good images are not those that {run.folder} began with "
-                          f"({len(changed)} came or went, such as {changed[0]}): bring them back or "
-                          "train again")
+        raise MemSegError(f"{data.root}: the good images are not those that {run.folder} began "
+                          f"with ({len(changed)} came or went, such as {changed[0]}): bring them "
+                          "back or train again")
     parts = (tuple(by_name[name] for name in names[part]) for part in _PARTS)
     return run, recipe, data, Split(*parts, names["shared"], names["note"])
 
@@ -157,8 +158,8 @@ def _make_trainer(team: Team, run: Run, recipe: Recipe, memory: ImageSet, resume
     device = choose_device(recipe.training.device)
     if team.size > 1 and device.type != "cpu":
         if device.type == "mps" or device.index is not None:
-            raise MemSegError(f"device {device} for {team.size} processes: each needs one of its own; "
-                              "use training.device=auto or cpu")
+            raise MemSegError(f"device {device} for {team.size} processes: each needs one of its "
+                              "own; use training.device=auto or cpu")
         device = choose_device(f"cuda:{team.local}")
         torch.cuda.set_device(device)
     fresh = team.first and not resume
@@ -225,8 +226,8 @@ def _explaining(team: Team, run: Run):
                           f"image.width), or another device and {how}") from error
     except Exception as error:
         if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
-            raise MemSegError("torch.compile failed; it needs a C++ compiler and its Python headers: "
-                              "use training.compile=off. It said: "
+            raise MemSegError("torch.compile failed; it needs a C++ compiler and its Python "
+                              "headers: use training.compile=off. It said: "
                               f"{str(error).splitlines()[0]}") from error
         if team.first and isinstance(error, MemSegError):
             with contextlib.suppress(MemSegError): run.update(status="failed", message=str(error))
@@ -254,9 +255,11 @@ def train(
             memory, images, held_back = (ImageSet(paths, recipe.image.size) for paths in parts[:3])
             steps = StepData(images, simulator, recipe, team.rank, team.size)
             for part in (images, held_back): _read(part, progress)
-            simulator.textures.sample(1, recipe.image.size, draws(0))  # rendered now, not in each worker
+            # rendered now, not in each worker
+            simulator.textures.sample(1, recipe.image.size, draws(0))
             trainer = _make_trainer(team, run, recipe, memory, resume)
-            if team.first: _announce(team, run, trainer, parts, simulator.foreground_method, progress)
+            if team.first:
+                _announce(team, run, trainer, parts, simulator.foreground_method, progress)
         except BaseException:  # nothing was learned yet: leave no half-written folder
             if not resume and team.first: run.discard()
             raise

@@ -21,7 +21,7 @@ from matplotlib import colormaps
 from PIL import Image
 
 from ..plots import BAD, GOOD, THRESHOLD, as_array, as_png, grid
-from ..recipe import MemSegError
+from ..files import MemSegError
 
 # %% ../../nbs/widgets/01_base.ipynb #ee1954c2
 def ticks(

@@ -88,7 +88,8 @@ def decisions(
     found, alarms = table["true_positives"], table["false_positives"]
     bad, good = found + table["false_negatives"], alarms + table["true_negatives"]
     return (f"From {threshold:.3f} on {found} of {bad} defective images are found and {alarms} of "
-            f"{good} good ones called defective. {flips} decisions differ from those at {first:.3f}.")
+            f"{good} good ones called defective. {flips} decisions differ from those at "
+            f"{first:.3f}.")
 
 
 def pro_curve(found, threshold: float) -> tuple[Picture, str]:  # of `metrics.rates`; of pixels
@@ -181,10 +182,10 @@ class ThresholdExplorer(Panel):
     def of_run(cls, run: Run|str|Path, pixels: bool=False, data: str|Path|None=None):
         "From the scores of `memseg evaluate`; with `pixels` scored again, for the PRO curve"
         return cls(**from_run(Run.open(run), pixels, data))
-
     def flips(self) -> list[int]:
         "Numbers of the images that are called otherwise than at the first threshold"
-        return np.flatnonzero((self.scores > self["threshold"]) != (self.scores > self.first)).tolist()
+        bad = [self.scores > level for level in (self["threshold"], self.first)]
+        return np.flatnonzero(bad[0] != bad[1]).tolist()
 
     def click(self, name: str, x: float, y: float) -> None:
         "Moves the threshold to where the histogram was clicked"
@@ -193,17 +194,16 @@ class ThresholdExplorer(Panel):
 
     def update(self) -> None:
         "Shows charts, table and the images that flip"
-        threshold, labels, flips = self["threshold"], self.labels, self.flips()
+        threshold, labels, flips, told = self["threshold"], self.labels, self.flips(), ""
         table = confusion(self.scores, labels, threshold)
         self.table.value = confusion_table(table)
         pictures = [score_chart(self.scores, labels, threshold, self.span),
                     roc_curve(self.roc, table, image_auroc(self.scores, labels))]
-        words = decisions(table, threshold, len(flips), self.first)
         if self.rates:
             picture, told = pro_curve(self.rates, self["pixel"])
-            pictures, words = [*pictures, picture], words + told
+            pictures.append(picture)
         for k in flips[:10] if self.images else ():  # kept small, for the next time
             if k not in self._thumbs: self._thumbs[k] = resize(self.images(k), (96, 96))
             pictures.append(flipped(f"flip{k}", self._thumbs[k], self.names[k],
                                     self.scores[k] > threshold, labels[k], k == flips[0]))
-        self.show(pictures, words)
+        self.show(pictures, decisions(table, threshold, len(flips), self.first) + told)
