@@ -34,7 +34,8 @@ html_copy_source = False
 html_use_index = False
 html_show_sourcelink = False
 html_show_sphinx = False
-html_sidebars = {"index": [], "overview": [], "licences": [], "live/**": [], "[ceghrs]*/**": ["sidebar-nav-bs"]}
+html_sidebars = {"index": [], "overview": [], "licences": [], "live/**": [],
+                 "[ceghrs]*/**": ["sidebar-nav-bs"]}
 html_context = {"default_mode": "auto"}
 html_theme_options = {
     "logo": {

@@ -202,7 +202,8 @@ def test_parts_sum_to_the_whole_and_change_nothing(shop, monkeypatch):
     watched, plain = shop.state(), shop.state()
     parts = step_parts(watched, shop.data, shop.recipe, steps=1)
     other = step_parts(shop.state(), shop.data, shop.recipe, steps=1)
-    assert parts == other and sum(parts.values()) == len(read) / 4 - .5  # the first reading and the first step don't count
+    # the first reading and the first step don't count
+    assert parts == other and sum(parts.values()) == len(read) / 4 - .5
     for step in range(2): train_step(plain, shop.data[step], shop.recipe, 1e-3)
     left, right = watched.model.state_dict(), plain.model.state_dict()
     assert all(torch.allclose(left[name].float(), right[name].float(), atol=1e-5) for name in left)

@@ -70,9 +70,11 @@ def test_mistyped_words_are_reported_before_pytorch_is_imported(tmp_path):
         "export none --out x.onnx": (1, "no run folder none"), "export --out x.onnx": (2, "RUN or --memory"),
         "simulate none.png --out x": (1, "no such file none.png"),
         "simulate photos --out x --set perlin.threshold=much": (1, "a number"),
-        "benchmark --data none": (1, "no such folder none"), "compare --data none": (1, "no such folder none"),
+        "benchmark --data none": (1, "no such folder none"),
+        "compare --data none": (1, "no such folder none"),
         "compare --data photos --set loss.gamma=much": (1, "a number"),
-        "ablate --data none": (1, "no such folder none"), "ablate --data photos --set a=1": (1, "section.key"),
+        "ablate --data none": (1, "no such folder none"),
+        "ablate --data photos --set a=1": (1, "section.key"),
         "demo --set training.stepps=3": (1, "stepps")}
     done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH], input="\n".join(lines), text=True,
                           capture_output=True, cwd=tmp_path)
@@ -91,7 +93,8 @@ def test_the_guard_would_be_noticed(tmp_path):
 
 
 def test_words_are_completed():
-    environment = os.environ | {"_MEMSEG_COMPLETE": "bash_complete", "COMP_WORDS": "memseg pre", "COMP_CWORD": "1"}
+    environment = os.environ | {"_MEMSEG_COMPLETE": "bash_complete", "COMP_WORDS": "memseg pre",
+                                "COMP_CWORD": "1"}
     done = subprocess.run([sys.executable, "-c", "from memseg_nb.cli import main; main()"], text=True,
                           capture_output=True, env=environment)
     assert done.returncode == 0 and done.stdout.split() == ["plain,predict", "plain,pretrain"], done.stderr

@@ -191,7 +191,8 @@ def test_errors_become_one_line():
 
 
 def test_what_is_asked_for_decides_between_value_and_function():
-    assert "the function itself" in judge("perlin.1", .5) and "not a function" in judge("perlin.2", lambda: 45)
+    assert "the function itself" in judge("perlin.1", .5) and "not a function" in judge("perlin.2",
+                                                                                        lambda: 45)
     assert judge("perlin.1", None).startswith("not answered yet: fade(t)")
 
 
@@ -268,7 +269,8 @@ def test_tries_and_solved_are_kept(own_progress, capsys):
     assert [p.name for p in own_progress.parent.iterdir()] == ["progress.json"]
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"exercises": 3}', '{"exercises": {"perlin.2": 1}}',
+@pytest.mark.parametrize("content",
+                         ["", "{", "[]", "null", '{"exercises": 3}', '{"exercises": {"perlin.2": 1}}',
                                      '{"exercises": {"perlin.2": {"tries": "x", "solved": 1}}}', "\x00\x01",
                                      '{"other": {}}'])
 def test_a_broken_file_is_put_aside(own_progress, capsys, content):
@@ -393,25 +395,30 @@ def unfolded(image, order, rows, columns):
 
 
 ALSO_RIGHT = [
-    ("perlin.1", lambda t: 6 * t**5 - 15 * t**4 + 10 * t**3), ("perlin.2", 45.0), ("perlin.2", torch.tensor(45)),
+    ("perlin.1", lambda t: 6 * t**5 - 15 * t**4 + 10 * t**3), ("perlin.2", 45.0),
+    ("perlin.2", torch.tensor(45)),
     ("perlin.3", lambda noise, share: noise.flatten().sort(descending=True)
      .values[round(share * noise.numel())].item()),
     ("foreground.1", otsu_by_search), ("anomalies.1", .4),
     ("anomalies.2", lambda i, s, m, o: torch.where(m[:, None], o.view(-1, 1, 1, 1) * s
                                            + (1 - o.view(-1, 1, 1, 1)) * i, i)),
-    ("anomalies.4", until_it_meets), ("anomalies.5", unfolded), ("encoder.1", [128, 32, 24]), ("encoder.2", EvalInForward),
+    ("anomalies.4", until_it_meets), ("anomalies.5", unfolded), ("encoder.1", [128, 32, 24]),
+    ("encoder.2", EvalInForward),
     ("memory.3", lambda m, f: (m.unsqueeze(0) - f.unsqueeze(1)).abs().flatten(2).sum(2).min(1).indices),
-    ("memory.4", lambda d: d.mean(0).min(dim=1).indices), ("memory.5", lambda m, d: torch.cat([m[:-1], d[None]])),
+    ("memory.4", lambda d: d.mean(0).min(dim=1).indices),
+    ("memory.5", lambda m, d: torch.cat([m[:-1], d[None]])),
     ("attention.3", blind_in_the_middle_level), ("msff.4", other_way_down),
     ("memseg.1", lambda h, w: ((h + 31) // 32 * 32, (w + 31) // 32 * 32)), ("memseg.2", .731),
     ("memseg.3", lambda x: 1 - torch.sigmoid(x[:, 0] - x[:, 1])), ("losses.1", .05198603854199589),
-    ("losses.3", focal_by_cross_entropy), ("losses.4", lambda p, g: -(1 - p)**g * (1 / p - g * p.log() / (1 - p))),
+    ("losses.3", focal_by_cross_entropy),
+    ("losses.4", lambda p, g: -(1 - p)**g * (1 / p - g * p.log() / (1 - p))),
     ("steps.1", .0341), ("steps.3", with_numpy),
     ("train.2", lambda c, t: sum(max(torch.randn(c).tolist()) for _ in range(t)) / t * .01),
     ("metrics.1", .667), ("episodes.1", "Noise "), ("pretrain.1", ("C", "A")),
     ("metrics.2", lambda s, y: float(__import__("sklearn.metrics").metrics.roc_auc_score(y, s))),
     ("evaluate.1", [.667, .8]), ("evaluate.2", "c a d".split()),
-    ("detector.1", lambda s, p: s.sort(descending=True).values[int(p * len(s) + 1e-6)]), ("detector.3", [256., 1024.]),
+    ("detector.1", lambda s, p: s.sort(descending=True).values[int(p * len(s) + 1e-6)]),
+    ("detector.3", [256., 1024.]),
 ]
 
 

@@ -9,7 +9,8 @@ import torch
 from scipy import ndimage
 
 from memseg_nb.simulation import flaws
-from memseg_nb.simulation.flaws import (FILLS, KINDS, SOLID, THIN, ShapeBank, add_flaws, assure, blob, choose_fills,
+from memseg_nb.simulation.flaws import (FILLS, KINDS, SOLID, THIN, ShapeBank, add_flaws, assure, blob,
+                                        choose_fills,
                              draw_shape, draw_strength, fill, relight, splat, wander)
 from memseg_nb.products.catalogue import render_product
 from memseg_nb.files import MemSegError
@@ -108,7 +109,8 @@ def test_clouds_keep_all_of_their_islands_or_a_quarter():
 
 def test_cracks_branch_and_scratches_are_nearly_straight(monkeypatch):
     walks = []
-    monkeypatch.setattr("memseg_nb.simulation.flaws.wander", lambda *args: walks.append(args) or wander(*args))
+    monkeypatch.setattr("memseg_nb.simulation.flaws.wander",
+                        lambda *args: walks.append(args) or wander(*args))
     for k in range(80):
         draw_shape(np.random.default_rng(k), (128, 128), "scratch")
     assert max(restless for _, _, _, restless, *_ in walks) <= .03 and 1.5 < len(walks) / 80 < 2.5

@@ -8,7 +8,8 @@ import pytest
 import torch
 from make_noise import CELLS, FIELDS, PLACES, STORED, field, key, step
 
-from memseg_nb.simulation.perlin import (binarise, improved_gradients, lattice, perlin, perlin_noise, resample, rotate,
+from memseg_nb.simulation.perlin import (binarise, improved_gradients, lattice, perlin, perlin_noise,
+                                         resample, rotate,
                               rotation, uniform)
 
 

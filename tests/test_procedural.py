@@ -8,7 +8,8 @@ import sys
 import numpy as np
 import pytest
 
-from memseg_nb.pretraining.procedural import (KINDS, TEXTURES, coverage, draw_shape, draw_spectrum, draw_texture,
+from memseg_nb.pretraining.procedural import (KINDS, TEXTURES, coverage, draw_shape, draw_spectrum,
+                                              draw_texture,
                                               filtered_noise, formula_product, open_sheet, place, polygon,
                                               standardise)
 from memseg_nb.files import MemSegError
@@ -215,7 +216,8 @@ def test_size_changes_sharpness_only():
 
 def test_nothing_of_the_embedded_products_is_used():
     "What is trained on formulas is judged on the embedded products: it must not have seen how they are made"
-    code = ("import sys; import memseg_nb.pretraining.episodes; names = {m.split('.')[-1] for m in sys.modules if "
+    code = ("import sys; import memseg_nb.pretraining.episodes; names = {m.split('.')[-1] for m in "
+            "sys.modules if "
             "m.startswith('memseg_nb.')}; print(names & {'render', 'products', 'objects', 'surfaces', "
             "'damage', 'fabric', 'electronics', 'artwork', 'shapes', 'textures', 'patterns'})")
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

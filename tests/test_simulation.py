@@ -12,7 +12,8 @@ from memseg_nb.products.catalogue import render_product
 from memseg_nb.files import MemSegError
 from memseg_nb.recipe import load_recipe
 from memseg_nb.simulation.perlin import uniform
-from memseg_nb.simulation.anomalies import (Simulation, Simulator, blend, draw_masks, draw_source, match_tone, recolour,
+from memseg_nb.simulation.anomalies import (Simulation, Simulator, blend, draw_masks, draw_source, match_tone,
+                                            recolour,
                                   shuffle_grid, structure, vary_light, with_flaws)
 from memseg_nb.simulation.textures import ProceduralTextures
 

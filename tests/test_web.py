@@ -193,7 +193,8 @@ def test_a_template_is_refused_where_a_value_is_not_found_once(monkeypatch):
 def test_stamps_are_the_painters_flaws_but_for_displaced_pieces():
     made = assets.stamps((64, 64))
     assert (
-        len(made["kind"]) == assets.STAMPS * len(flaws.KINDS) and (np.bincount(made["kind"]) == assets.STAMPS).all()
+        len(made["kind"]) == assets.STAMPS * len(flaws.KINDS)
+        and (np.bincount(made["kind"]) == assets.STAMPS).all()
     )
     for k, seed in enumerate(made["seed"]):
         shape, _ = flaws.draw_shape(np.random.default_rng(seed), (64, 64), flaws.KINDS[made["kind"][k]])
@@ -397,5 +398,6 @@ def test_all_or_nothing(tmp_path, monkeypatch):
 
 
 def test_a_size_that_the_network_cannot_take(tmp_path):
-    with pytest.raises(MemSegError, match="multiples of 32"): assets.write_site_assets(tmp_path / "out", size=50)
+    with pytest.raises(MemSegError, match="multiples of 32"):
+        assets.write_site_assets(tmp_path / "out", size=50)
     assert not list(tmp_path.iterdir())

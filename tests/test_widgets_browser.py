@@ -36,7 +36,8 @@ CELLS = {
     "from memseg_nb.products.catalogue import render_product\n"
     "DefectPainter(detector=example_detector('hex_nut', (128, 128), 4),\n"
     "              photos=[render_product('hex_nut', (128, 128), index=k)[0] for k in range(3)])",
-    "monitor": "from memseg_nb.products.catalogue import write_products\nfrom memseg_nb.recipe import load_recipe\n"
+    "monitor":
+    "from memseg_nb.products.catalogue import write_products\nfrom memseg_nb.recipe import load_recipe\n"
     "write_products('data', 'hex_nut', size=(64, 64), train=8, good=1, defective=1, progress=False)\n"
     "small = load_recipe('quick').replace(**{'image.height': 64, 'image.width': 64, 'training.minutes': 0.,\n"
     "    'training.steps': 500, 'memory.samples': 3, 'training.good': 1, 'training.simulated': 1})\n"

@@ -19,7 +19,8 @@ class Wrong(NamedTuple):
 
 
 WRONG: dict[str, tuple[Wrong, ...]] = {}  # by the exercise's key; the modules fill it
-RIGHT: dict[str, tuple] = {}              # right answers that aren't the solution: another way, another rounding
+# right answers that aren't the solution: another way, another rounding
+RIGHT: dict[str, tuple] = {}
 
 
 def _load():
