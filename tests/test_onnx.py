@@ -16,7 +16,8 @@ from memseg_nb.deployment import runtimes
 from memseg_nb.training.checkpoints import fingerprint
 from memseg_nb.deployment.detector import Detector
 from memseg_nb.model.encoder import Features
-from memseg_nb.deployment.onnx import FACTS, FixedMemory, export_onnx, fold_norms, quantise, to_graph, write_graph
+from memseg_nb.deployment.onnx import (FACTS, FixedMemory, export_onnx, fold_norms, quantise, to_graph,
+                                       write_graph)
 from memseg_nb.data.images import find_images, read_image
 from memseg_nb.model.memory import Memory
 from memseg_nb.metrics import image_score

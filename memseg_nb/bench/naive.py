@@ -21,9 +21,8 @@ from sklearn.metrics import auc, roc_curve
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..model.attention import attention_maps
 from ..model.encoder import Features
-from ..model.memory import LEVELS, Memory
+from ..model.memory import LEVELS, Match, Memory
 from ..metrics import label_regions
 from ..model.memseg import MemSeg
 from ..files import MemSegError
@@ -179,11 +178,7 @@ def peer_logits(
 ) -> Tensor:         # (B, 2, H, W)
     "The network's answer, encoder in the graph, match by loops"
     features = model.encoder.features(images)
-    _, _, difference = loop_match(features, model.memory)
-    unit = model.unit1, model.unit2, model.unit3
-    maps = attention_maps(difference, unit)
-    fused = model.fusion(features[1:], difference, maps, model.memory.spread(), unit)
-    return model.decoder(model.encoder.layer4(features.layer3), fused.fused, features.stem)[1]
+    return model.judge(features, Match(*loop_match(features, model.memory))).logits
 
 # %% ../../nbs/bench/02_naive.ipynb #40a314cb
 def peer_loss(
