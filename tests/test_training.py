@@ -1,0 +1,639 @@
+"Training: the same weights whatever happens on the way, and a message that helps whenever it can't go on."
+import csv
+import math
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from memseg_nb.training import train as training
+from memseg_nb.training.checkpoints import (Run, load_checkpoint, load_model, load_state, read_losses,
+                                            save_checkpoint)
+from memseg_nb.model.encoder import Encoder
+from memseg_nb.model.weights import NETWORK, WARM, load_encoder
+from memseg_nb.evaluation.evaluate import evaluate
+from memseg_nb.data.images import ImageSet, open_category
+from memseg_nb.model.memseg import build_model
+from memseg_nb.model.weights import WARM
+from memseg_nb.files import MemSegError
+from memseg_nb.training.processes import in_order
+from memseg_nb.training.steps import (EPOCH, STEP, StepData, draws, learning_rate, match_others, new_trainer, split,
+                             step_indices, train_step)
+from memseg_nb.training.thresholds import choose_thresholds, separate
+from memseg_nb.training.train import Clock, choose_device, fresh_model, make_simulator, train
+
+
+@pytest.fixture
+def out(tmp_path):
+    "A run folder with a space in its name, that is removed afterwards: weights are large"
+    yield tmp_path / "a run"
+    shutil.rmtree(tmp_path, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    "A weights file"
+    path = tmp_path_factory.mktemp("weights") / "encoder.pth"
+    torch.save(load_encoder("random")[0].state_dict(), path)
+    return path
+
+
+@pytest.fixture
+def data(tiny_data, tiny_recipe):
+    return StepData(ImageSet(open_category(tiny_data).train, (64, 64)),
+                    make_simulator(tiny_recipe, "hex_nut"), tiny_recipe)
+
+
+@pytest.fixture
+def fresh(data):
+    "Makes trainers with three samples in the memory"
+    def make(recipe):
+        model = build_model(recipe, Encoder())
+        model.remember([data.images.batch(range(3))])
+        return new_trainer(model, recipe)
+    return make
+
+
+def same_weights(one, two):
+    (one, _), (two, _) = load_state(one.model_file), load_state(two.model_file)
+    return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
+def columns(run):
+    losses = read_losses(run)
+    losses.pop("seconds")
+    return losses
+
+
+# who serves for what
+
+PATHS = [Path(f"{k:03}.png") for k in range(200)]
+
+
+@pytest.mark.parametrize("count, samples, expected", [
+    (200, 30, (30, 150, 20)), (67, 30, (30, 59, 8)), (68, 30, (30, 30, 8)), (40, 30, (30, 32, 8)),
+    (10, 30, (8, 8, 2)),
+    (9, 30, (9, 9, 9)), (9, 2, (2, 7, 7)), (5, 30, (5, 5, 5)), (2, 30, (2, 2, 2)), (2, 1, (1, 1, 1))])
+def test_split_sizes(count, samples, expected):
+    parts = split(PATHS[:count], samples, .1, seed=0)
+    assert tuple(len(part) for part in parts[:3]) == expected
+    kept_apart = not set(parts.memory) & set(parts.train)
+    assert parts.shared is not kept_apart
+    assert parts.shared == ("too few" in parts.note)
+    assert (parts.held_back == parts.train) == ("held back" in parts.note) == (count < 10)
+    if parts.shared:
+        # the same numbers: `match_others` relies on it
+        assert parts.train[:len(parts.memory)] == parts.memory
+
+
+def test_split_depends_on_names_and_seed_only():
+    parts = split(PATHS, 30, .1, seed=0)
+    assert split([Path("elsewhere") / path for path in reversed(PATHS)], 30, .1, 0).memory == tuple(
+        Path("elsewhere") / path for path in parts.memory)
+    assert split(PATHS, 30, .1, seed=1) != parts
+
+
+def test_nothing_is_held_back_if_so_set():
+    parts = split(PATHS, 30, 0., 0)
+    assert (len(parts.train) == 170 and parts.held_back == parts.train
+            and "no good image was held back" in parts.note)
+
+
+def test_one_good_image_is_too_few():
+    with pytest.raises(MemSegError, match="1 good image.*at least 2"):
+        split(PATHS[:1], 30, .1, 0)
+
+
+# batches
+
+@pytest.mark.parametrize("count, n", [(8, 24), (8, 5), (4, 2), (3, 7), (8, 1)])
+def test_all_images_have_the_same_number_of_turns(count, n):
+    turns = torch.bincount(torch.tensor([i for k in range(n) for i in step_indices(k, count, n, seed=3)]),
+                           minlength=n)
+    assert turns.tolist() == [count] * n
+
+
+def test_generators_of_different_purposes_differ():
+    drawn = {tuple(torch.randint(1000, (4,), generator=draws(seed, *purpose)).tolist())
+             for seed in range(3) for purpose in [(EPOCH, 0), (EPOCH, 1), (STEP, 0), (STEP, 1)]}
+    assert len(drawn) == 12
+
+
+def test_a_batch_is_half_good_and_half_simulated(data):
+    batch = data[2]
+    assert batch.images.shape == (4, 3, 64, 64) and batch.masks.dtype == torch.bool and len(data) == 3
+    assert not batch.masks[:2].any() and batch.masks[2:].flatten(1).any(1).all()
+    for image, mask, number in zip(batch.images, batch.masks, batch.source):
+        # changed inside the mask only
+        assert torch.equal(image[:, ~mask], data.images[int(number)][:, ~mask])
+
+
+def test_light_varies_good_and_simulated_images(tiny_recipe, data):
+    lit = StepData(data.images, data.simulator, tiny_recipe.replace(**{"light.gain": .3}))
+    for image, mask, number in zip(lit[0].images, lit[0].masks, lit[0].source):
+        assert not torch.equal(image[:, ~mask], data.images[int(number)][:, ~mask])
+
+
+def test_batches_leave_the_global_generators_alone(data):
+    before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()
+    data[0], next(in_order(data, 0, 3, 0, torch.device("cpu")))
+    assert torch.equal(torch.get_rng_state(), before) and (np.random.get_state()[1] == numpy_before).all()
+
+
+# one step
+
+@pytest.mark.parametrize("schedule, end", [("cosine", 0), ("constant", .04)])
+def test_learning_rate(tiny_recipe, schedule, end):
+    recipe = tiny_recipe.replace(**{"training.schedule": schedule, "training.warmup": .1}).training
+    rates = [learning_rate(f, recipe) for f in np.linspace(0, 1, 101)]
+    assert rates[0] == 0 and math.isclose(rates[10], .04) and math.isclose(rates[-1], end, abs_tol=1e-9)
+    assert all(math.isclose(rates[k], .004 * k) for k in range(11)) and all(np.diff(rates[10:]) <= 0)
+    assert learning_rate(0, tiny_recipe.replace(**{"training.warmup": 0}).training) == .04
+
+
+@pytest.mark.parametrize("change", [{"training.optimizer": "sgd"}, {"training.optimizer": "adamw"},
+                                    {"training.momentum": 0, "training.clip": 0}],
+                         ids=["sgd", "adamw", "plain"])
+def test_a_checkpoint_continues_to_the_same_weights(tiny_recipe, data, fresh, out, change):
+    recipe = tiny_recipe.replace(**change)
+    run, one = Run.create(out, recipe), fresh(recipe)
+    for step in range(2):
+        train_step(one, data[step], recipe, .01)
+    save_checkpoint(run, one, seconds=3.5)
+    two = new_trainer(build_model(recipe, Encoder(seed=9)), recipe)
+    load_checkpoint(run, two)
+    assert (two.step, two.seconds) == (2, 3.5)
+    assert train_step(one, data[2], recipe, .01) == train_step(two, data[2], recipe, .01)
+    one, two = one.model.state_dict(), two.model.state_dict()
+    assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_frozen_layers_stay_and_the_others_move(tiny_recipe, data, fresh):
+    state = fresh(tiny_recipe)
+    before = {name: value.clone() for name, value in state.model.state_dict().items()}
+    train_step(state, data[0], tiny_recipe, .01)
+    moved = {name for name, value in state.model.state_dict().items() if not torch.equal(value, before[name])}
+    assert moved and not {name for name in moved if name.startswith(("memory", "encoder"))
+                          and "layer4" not in name}
+    assert {"decoder.head.weight", "encoder.layer4.0.conv1.weight"} < moved
+
+
+@pytest.mark.parametrize("native, chosen", [(True, "bfloat16"), (False, "float32")])
+def test_auto_precision_is_chosen_once_and_written_down(tiny_data, tiny_recipe, out, monkeypatch, native,
+                                                        chosen):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native, raising=False)
+    auto = tiny_recipe.replace(**{"training.precision": "auto", "training.steps": 2})
+    def stop(step, losses, model):
+        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny_data, "hex_nut", out, auto, progress=False, callback=stop)
+    # another machine
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: not native, raising=False)
+    run = train(tiny_data, "hex_nut", out, auto, resume=True, progress=False)
+    assert (run.recipe.training.precision == chosen
+            and run.record["precision"] == f"{chosen}, chosen for this machine")
+    assert run.record["notes"] == [f"precision {chosen}, chosen for this machine"]
+
+
+def test_compilation_is_off_and_a_failure_is_said(tiny_data, tiny_recipe, out, fresh, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda function: compiled.append(function) or function)
+    fresh(tiny_recipe)
+    assert not compiled
+    on = tiny_recipe.replace(**{"training.compile": "on"})
+    assert compiled == [fresh(on).model.explain]
+
+    def fail(function):
+        def run(*arguments):
+            from torch._dynamo.exc import Unsupported
+            raise Unsupported("no compiler")
+        return run
+    monkeypatch.setattr(torch, "compile", fail)
+    with pytest.raises(MemSegError, match="torch.compile failed.*training.compile=off"):
+        train(tiny_data, "hex_nut", out, on, progress=False)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_mixed_precision(tiny_recipe, data, fresh, precision):
+    recipe = tiny_recipe.replace(**{"training.precision": precision})
+    plain, mixed = (train_step(fresh(r), data[0], r, .01) for r in (tiny_recipe, recipe))
+    assert plain != mixed and math.isclose(plain.total, mixed.total, rel_tol=.02)
+
+
+def test_the_gradient_is_clipped(tiny_recipe, data, fresh):
+    def move(clip):
+        recipe = tiny_recipe.replace(**{"training.clip": clip, "training.weight_decay": 0,
+                                        "training.momentum": 0})
+        state = fresh(recipe)
+        before = state.model.decoder.head.weight.detach().clone()
+        train_step(state, data[0], recipe, .01)
+        return (state.model.decoder.head.weight - before).norm()
+    assert move(.001) < move(0) / 10
+
+
+@pytest.mark.parametrize("precision, spoil, message", [
+    ("float32", "image", "image number 5 holds values that are not finite"),
+    ("float32", "weight", "learning rate is too large"), ("bfloat16", "weight", "precision=float32")])
+def test_a_loss_that_is_not_finite_changes_nothing(tiny_recipe, data, fresh, precision, spoil, message):
+    recipe = tiny_recipe.replace(**{"training.precision": precision})
+    state, batch = fresh(recipe), data[0]
+    batch.source[1] = 5
+    if spoil == "image":
+        batch.images[1, 0, 0, 0] = torch.nan
+    else:
+        state.model.decoder.head.bias.data[0] = torch.inf
+    before = state.model.encoder.layer4[0].conv1.weight.clone()
+    with pytest.raises(MemSegError, match=f"step 1: .*{message}"):
+        train_step(state, batch, recipe, .01)
+    assert state.step == 0 and torch.equal(state.model.encoder.layer4[0].conv1.weight, before)
+
+
+@pytest.mark.parametrize("match", ["joint", "level"])
+def test_photos_in_the_memory_are_matched_with_others(tiny_recipe, data, fresh, match):
+    model = fresh(tiny_recipe.replace(**{"memory.match": match})).model
+    images, own = data.images.batch([2, 0, 5]), torch.tensor([2, 0, 5])
+    free, others = model.explain(images).match.index, match_others(model, images, own)
+    assert others.shape == free.shape
+    for k in range(2):
+        assert (free[k] == own[k]).all() and (others[k] != own[k]).all()
+    assert torch.equal(others[2], free[2])  # image 5 is not in the memory
+
+
+# thresholds
+
+@pytest.mark.parametrize("good, defective, expected", [
+    ([.1, .2], [.5, .9], (.35, 1)), ([.1, .2, .3], [.25, .6, .9], (.45, 5/6)), ([.5], [.5], (.5, .5)),
+    ([.1] * 50, [.2, .8], (.15, 1)), ([.9], [.1], (.5, 0))])
+def test_separate(good, defective, expected):
+    assert np.allclose(separate(good, defective), expected)
+
+
+def test_separate_finds_the_best_of_all_thresholds():
+    random = np.random.default_rng(0)
+    for _ in range(50):
+        good, defective = random.normal(size=random.integers(1, 9)).round(1), random.normal(1, 1, 7).round(1)
+        threshold, accuracy = separate(good, defective)
+        tried = [((good <= t).mean() + (defective > t).mean()) / 2 for t in np.arange(-5, 5, .05) + .001
+                 if min(good.min(), defective.min()) <= t < max(good.max(), defective.max())]
+        assert math.isclose(accuracy, max(tried)) and math.isclose(
+            accuracy, ((good <= threshold).mean() + (defective > threshold).mean()) / 2)
+
+
+def test_thresholds_come_from_held_back_images(tiny_recipe, data, fresh):
+    model = fresh(tiny_recipe).model
+    held_back = ImageSet(data.images.paths[:4], (64, 64))
+    found = choose_thresholds(model, held_back, data.simulator, tiny_recipe)
+    assert ((found.good, found.simulated) == (4, 16) and 0 <= found.pixel <= 1
+            and .5 <= found.balanced_accuracy <= 1)
+    assert found == choose_thresholds(model, held_back, data.simulator, tiny_recipe)
+    lit = tiny_recipe.replace(**{"light.gain": .2})
+    assert choose_thresholds(model, held_back, data.simulator, lit).good == 20
+    assert choose_thresholds(model, held_back, data.simulator, tiny_recipe,
+                             remembered=True).image != found.image
+
+
+# the clock
+
+def test_the_clock_counts_steps(tiny_recipe, fresh):
+    state, clock = fresh(tiny_recipe), Clock(tiny_recipe.training, 0.)
+    assert clock.fraction(state) == .5/3
+    state.step = 3
+    assert clock.fraction(state) > 1
+
+
+def test_the_clock_counts_time(tiny_recipe, fresh, monkeypatch):
+    now = [100.]
+    monkeypatch.setattr(training.time, "monotonic", lambda: now[0])
+    state = fresh(tiny_recipe)
+    clock = Clock(tiny_recipe.replace(**{"training.minutes": 1}).training, started=100., images=40)
+    now[0] = 106.
+    assert clock.fraction(state) == pytest.approx(.1)
+    state.step, now[0] = 10, 116.  # a second a step; 6 s are kept for 40 images, 1 s for the next step
+    assert clock.fraction(state) == pytest.approx(16/53)
+    now[0] = 170.
+    assert clock.fraction(state) > 1
+    state.seconds = 30.  # spent before an interruption
+    assert Clock(clock.recipe, started=165.).fraction(state) == pytest.approx(35/60)
+
+
+# whole runs
+
+def test_a_run_leaves_its_files_and_its_record(tiny_run):
+    assert {path.name for path in tiny_run.folder.iterdir()} >= {
+        "recipe.ini", "run.json", "model.safetensors",
+                                                                 "losses.csv", "losses.png"}
+    assert not tiny_run.checkpoint_file.exists()
+    record, losses = tiny_run.record, read_losses(tiny_run)
+    assert losses["step"] == [1, 2, 3] and all(losses["total"][k] > 0 for k in range(3))
+    parts = [set(record["split"][part]) for part in ("memory", "train", "held_back")]
+    assert [len(part) for part in parts] == [3, 7, 2] and len(set.union(*parts)) == 12
+    assert record["notes"] == [] and 0 < record["threshold"] < 1 and record["foreground"] == "otsu"
+
+
+def test_workers_and_a_second_time_change_nothing(tiny_run, tiny_data, tiny_recipe, out):
+    seen = []
+    again = train(tiny_data, "hex_nut", out, tiny_recipe.replace(**{"training.workers": 1}), progress=False,
+                  callback=lambda step, losses, model: seen.append((step, losses.total)))
+    assert same_weights(tiny_run, again) and tiny_run.record["thresholds"] == again.record["thresholds"]
+    assert columns(tiny_run) == columns(again) and [step for step, _ in seen] == [1, 2, 3]
+    assert [f"{total:.6g}" for _, total in seen] == [f"{total:.6g}" for total in columns(again)["total"]]
+
+
+def test_ctrl_c_saves_and_resume_ends_with_the_same_weights(tiny_run, tiny_data, tiny_recipe, out):
+    def press(step, losses, model):
+        if step == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt, match="saved up to step 2.*--resume"):
+        train(tiny_data, "hex_nut", out, tiny_recipe, progress=False, callback=press)
+    assert (Run.open(out).record["status"] == "interrupted"
+            and signal.getsignal(signal.SIGINT) is signal.default_int_handler)
+    with pytest.raises(MemSegError, match="already holds a run.*--resume"):
+        train(tiny_data, "hex_nut", out, tiny_recipe, progress=False)
+    with pytest.raises(MemSegError, match="other settings.*training.steps: 5 here, 3 there"):
+        train(tiny_data, "hex_nut", out, tiny_recipe.replace(**{"training.steps": 5}), resume=True,
+              progress=False)
+    resumed = train(tiny_data, "hex_nut", out, tiny_recipe.replace(**{"training.workers": 1}), resume=True,
+                    progress=False)
+    assert same_weights(tiny_run, resumed) and tiny_run.record["thresholds"] == resumed.record["thresholds"]
+    assert columns(tiny_run) == columns(resumed) and resumed.recipe.training.workers == 1
+
+
+def test_a_crash_costs_the_steps_since_the_checkpoint_only(tiny_data, tiny_recipe, weights, out):
+    "... and nobody needs the weights file again"
+    recipe = tiny_recipe.replace(**{"encoder.weights": str(weights), "training.checkpoint_every": 2,
+                                    "training.steps": 4})
+    def crash(step, losses, model):
+        if step == 3:
+            raise RuntimeError("power cut")
+    whole = train(tiny_data, "hex_nut", out.with_name("whole"), recipe, progress=False)
+    with pytest.raises(RuntimeError, match="power cut"):
+        train(tiny_data, "hex_nut", out, recipe, progress=False, callback=crash)
+    run = Run.open(out)
+    assert run.record["steps_done"] == 2 and load_state(run.checkpoint_file)[1]["step"] == 2
+    with open(run.losses_file, "a") as file:
+        file.write("4,0.1,0.")  # cut off
+    hidden = weights.rename(weights.with_name("hidden"))
+    try:
+        assert same_weights(whole, train(out=out, resume=True, progress=False))
+    finally:
+        hidden.rename(weights)
+    assert columns(run) == columns(whole)
+    with open(run.losses_file, newline="") as file:
+        assert [row[0] for row in csv.reader(file)] == ["step", "1", "2", "3", "4"]
+    assert train(out=out, resume=True, progress=False).finished  # nothing left to do
+
+
+def test_weights_that_are_not_finite_never_replace_good_ones(tiny_data, tiny_recipe, out):
+    def spoil(step, losses, model):
+        if step == 2:
+            model.decoder.head.bias.data[0] = torch.nan
+    recipe = tiny_recipe.replace(**{"training.checkpoint_every": 1})
+    with pytest.raises(MemSegError, match="step 2: decoder.head.bias is not finite: the learning rate"):
+        train(tiny_data, "hex_nut", out, recipe, progress=False, callback=spoil)
+    run = Run.open(out)
+    assert run.record["status"] == "failed" and "head.bias" in run.record["message"]
+    tensors, metadata = load_state(run.checkpoint_file)
+    assert metadata["step"] == 1 and all(value.isfinite().all() for value in tensors.values())
+
+
+def states_equal(one, two):
+    return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_no_steps_train_nothing_and_still_make_a_run(tiny_data, tiny_recipe, out):
+    recipe = tiny_recipe.replace(**{"training.steps": 0})
+    run = train(tiny_data, "hex_nut", out, recipe, progress=False,
+                callback=lambda *args: pytest.fail("a step was taken"))
+    record = run.record
+    assert run.finished and record["steps_done"] == 0 and not run.checkpoint_file.exists()
+    assert record["thresholds"]["good"] and record["thresholds"]["simulated"] and 0 < record["threshold"] < 1
+    fresh, _, began = fresh_model(recipe)
+    parts = open_category(tiny_data).train
+    by_name = {path.name: path for path in parts}
+    fresh.remember([ImageSet([by_name[name] for name in record["split"]["memory"]], (64, 64))
+                    .batch(range(3))])
+    assert began is None and states_equal(fresh.state_dict(), load_state(run.model_file)[0])
+    assert run.losses_figure.stat().st_size > 500 and columns(run)["step"] == []
+    metrics = evaluate(run, progress=False, device="cpu")
+    assert 0 <= metrics["image_auroc"] <= 1 and run.metrics_file.exists()
+    assert train(out=out, resume=True, progress=False).finished
+
+
+def test_no_steps_with_a_progress_bar(tiny_data, tiny_recipe, out, capsys):
+    assert train(tiny_data, "hex_nut", out, tiny_recipe.replace(**{"training.steps": 0})).finished
+
+
+# where a network begins
+
+def test_a_warm_start_is_recorded(tiny_data, tiny_recipe, out):
+    warm = tiny_recipe.replace(**{"encoder.weights": "formulas", "training.steps": 1})
+    record = train(tiny_data, "hex_nut", out / "warm", warm, progress=False).record
+    assert Path(record["warm_start"]["source"]).name == NETWORK and len(record["warm_start"]["sha256"]) == 64
+    assert record["weights"]["used"] == "formulas" and record["weights"]["note"] == ""
+    off = warm.replace(**{"training.warm_start": "off"})
+    record = train(tiny_data, "hex_nut", out / "cold", off, progress=False).record
+    assert record["warm_start"] is None and record["weights"]["used"] == "formulas"
+
+
+def statistics(model):
+    "Running means of the batch norms that could learn"
+    return {name: value for name, value in model.state_dict().items()
+            if name.endswith("running_mean") and name.startswith(WARM)}
+
+
+@pytest.mark.parametrize("norms, start, kept", [("frozen", "auto", True), ("learn", "auto", False),
+                                                ("frozen", "off", False)])
+def test_batch_norms_keep_the_statistics_of_a_warm_start_only(tiny_data, tiny_recipe, out, norms, start,
+                                                              kept):
+    recipe = tiny_recipe.replace(**{"encoder.weights": "formulas", "training.warm_start": start,
+                                    "training.norms": norms})
+    before = statistics(fresh_model(recipe)[0])
+    after = statistics(load_model(train(tiny_data, "hex_nut", out, recipe, progress=False)))
+    assert all(torch.equal(after[name], value) for name, value in before.items()) == kept
+
+
+def test_resumed_batch_norms_stay_frozen(tiny_data, tiny_recipe, out):
+    recipe = tiny_recipe.replace(**{"encoder.weights": "formulas", "training.warm_start": "auto",
+                                    "training.norms": "frozen", "training.checkpoint_every": 1})
+    def stop(step, *rest):
+        if step == 1: raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny_data, "hex_nut", out, recipe, progress=False, callback=stop)
+    before = statistics(fresh_model(recipe)[0])
+    after = statistics(load_model(train(out=out, resume=True, progress=False)))
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+
+
+def test_auto_is_warm_with_shipped_weights_only(tiny_recipe, weights):
+    for change, warm in (({"encoder.weights": "auto"}, True), ({"encoder.weights": "formulas"}, True),
+                         ({"encoder.weights": "random"}, False), ({"encoder.weights": str(weights)}, False)):
+        model, record, began = fresh_model(tiny_recipe.replace(**change))
+        assert (began is not None) == warm == (record.used == "formulas")
+        cold = build_model(tiny_recipe, Encoder()).decoder.head.weight
+        assert torch.equal(model.decoder.head.weight, cold) != warm
+
+
+@pytest.mark.parametrize("change",
+                         [{"fusion.normalise": "fixed"}, {"attention.reduction": 16}, {"memory.pooling": 1},
+                          {"memory.difference": "squared"}, {"encoder.exposure": "as_is"}])
+def test_auto_is_cold_where_the_network_is_given_other_things_and_says_so(tiny_recipe, change):
+    _, record, began = fresh_model(tiny_recipe.replace(**{"encoder.weights": "formulas"} | change))
+    assert began is None and "no warm start" in record.note
+
+
+def test_a_warm_start_from_an_own_file(tiny_recipe, tmp_path, weights):
+    model, _, _ = fresh_model(tiny_recipe.replace(**{"encoder.weights": "formulas"}))
+    path = tmp_path / "mine.safetensors"
+    save_file({name: value + .01 for name, value in model.state_dict().items()
+               if name.startswith(WARM) and not name.endswith("num_batches_tracked")}, path)
+    settings = {"encoder.weights": str(weights), "training.warm_start": str(path)}
+    mine, record, began = fresh_model(tiny_recipe.replace(**settings))
+    assert began["source"] == str(path) and record.used == "file"
+    assert torch.equal(mine.decoder.head.bias, model.decoder.head.bias + .01)
+    with pytest.raises(MemSegError, match="none.safetensors"):
+        fresh_model(tiny_recipe.replace(**{"training.warm_start": str(tmp_path / "none.safetensors")}))
+
+
+def test_a_bad_warm_start_leaves_no_run(tiny_data, tiny_recipe, out, tmp_path):
+    (tmp_path / "bad.safetensors").write_bytes(b"nothing")
+    recipe = tiny_recipe.replace(**{"training.warm_start": str(tmp_path / "bad.safetensors")})
+    with pytest.raises(MemSegError, match="bad.safetensors"):
+        train(tiny_data, "hex_nut", out, recipe, progress=False)
+    assert not out.exists()
+
+
+def test_the_clock_ends_a_run(tiny_data, tiny_recipe, out):
+    recipe = tiny_recipe.replace(**{"training.minutes": .08, "training.steps": 1})
+    run = train(tiny_data, "hex_nut", out, recipe, progress=False)
+    losses = read_losses(run)
+    assert run.finished and len(losses["step"]) >= 1
+    assert losses["learning_rate"][-1] == min(losses["learning_rate"]) or len(losses["step"]) < 5
+
+
+def test_the_progress_bar_shows_loss_and_pace(tiny_data, tiny_recipe, out, capsys):
+    train(tiny_data, "hex_nut", out, tiny_recipe.replace(**{"training.steps": 2, "memory.samples": 30}))
+    shown = capsys.readouterr()
+    assert ("loss 0." in shown.err and "step/s" in shown.err.replace("s/step", "step/s")
+            and "note: 12 good images" in shown.out)
+
+
+# data that is not as it should be
+
+def category_of(tiny_data, folder, count):
+    "A product with the first `count` good images, and a test folder full of rubbish"
+    (folder / "train" / "good").mkdir(parents=True)
+    for path in open_category(tiny_data).train[:count]:
+        shutil.copy(path, folder / "train" / "good")
+    for rubbish in ("test/good", "test/hole", "ground_truth/hole"):
+        (folder / rubbish).mkdir(parents=True)
+        (folder / rubbish / "000.png").write_text("not an image")
+    return folder
+
+
+def test_few_images_and_a_broken_test_folder(tiny_data, tiny_recipe, tmp_path, out):
+    "Five good images are enough, and no test image is ever opened"
+    data = category_of(tiny_data, tmp_path / "few", 5)
+    run = train(data, None, out, tiny_recipe, progress=False)
+    record = run.record
+    assert (record["split"]["shared"] and len(record["split"]["memory"]) == 3
+            and len(record["split"]["train"]) == 5)
+    assert (any("too few" in note for note in record["notes"])
+            and any("held back" in note for note in record["notes"]))
+    assert record["thresholds"]["good"] == 5
+
+
+def test_a_broken_image_is_found_before_the_training(tiny_data, tiny_recipe, tmp_path, out):
+    data = category_of(tiny_data, tmp_path / "broken", 4)
+    image = data / "train" / "good" / "002.png"
+    image.write_bytes(image.read_bytes()[:200])
+    with pytest.raises(MemSegError, match="002.png"):
+        train(data, None, out, tiny_recipe, progress=False)
+    assert not out.exists()  # mended, the same command goes through
+
+
+def test_one_good_image_and_other_bad_input(tiny_data, tiny_recipe, tmp_path, out):
+    with pytest.raises(MemSegError, match="at least 2"):
+        train(category_of(tiny_data, tmp_path / "one", 1), None, out, tiny_recipe, progress=False)
+    with pytest.raises(MemSegError, match="no category 'teapot'.*hex_nut"):
+        train(tiny_data, "teapot", out, tiny_recipe, progress=False)
+    with pytest.raises(MemSegError, match="cuda:7.*not on this machine"):
+        train(tiny_data, "hex_nut", out, tiny_recipe.replace(**{"training.device": "cuda:7"}), progress=False)
+    with pytest.raises(MemSegError, match="no folder"):
+        train(tiny_data, "hex_nut", out, tiny_recipe.replace(**{"data.textures": "nowhere"}), progress=False)
+    assert not out.exists()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(MemSegError, match="can't make the run folder"):
+        train(tiny_data, "hex_nut", tmp_path / "file" / "run", tiny_recipe, progress=False)
+
+
+def test_good_images_that_came_or_went_stop_a_resume(tiny_data, tiny_recipe, tmp_path, out):
+    data = category_of(tiny_data, tmp_path / "some", 5)
+    def stop(step, losses, model):
+        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        train(data, None, out, tiny_recipe, progress=False, callback=stop)
+    (data / "train" / "good" / "001.png").rename(data / "train" / "good" / "new.png")
+    with pytest.raises(MemSegError, match="2 came or went, such as 001.png"):
+        train(out=out, resume=True, progress=False)
+
+
+def test_a_run_without_a_checkpoint_cannot_go_on(tiny_recipe, tiny_data, out):
+    Run.create(out, tiny_recipe, data=str(tiny_data), category="hex_nut")
+    with pytest.raises(MemSegError, match="half-written.*without a checkpoint"):
+        train(out=out, resume=True, progress=False)
+
+
+def test_a_checkpoint_of_another_run_is_refused(tiny_recipe, data, fresh, out):
+    state = fresh(tiny_recipe)
+    save_checkpoint(Run.create(out, tiny_recipe), state)
+    other = Run.create(out.with_name("other"), tiny_recipe.replace(**{"training.seed": 1}))
+    shutil.copy(Run(out).checkpoint_file, other.checkpoint_file)
+    with pytest.raises(MemSegError, match="not a checkpoint of this run"):
+        load_checkpoint(other, state)
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(tiny_data, tiny_recipe, out, monkeypatch):
+    from memseg_nb.training import checkpoints
+    real = checkpoints.save_file
+    def full(tensors, path, metadata):
+        if '"step": 2' in metadata["memseg"]:
+            Path(path).write_bytes(b"half")
+            raise OSError("no space left on device")
+        real(tensors, path, metadata)
+    monkeypatch.setattr(checkpoints, "save_file", full)
+    with pytest.raises(MemSegError, match="no space left.*make room"):
+        train(tiny_data, "hex_nut", out, tiny_recipe.replace(**{"training.checkpoint_every": 1}),
+              progress=False)
+    assert load_state(Run.open(out).checkpoint_file)[1]["step"] == 1 and not list(out.glob(".*"))
+
+
+# trouble in other processes and on devices
+
+def test_an_error_in_a_worker_is_one_clear_line(data, monkeypatch):
+    def broken(self, step): raise MemSegError("x.png: cut off: needs a complete file")
+    monkeypatch.setattr(StepData, "__getitem__", broken)
+    with pytest.raises(MemSegError) as error:
+        next(in_order(data, 0, 3, 1, torch.device("cpu")))
+    assert str(error.value) == "x.png: cut off: needs a complete file"
+    monkeypatch.setattr(StepData, "__getitem__", lambda self, step: os._exit(1))
+    with pytest.raises(MemSegError, match="simulating process ended.*training.workers=0"):
+        next(in_order(data, 0, 3, 1, torch.device("cpu")))
+
+
+def test_out_of_memory_is_said(tiny_data, tiny_recipe, out, monkeypatch):
+    def full(*args): raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+    monkeypatch.setattr(training, "train_step", full)
+    with pytest.raises(MemSegError, match="out of memory: use smaller images"):
+        train(tiny_data, "hex_nut", out, tiny_recipe, progress=False)
+
+
+def test_devices():
+    assert choose_device("cpu").type == "cpu" and choose_device("auto").type in ("cpu", "cuda", "mps")
+    if not torch.cuda.is_available():
+        with pytest.raises(MemSegError, match="device cuda"):
+            choose_device("cuda")
