@@ -110,7 +110,7 @@ def test_two_workers_make_the_same_table(three, capfd):
         assert (out / "one" / name).read_text() == (out / "two" / name).read_text()
     shown = capfd.readouterr()
     assert sorted(line.split(":")[0] for line in shown.out.strip().split("\n")) == ["pill", "tile", "wood"]
-    assert "training" not in shown.err and not list((out / "two").glob(".workers*"))
+    assert "training" not in shown.err and not list((out / "two").glob(".*"))
 
 
 def test_ctrl_c_stops_the_workers_and_the_same_call_goes_on(three):

@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 
 from .. import plots
 from ..data.images import Category, TestImage, open_category, read_image, read_mask, resize
-from ..files import MemSegError, replacing
+from ..files import MemSegError, clean_up, locked, replacing
 from ..metrics import PixelMetrics, best_f1, image_auroc, image_score, merge, rates
 from ..recipe import EvaluationRecipe
 from ..training.checkpoints import Run, load_model, save_json
@@ -229,6 +229,8 @@ def write_figures(
     if (found := rates(whole)) is not None:
         figures["roc"] = plots.roc_curve(found.fpr, found.tpr, whole.auroc())
         figures["pro"] = plots.pro_curve(found.fpr, found.pro, whole.aupro(), whole.fpr_limit)
+    for name in {"typical", "worst", "scores", "roc", "pro"} - set(figures):  # of an earlier time
+        (folder / f"{name}.png").unlink(missing_ok=True)
     return [plots.save(figure, folder / f"{name}.png") for name, figure in figures.items()]
 
 # %% ../../nbs/evaluation/01_evaluate.ipynb #caebada1
@@ -294,7 +296,10 @@ def evaluate(
                           "with_mask": defective - len(unknown),
                           "regions": sum(counts.regions for counts in measured.pixels.values())},
                "notes": notes, "baseline": baseline(category, size, settings, progress)}
-    write_figures(run.figures, measured, detector, size, threshold, pixel_threshold)
-    write_scores(run.folder / "scores.csv", measured, threshold)
-    save_json(run.metrics_file, metrics)
+    with locked(run.folder):
+        clean_up(run.figures)
+        run.metrics_file.unlink(missing_ok=True)  # it comes last: all files are of one evaluation
+        write_figures(run.figures, measured, detector, size, threshold, pixel_threshold)
+        write_scores(run.folder / "scores.csv", measured, threshold)
+        save_json(run.metrics_file, metrics)
     return metrics
