@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 
 from .. import plots
 from ..data.images import Category, TestImage, open_category, read_image, read_mask, resize
-from ..files import MemSegError, clean_up, locked, replacing
+from ..files import MemSegError, check_finite, clean_up, locked, replacing
 from ..metrics import PixelMetrics, best_f1, image_auroc, image_score, merge, rates
 from ..recipe import EvaluationRecipe
 from ..training.checkpoints import Run, load_model, save_json
@@ -96,6 +96,7 @@ def measure(
             some = items[start:start + recipe.batch]
             images, masks = zip(*(read_test(item, size) for item in some))
             maps = anomaly_map(torch.stack(images)).float().cpu()
+            check_finite(f"{some[0].path} and more", {"anomaly map": maps})
             scores += image_score(maps, recipe.top_share).tolist()
             for item, map, mask in zip(some, maps, masks):
                 if mask is None:
