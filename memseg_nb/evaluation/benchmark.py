@@ -144,7 +144,8 @@ def train_and_score(
         if not run.metrics_file.exists():
             evaluate(run, data, progress=progress, device=recipe.training.device)
         metrics = load_json(run.metrics_file)
-        rules = {key: entry(float, low=0, high=1) for key in FIGURES if metrics.get(key, 0) is not None}
+        rules = {key: entry(float, low=0, high=1) for key in FIGURES
+                 if metrics.get(key) is not None}
         metrics = entries(run.metrics_file, metrics, rules)
         return {key: metrics[key] for key in FIGURES}
     return attempt(work, dict(category=name))

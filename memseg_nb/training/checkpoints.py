@@ -185,7 +185,7 @@ class Run:
         if there:
             raise MemSegError(f"{folder} is not empty (it holds {', '.join(there[:3])}): "
                               "a run needs a folder of its own, choose another (--out)")
-        run.update(format=1, status="starting", **record)  # first: without it the folder is not ours
+        run.update(format=1, status="starting", **record)  # first: it makes the folder ours
         recipe.save(run.recipe_file)
         return run
 

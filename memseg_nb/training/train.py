@@ -297,7 +297,7 @@ def train(
                         if due and not asked.is_set(): save("training")
             except KeyboardInterrupt:
                 if whole: save("interrupted")
-                elif team.first: run.update(status="interrupted")  # the checkpoint is the last whole one
+                elif team.first: run.update(status="interrupted")  # up to the last checkpoint
                 raise
             save("training")
             team.tell(lambda: _finish(run, trainer, simulator, held_back, parts, recipe))
