@@ -81,7 +81,8 @@ def cost_table(
 
 # %% ../../nbs/deployment/03_runtimes.ipynb #52be50cd
 _RULES = (dict.fromkeys(("height", "width"), entry(int, low=32, high=4096, step=32))
-          | dict.fromkeys(("top_share", "threshold", "pixel_threshold"), entry(float, low=0, high=1))
+          | dict.fromkeys(("top_share", "threshold", "pixel_threshold"),
+                          entry(float, low=0, high=1))
           | dict(samples=entry(int, low=1, high=100_000), precision=entry(str, choices=PRECISIONS)))
 
 class OnnxModel:
@@ -109,8 +110,8 @@ class OnnxModel:
             tqdm.write(f"note: {path} was exported before checksums were recorded: whether it is "
                        "whole was not checked")
         elif content_digest(path.read_bytes(), stated) != stated:
-            raise MemSegError(f"{path} is damaged or was changed: its SHA-256 is not the one in its "
-                              "metadata; write it again with memseg export")
+            raise MemSegError(f"{path} is damaged or was changed: its SHA-256 is not the one in "
+                              "its metadata; write it again with memseg export")
         self.facts = entries(path, found, _RULES, texts=True)
 
     def anomaly_map(self, images: Tensor) -> Tensor:  # (B, 3, H, W), 0..1; (B, H, W), 0..1
