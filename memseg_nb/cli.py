@@ -428,7 +428,7 @@ def demo(out, product, recipe_file, overrides, size, **options):
         click.echo(f"rendering {product}: good ones to learn from, good and defective ones to "
                    "judge")
         write_products(data, product, recipe.image.size, seed=0, train=90, good=30, defective=10)
-    run = training.train(data, product, folder, recipe, resume=(folder/"run.json").exists())
+    run = training.train(data, product, folder, recipe, training.Run(folder).begun)
     click.echo(evaluation.summary(evaluation.evaluate(run)))
     click.echo(f"\nlook at: {run.figures/'typical.png'}\nnext:    memseg predict {folder} "
                f"{data/product/'test'/'good'} --out {out/'predicted'}")

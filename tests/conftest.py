@@ -23,6 +23,7 @@ FULL = {
     "test_site_live": "every widget on the pages in a browser; test_site visits the pages once",
     "test_slides": "slides of every lesson, in a browser",
     "test_widgets_browser": "JupyterLab in a browser",
+    "test_training::test_ctrl_c_anywhere_in_a_step_saves_nothing": "forty trainings",
     "test_exercises::test_a_typical_wrong_answer_gets_its_hint": "some hundred wrong answers",
     "test_exercises::test_garbage_is_rejected_with_words": "twenty answers to each exercise",
 }

@@ -3,6 +3,7 @@ import csv
 import json
 import math
 import os
+import shutil
 import signal
 import threading
 import time
@@ -10,12 +11,12 @@ import time
 import pytest
 from conftest import TINY
 
-from memseg_nb.evaluation.benchmark import (MVTEC, PUBLISHED, benchmark, markdown, mean, worker_device,
+from memseg_nb.evaluation.benchmark import (MVTEC, PUBLISHED, benchmark, markdown, mean, train_and_score, worker_device,
                                             worker_number)
 from memseg_nb.training.checkpoints import Run
 from memseg_nb.cli import main
 from memseg_nb.products.catalogue import PRODUCTS, write_products
-from memseg_nb.files import MemSegError
+from memseg_nb.files import MemSegError, locked
 from memseg_nb.recipe import load_recipe
 
 SETTINGS = [word for setting in TINY + ["training.steps=1"] for word in ("--set", setting)]
@@ -110,7 +111,7 @@ def test_two_workers_make_the_same_table(three, capfd):
         assert (out / "one" / name).read_text() == (out / "two" / name).read_text()
     shown = capfd.readouterr()
     assert sorted(line.split(":")[0] for line in shown.out.strip().split("\n")) == ["pill", "tile", "wood"]
-    assert "training" not in shown.err and not list((out / "two").glob(".workers*"))
+    assert "training" not in shown.err and not list((out / "two").glob(".*"))
 
 
 def test_ctrl_c_stops_the_workers_and_the_same_call_goes_on(three):
@@ -138,6 +139,25 @@ def test_a_run_that_was_cut_off_before_its_first_step_begins_again(three, tmp_pa
     Run.create(tmp_path / "runs" / "wood", recipe, data=str(data), category="wood")
     (tmp_path / "runs" / "wood" / ".checkpoint.safetensors.1.part").write_bytes(b"half")
     assert benchmark(data, tmp_path / "runs", ["wood"], recipe, progress=False) == rows[:1]
+
+
+def test_a_folder_of_runs_has_one_writer_and_what_killed_ones_left_goes(three, tmp_path):
+    data, recipe, _, rows = three
+    (tmp_path / ".workers.999999999.ab_1.part").mkdir()
+    (tmp_path / ".results.csv.999999999.1.part").write_text("half")
+    with locked(tmp_path), pytest.raises(MemSegError, match="in use by process .* since"):
+        benchmark(data, tmp_path, ["wood"], recipe, progress=False)
+    assert benchmark(data, tmp_path, ["wood"], recipe, progress=False) == rows[:1]
+    assert not list(tmp_path.rglob(".*"))
+
+
+@pytest.mark.parametrize("text", ['{"image_auroc": NaN, "pixel_auroc": 1, "aupro": 1}', '{"image_auroc": 2}', "{", "{}"])
+def test_damaged_figures_become_an_error_that_names_the_file(three, tmp_path, text):
+    data, recipe, out, _ = three
+    shutil.copytree(out / "one" / "wood", tmp_path / "wood")
+    Run(tmp_path / "wood").metrics_file.write_text(text)
+    row = train_and_score(data, "wood", tmp_path / "wood", recipe, progress=False)
+    assert "metrics.json" in row["error"] and row["image_auroc"] is None
 
 
 def test_each_worker_has_a_gpu_and_a_number(tmp_path):

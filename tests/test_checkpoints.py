@@ -2,6 +2,7 @@
 import json
 import os
 import pickle
+import re
 import stat
 import struct
 
@@ -9,10 +10,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from memseg_nb.files import replacing
-from memseg_nb.training.checkpoints import (MAY_CHANGE, Run, check_same, fingerprint, load_json,
+from memseg_nb.deployment.detector import Detector
+from memseg_nb.deployment.onnx import photos_of
+from memseg_nb.evaluation.evaluate import evaluate
+from memseg_nb.files import MemSegError, digest, replacing
+from memseg_nb.training.checkpoints import (MAY_CHANGE, Run, check_same, fingerprint, load_checkpoint, load_json,
                                             load_model, load_state, save_json, save_state)
-from memseg_nb.files import MemSegError
+from memseg_nb.training.train import train
 from memseg_nb.recipe import flatten, load_recipe
 
 TENSORS = {"matrix": torch.arange(6.).view(2, 3), "number": torch.tensor(3),
@@ -137,6 +141,9 @@ def test_a_new_run_holds_its_recipe_and_record(tmp_path, tiny_recipe):
     again = Run.open(str(run.folder))
     assert again.recipe == tiny_recipe and again.record["category"] == "nut" and not again.finished
     run.update(status="done", threshold=.5)
+    with pytest.raises(MemSegError, match=r"run.json: status = done, but there is no model.safetensors"):
+        again.finished
+    run.model_file.touch()
     assert again.finished and again.record["category"] == "nut" and again.record["threshold"] == .5
 
 
@@ -230,11 +237,148 @@ def test_weights_of_another_network_are_refused(tiny_run, tmp_path):
     tensors, metadata = load_state(run.model_file)
     for change in ({"decoder.head.bias": torch.zeros(3)}, {"surprise": torch.zeros(1)}):
         save_state(run.model_file, tensors | change, metadata)
+        run.update(model_sha256=digest(run.model_file))
         with pytest.raises(MemSegError, match="doesn't fit its recipe.ini"):
             load_model(run)
     replace(run.model_file, b"{}" + bytes(100))
     with pytest.raises(MemSegError, match="damaged"):
         load_model(run)
+
+
+# what is read back is checked
+
+def flipped(data, place):
+    "The bytes with one bit of one byte changed; `place` is a share of the length"
+    k = int(place * len(data))
+    return data[:k] + bytes([data[k] ^ 64]) + data[k + 1:]
+
+
+def zeroed(data, size=10**6):
+    "The bytes with zeros at the end"
+    return data[:-size] + bytes(size)
+
+
+@pytest.mark.parametrize("damage", [lambda data: flipped(data, .3), lambda data: flipped(data, .9999), zeroed])
+def test_a_damaged_model_is_refused_and_so_is_another_one(tiny_run, tmp_path, damage):
+    run = copy_of(tiny_run, tmp_path / "run")
+    replace(run.model_file, damage(tiny_run.model_file.read_bytes()))
+    with pytest.raises(MemSegError, match="model.safetensors is not the file that the training wrote"):
+        load_model(run)
+    run.update(model_sha256=digest(run.model_file))
+    with pytest.raises(MemSegError, match="model.safetensors is damaged: its SHA-256"):  # its own digest
+        load_model(run)
+    tensors, metadata = load_state(tiny_run.model_file)
+    tensors["decoder.head.bias"] += 1  # whole, of the same settings, and of another run
+    save_state(run.model_file, tensors, metadata)
+    run.update(model_sha256=tiny_run.record["model_sha256"])
+    with pytest.raises(MemSegError, match="of another run"):
+        load_model(run)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(tiny_run, tmp_path, value):
+    run = copy_of(tiny_run, tmp_path / "run")
+    tensors, metadata = load_state(run.model_file)
+    tensors["encoder.layer4.0.conv1.weight"].view(-1)[7] = value
+    save_state(run.model_file, tensors, metadata)
+    run.update(model_sha256=digest(run.model_file))
+    with pytest.raises(MemSegError, match="model.safetensors: .* not finite"):
+        load_model(run)
+
+
+def test_an_answer_that_is_not_finite_is_refused(tiny_run):
+    model = load_model(tiny_run)
+    model.decoder.head.bias.data[0] = 3e38
+    model.decoder.head.weight.data.fill_(3e38)
+    with pytest.raises(MemSegError, match="anomaly map has values that are not finite"):
+        model.anomaly_map(torch.rand(1, 3, 64, 64))
+
+
+def test_an_older_run_has_no_digest_and_loads_with_a_note(tiny_run, tmp_path, capsys):
+    run, other = copy_of(tiny_run, tmp_path / "run"), tmp_path / "plain"
+    tensors, metadata = load_state(run.model_file)
+    save_file(tensors, other, {"memseg": json.dumps(metadata)})
+    replace(run.model_file, other.read_bytes())
+    save_json(run.record_file, {k: v for k, v in run.record.items() if k != "model_sha256"})
+    load_model(run)
+    assert capsys.readouterr().out.count("note: ") == 1
+    load_model(tiny_run)
+    assert capsys.readouterr().out == ""
+
+
+ENTRIES = [("threshold", value) for value in (float("nan"), float("inf"), 2, -.1, True, None, "0.5", [.5])] + [
+    ("pixel_threshold", 1.5), ("steps_done", 10**30), ("steps_done", 1.5), ("steps_done", "3"), ("seconds", -1),
+    ("status", "finished"), ("status", None), ("format", 2), ("category", 7), ("data", None), ("notes", "none"),
+    ("notes", [1]), ("weights", []), ("split", None), ("model_sha256", "0"), ("model_sha256", 5)]
+
+
+@pytest.mark.parametrize("key, value", ENTRIES)
+def test_a_wrong_entry_of_the_record_names_file_and_key(tiny_run, tmp_path, key, value):
+    run = copy_of(tiny_run, tmp_path / "run")
+    replace(run.record_file, json.dumps(run.record | {key: value}).encode())
+    for use in (load_model, Detector.load, evaluate, lambda run: train(out=run.folder, resume=True, progress=False)):
+        with pytest.raises(MemSegError, match=rf"run.json: {key} = .*: needs .*damaged or was edited"):
+            use(run)
+
+
+@pytest.mark.parametrize("key", ["threshold", "pixel_threshold", "category", "data", "split"])
+def test_a_missing_entry_of_the_record_names_file_and_key(tiny_run, tmp_path, key):
+    run = copy_of(tiny_run, tmp_path / "run")
+    replace(run.record_file, json.dumps({k: v for k, v in run.record.items() if k != key}).encode())
+    with pytest.raises(MemSegError, match=f"run.json: {key} is missing"):
+        {"split": photos_of, "category": evaluate, "data": evaluate}.get(key, Detector.load)(run)
+
+
+@pytest.mark.parametrize("key, value", [("memory", "a.png"), ("train", [1]), ("shared", 1), ("note", None)])
+def test_a_wrong_split_names_file_and_key(tiny_run, tmp_path, key, value):
+    run = copy_of(tiny_run, tmp_path / "run")
+    changed = run.record | dict(split=run.record["split"] | {key: value})
+    replace(run.record_file, json.dumps(changed).encode())
+    with pytest.raises(MemSegError, match=f"run.json: split: {key} = "):
+        load_model(run)
+
+
+def test_done_without_a_model_is_said(tiny_run, tmp_path):
+    run = copy_of(tiny_run, tmp_path / "run")
+    run.model_file.unlink()
+    for use in (load_model, lambda run: train(out=run.folder, resume=True, progress=False)):
+        with pytest.raises(MemSegError, match="run.json: status = done, but there is no model.safetensors"):
+            use(run)
+
+
+@pytest.mark.parametrize("line", ["steps = 1e30", "steps = nan", "learning_rate = nan", "learning_rate = inf",
+                                  "seed = -1", "workers = true", "steps ="])
+def test_a_wrong_value_of_the_recipe_names_file_and_key(tiny_run, tmp_path, line):
+    run = copy_of(tiny_run, tmp_path / "run")
+    key, text = line.split(" =")[0], run.recipe_file.read_text()
+    replace(run.recipe_file, re.sub(rf"(?m)^{key} = .*$", line, text).encode())
+    with pytest.raises(MemSegError, match=rf"recipe.ini: \[training\] {key} = .*: needs "):
+        load_model(run)
+
+
+@pytest.mark.parametrize("key, value", [("step", 10**30), ("step", "3"), ("step", None), ("step", -1),
+                                        ("seconds", True), ("seconds", []), ("scaler", None), ("step", ...)])
+def test_a_wrong_entry_of_a_checkpoint_names_file_and_key(tmp_path, tiny_recipe, key, value):
+    run = Run.create(tmp_path / "run", tiny_recipe)
+    metadata = dict(kind="checkpoint", recipe=fingerprint(tiny_recipe), step=1, seconds=1., scaler={})
+    metadata = {k: v for k, v in (metadata | {key: value}).items() if v is not ...}
+    save_state(run.checkpoint_file, TENSORS, metadata)
+    with pytest.raises(MemSegError, match=f"checkpoint.safetensors: {key} "):
+        load_checkpoint(run, None)
+
+
+def test_numbers_of_a_checkpoint_are_finite_and_whole(tmp_path, tiny_recipe):
+    run = Run.create(tmp_path / "run", tiny_recipe)
+    metadata = dict(kind="checkpoint", recipe=fingerprint(tiny_recipe), step=1, seconds=1., scaler={})
+    save_state(run.checkpoint_file, dict(a=torch.tensor([1., torch.nan])), metadata)
+    with pytest.raises(MemSegError, match="checkpoint.safetensors: a has values that are not finite"):
+        load_checkpoint(run, None)
+    save_state(run.checkpoint_file, TENSORS, metadata)
+    whole = run.checkpoint_file.read_bytes()
+    for place in .9, .99:
+        run.checkpoint_file.write_bytes(flipped(whole, place))
+        with pytest.raises(MemSegError, match="is damaged"):
+            load_checkpoint(run, None)
 
 
 def test_the_record_is_plain_json(tiny_run):

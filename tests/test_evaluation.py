@@ -163,6 +163,31 @@ def test_a_missing_or_empty_mask_is_left_out_and_said(run, data, no_figures):
     assert lost["pixel_auroc"] is None and lost["image_auroc"] is not None
 
 
+def test_nothing_of_an_earlier_evaluation_stays(run, data):
+    evaluate(run, data=data, progress=False, device="cpu")
+    assert (run.figures / "roc.png").exists()
+    (run.figures / ".roc.png.999999999.1.part").write_bytes(b"of a killed process")
+    (run.figures / "mine.png").write_bytes(b"of the user")
+    for folder in (data / "hex_nut" / "ground_truth", *(data / "hex_nut" / "test").glob("[!g]*")):
+        shutil.rmtree(folder)  # no masks, no defects: no curves
+    evaluate(run, data=data, progress=False, device="cpu")
+    assert {path.name for path in run.figures.iterdir()} == {"typical.png", "worst.png", "scores.png", "mine.png"}
+
+
+def test_an_evaluation_that_is_cut_off_leaves_no_figures_of_the_one_before(run, data, monkeypatch):
+    evaluate(run, data=data, progress=False, device="cpu")
+    monkeypatch.setattr("memseg_nb.evaluation.evaluate.write_scores", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        evaluate(run, data=data, progress=False, device="cpu")
+    assert not run.metrics_file.exists()
+
+
+def test_a_score_that_is_not_finite_is_refused(tiny_data):
+    items = open_category(tiny_data, "hex_nut").test
+    with pytest.raises(MemSegError, match="000.png and more: anomaly map has values that are not finite"):
+        measure(items, lambda images: images[:, 0] * torch.nan, SIZE, RECIPE, progress=False)
+
+
 def test_a_mask_of_another_size_is_an_error(run, data):
     mask = next((data / "hex_nut" / "ground_truth").rglob("*.png"))
     Image.new("L", (32, 32), 255).save(mask)

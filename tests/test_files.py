@@ -2,12 +2,14 @@
 import hashlib
 import os
 import stat
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from memseg_nb.files import MemSegError, digest, make_folder, replacing, whole_file
+from memseg_nb.files import MemSegError, clean_up, digest, locked, make_folder, replacing, whole_file
 
 
 def test_a_file_is_whole_or_not_there(tmp_path):
@@ -52,9 +54,10 @@ def test_a_full_disk_is_said_and_the_old_file_stays(tmp_path):
 def test_the_bytes_are_on_the_disk_before_the_name_changes(tmp_path, monkeypatch, sync):
     done, replace, fsync = [], os.replace, os.fsync
     monkeypatch.setattr(os, "replace", lambda *names: done.append("renamed") or replace(*names))
-    monkeypatch.setattr(os, "fsync", lambda file: done.append("synced") or fsync(file))
+    monkeypatch.setattr(os, "fsync", lambda file: done.append(
+        "folder" if stat.S_ISDIR(os.fstat(file).st_mode) else "synced") or fsync(file))
     with replacing(tmp_path / "note", sync=sync) as part: part.write_text("new")
-    assert done == ["synced", "renamed"][not sync:] and (tmp_path / "note").read_text() == "new"
+    assert done == (["synced", "renamed", "folder"] if sync else ["renamed"]) and (tmp_path / "note").read_text() == "new"
 
 
 def test_a_folder_is_made_with_those_above_it(tmp_path):
@@ -79,3 +82,62 @@ def test_importing_the_library_changes_no_umask_and_one_set_later_counts(tmp_pat
         assert stat.S_IMODE((tmp_path / "state").stat().st_mode) == 0o640
     finally:
         assert os.umask(before) == 0o027
+
+
+# locks
+
+HOLD = """
+import sys, time
+from memseg_nb.files import locked
+with locked(sys.argv[1]):
+    open(sys.argv[1] + "/result", "w").close()
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    "Another process that holds the lock of `tmp_path`"
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_a_folder_in_use_is_refused_and_a_killed_holder_lets_go(tmp_path, holder):
+    with pytest.raises(MemSegError, match=rf"in use by process {holder.pid} on .* since \d\d\d\d-\d\d-\d\d"):
+        with locked(tmp_path):
+            pytest.fail("two at a time")
+    holder.kill()
+    holder.wait()
+    assert (tmp_path/".lock").exists()
+    with locked(tmp_path):
+        assert f"process {os.getpid()}" in (tmp_path/".lock").read_text()
+    assert [path.name for path in tmp_path.iterdir()] == ["result"]
+
+
+def test_one_process_locks_a_folder_once_and_again_later(tmp_path):
+    for _ in range(2):
+        with locked(tmp_path/"."), pytest.raises(MemSegError, match=f"in use by process {os.getpid()}"):
+            with locked(tmp_path):
+                pytest.fail("two at a time")
+        tmp_path.mkdir()  # nothing was written to it, so it is gone
+    with pytest.raises(FileNotFoundError), locked(tmp_path):
+        (tmp_path/"a").touch()
+        open(tmp_path/"missing")
+
+
+def test_only_what_the_dead_have_left_is_removed(tmp_path, holder):
+    holder.kill()
+    holder.wait()
+    for process in holder.pid, os.getpid():
+        (tmp_path/f".model.safetensors.{process}.1.part").write_text("half")
+        (tmp_path/f".hex_nut.{process}.ab_1.part"/"train").mkdir(parents=True)
+    for name in ("own.part", ".part", ".a.part", ".notes.x.1.part", "thesis.1.2.part"):
+        (tmp_path/name).touch()
+    before = {path.name for path in tmp_path.iterdir()}
+    clean_up(tmp_path)
+    gone = before - {path.name for path in tmp_path.iterdir()}
+    assert gone == {f".model.safetensors.{holder.pid}.1.part", f".hex_nut.{holder.pid}.ab_1.part"}

@@ -13,7 +13,7 @@ import torch
 
 from memseg_nb.deployment import onnx as export
 from memseg_nb.deployment import runtimes
-from memseg_nb.training.checkpoints import fingerprint
+from memseg_nb.training.checkpoints import Run, fingerprint
 from memseg_nb.deployment.detector import Detector
 from memseg_nb.model.encoder import Features
 from memseg_nb.deployment.onnx import (FACTS, FixedMemory, export_onnx, fold_norms, quantise, to_graph,
@@ -221,7 +221,7 @@ def test_all_is_in_the_file(instant, file, tmp_path):
     model = onnx.load(tmp_path / "alone.onnx", load_external_data=False)
     onnx.checker.check_model(model)
     facts = {fact.key: fact.value for fact in model.metadata_props}
-    assert set(facts) == set(FACTS) and facts["recipe"] == fingerprint(SMALL) and facts["samples"] == "4"
+    assert set(facts) == {*FACTS, "sha256"} and facts["recipe"] == fingerprint(SMALL) and facts["samples"] == "4"
     assert float(facts["threshold"]) == instant.threshold
     assert float(facts["pixel_threshold"]) == instant.pixel_threshold
     shapes = {port.name: [d.dim_param or d.dim_value for d in port.type.tensor_type.shape.dim]
@@ -269,7 +269,9 @@ def test_a_run_with_runtime_onnx_writes_its_file_once(tiny_run, tiny_data, tmp_p
     Detector.load(run, runtime="onnx")
     file.write_bytes(file.read_bytes()[:99])
     Detector.load(run, runtime="onnx")
-    assert len(made) == 2, "made of other weights, then damaged"
+    Run(run).update(threshold=.125)
+    assert Detector.load(run, runtime="onnx").threshold == .125
+    assert len(made) == 3, "made of other weights, then damaged, then of another threshold"
 
 
 def test_the_ranges_come_from_images_that_the_run_was_trained_on(traced, tiny_run, tmp_path, monkeypatch):
@@ -319,9 +321,49 @@ def test_files_that_are_none(file, graph, tmp_path):
         (tmp_path / f"{name}.onnx").write_bytes(data)
         refused(f"{name}.onnx", Detector.load, tmp_path / f"{name}.onnx")
     refused("no file", Detector.load, tmp_path / "none.onnx")
-    stranger, damaged = copy_of(graph), OnnxModel(file).facts | {"height": "tall"}
-    refused("not written by memseg export", OnnxModel, write_graph(stranger, tmp_path / "stranger.onnx", {}))
-    refused("damaged metadata", OnnxModel, write_graph(stranger, tmp_path / "damaged.onnx", damaged))
+    refused("not written by memseg export", OnnxModel, write_graph(copy_of(graph), tmp_path / "stranger.onnx", {}))
+
+
+@pytest.mark.parametrize("key, value", [("height", "tall"), ("height", 33), ("width", 10**6), ("samples", 0),
+                                        ("samples", 10**30), ("threshold", "nan"), ("threshold", 2),
+                                        ("threshold", True), ("threshold", None), ("threshold", ""),
+                                        ("pixel_threshold", "inf"), ("top_share", -1), ("precision", "int4")])
+def test_a_wrong_fact_names_file_and_key(file, graph, tmp_path, key, value):
+    path = write_graph(copy_of(graph), tmp_path / "wrong.onnx", OnnxModel(file).facts | {key: value})
+    refused(f"wrong.onnx: {key} = '{value}': needs ", Detector.load, path)
+
+
+@pytest.mark.parametrize("place", [.2, .5, .8, .999])
+def test_a_changed_file_is_refused(file, tmp_path, place):
+    data, path = bytearray(file.read_bytes()), tmp_path / "changed.onnx"
+    data[int(place * len(data))] ^= 64
+    path.write_bytes(data)
+    refused("changed.onnx", Detector.load, path)
+
+
+def test_a_changed_threshold_of_a_file_is_refused(file, tmp_path):
+    model = onnx.load(file)
+    next(fact for fact in model.metadata_props if fact.key == "threshold").value = "0.001"
+    onnx.save(model, tmp_path / "changed.onnx")
+    refused("changed.onnx is damaged or was changed: its SHA-256", Detector.load, tmp_path / "changed.onnx")
+
+
+def test_an_older_file_has_no_digest_and_loads_with_a_note(file, tmp_path, capsys):
+    model = onnx.load(file)
+    del model.metadata_props[[fact.key for fact in model.metadata_props].index("sha256")]
+    onnx.save(model, tmp_path / "old.onnx")
+    Detector.load(tmp_path / "old.onnx")
+    assert capsys.readouterr().out.count("note: ") == 1
+    Detector.load(file)
+    assert capsys.readouterr().out == ""
+
+
+def test_an_answer_of_a_file_that_is_not_finite_is_refused(file, graph, tmp_path):
+    broken = copy_of(graph)
+    bias = next(one for one in broken.graph.initializer if one.name.endswith("decoder.head.bias"))
+    bias.CopyFrom(onnx.numpy_helper.from_array(np.full(2, np.nan, np.float32), bias.name))
+    model = OnnxModel(write_graph(broken, tmp_path / "nan.onnx", OnnxModel(file).facts))
+    refused("anomaly map has values that are not finite", model.anomaly_map, torch.rand(1, 3, 64, 64))
 
 
 @pytest.mark.parametrize("package", ["onnx", "onnxscript", "onnxruntime"])

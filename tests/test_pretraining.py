@@ -12,9 +12,8 @@ import torch
 from memseg_nb.pretraining import pretrain as pretraining
 from memseg_nb.training.checkpoints import load_state, save_state
 from memseg_nb.model.encoder import Encoder
-from memseg_nb.model.weights import EXPOSURES, load_encoder
 from memseg_nb.model.memseg import build_model
-from memseg_nb.model.weights import warm_start
+from memseg_nb.model.weights import EXPOSURES, load_encoder, warm_start
 from memseg_nb.pretraining.pretrain import (Plan, Pretraining, Stream, half, held_out_precision,
                                             network_file, pretrain, schedule)
 from memseg_nb.files import MemSegError

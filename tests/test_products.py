@@ -96,6 +96,12 @@ def test_all_is_every_product(tmp_path):
     assert [folder.name for folder in folders] == list(PRODUCTS)
 
 
+def test_what_a_killed_writer_left_goes_at_the_next_start(tmp_path):
+    (tmp_path / ".wood.999999999.ab_12.part" / "train").mkdir(parents=True)
+    write_products(tmp_path, "wood", (32, 32), train=1, good=0, defective=0, progress=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["wood"]
+
+
 def test_a_folder_in_use_is_refused_before_anything_is_written(tmp_path):
     (tmp_path / "wood").mkdir()
     (tmp_path / "wood" / "mine.txt").write_text("keep me")

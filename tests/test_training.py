@@ -1,4 +1,5 @@
 "Training: the same weights whatever happens on the way, and a message that helps whenever it can't go on."
+import copy
 import csv
 import math
 import os
@@ -10,20 +11,19 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from memseg_nb.training import train as training
 from memseg_nb.training.checkpoints import (Run, load_checkpoint, load_model, load_state, read_losses,
                                             save_checkpoint)
 from memseg_nb.model.encoder import Encoder
-from memseg_nb.model.weights import NETWORK, load_encoder
+from memseg_nb.model.weights import NETWORK, WARM, load_encoder
 from memseg_nb.evaluation.evaluate import evaluate
 from memseg_nb.data.images import ImageSet, open_category
 from memseg_nb.model.memseg import build_model
-from memseg_nb.model.weights import WARM
 from memseg_nb.files import MemSegError
 from memseg_nb.training.processes import in_order
-from memseg_nb.training.steps import (EPOCH, STEP, StepData, draws, learning_rate, match_others, new_trainer,
-                                      split,
+from memseg_nb.training.steps import (EPOCH, STEP, StepData, draws, learning_rate, match_others, new_trainer, split,
                              step_indices, train_step)
 from memseg_nb.training.thresholds import choose_thresholds, separate
 from memseg_nb.training.train import Clock, choose_device, fresh_model, make_simulator, train
@@ -362,6 +362,102 @@ def test_ctrl_c_saves_and_resume_ends_with_the_same_weights(tiny_run, tiny_data,
                     progress=False)
     assert same_weights(tiny_run, resumed) and tiny_run.record["thresholds"] == resumed.record["thresholds"]
     assert columns(tiny_run) == columns(resumed) and resumed.recipe.training.workers == 1
+
+
+class Press(TorchDispatchMode):
+    "The second Ctrl-C, at one operation of what runs inside; None: counts them"
+    def __init__(self, at=None):
+        super().__init__()
+        self.at, self.count = at, 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += 1
+        if self.count == self.at:
+            raise KeyboardInterrupt
+        return function(*args, **kwargs or {})
+
+
+def pressing(monkeypatch, at, step=1):
+    "Step number `step` is interrupted at its operation number `at`; the mode, filled as it goes"
+    real, mode = train_step, Press(at)
+    def pressed(trainer, *rest):
+        if trainer.step != step:
+            return real(trainer, *rest)
+        with mode:
+            return real(trainer, *rest)
+    monkeypatch.setattr(training, "train_step", pressed)
+    return mode
+
+
+@pytest.mark.parametrize("share", [.3, .6, .98])
+def test_ctrl_c_inside_a_step_keeps_the_last_whole_checkpoint(tiny_run, tiny_data, tiny_recipe, out, monkeypatch,
+                                                              share, operations):
+    every = tiny_recipe.replace(**{"training.checkpoint_every": 1})
+    pressing(monkeypatch, 1 + round(share * (operations - 1)))
+    with pytest.raises(KeyboardInterrupt, match="saved up to step 1"):
+        train(tiny_data, "hex_nut", out, every, progress=False)
+    run = Run.open(out)
+    assert (run.record["status"], run.record["steps_done"]) == ("interrupted", 1)
+    assert load_state(run.checkpoint_file)[1]["step"] == 1
+    monkeypatch.undo()
+    resumed = train(out=out, resume=True, progress=False)
+    assert same_weights(tiny_run, resumed) and columns(tiny_run) == columns(resumed)
+
+
+@pytest.fixture(scope="module")
+def operations(tiny_data, tiny_recipe, tmp_path_factory):
+    "How many operations a step has"
+    with pytest.MonkeyPatch.context() as patch:
+        mode = pressing(patch, None)
+        train(tiny_data, "hex_nut", tmp_path_factory.mktemp("count") / "run", tiny_recipe, progress=False)
+    return mode.count
+
+
+def test_ctrl_c_anywhere_in_a_step_saves_nothing(tiny_data, tiny_recipe, out, monkeypatch, operations):
+    "... so what lies on the disk is the last whole checkpoint; that it leads to equal weights, see above"
+    wanted, saved = tiny_recipe.replace(**{"training.checkpoint_every": 1}), []
+    first = fresh_model(tiny_recipe)
+    monkeypatch.setattr(training, "fresh_model", lambda recipe: copy.deepcopy(first))
+    monkeypatch.setattr(training, "save_checkpoint", lambda run, trainer, seconds=0: saved.append(trainer.step))
+    for at in range(1, operations + 1, max(1, operations // 40)):
+        pressing(monkeypatch, at, step=0)
+        with pytest.raises(KeyboardInterrupt, match="saved up to step 0"):
+            train(tiny_data, "hex_nut", out, wanted, progress=False)
+        assert saved == [0], f"operation {at} of {operations}"
+        saved.clear()
+        shutil.rmtree(out)
+
+
+@pytest.mark.parametrize("left", [[], ["run.json"], ["run.json", "recipe.ini"],
+                                  ["run.json", "recipe.ini", "checkpoint.safetensors"]], ids=len)
+def test_a_run_killed_before_its_first_step_starts_again_by_the_same_command(tiny_run, tiny_data, tiny_recipe,
+                                                                             out, left):
+    whole = Run.create(out, tiny_recipe, category="hex_nut")
+    whole.checkpoint_file.write_bytes(b"anything")
+    for path in out.iterdir():
+        if path.name not in left: path.unlink()
+    (out / ".lock").write_text("process 999999999 on a machine since 2020")
+    (out / ".checkpoint.safetensors.999999999.1.part").write_bytes(b"half")
+    run = train(tiny_data, "hex_nut", out, tiny_recipe, progress=False)
+    assert same_weights(run, tiny_run) and not list(out.glob(".*"))
+
+
+def test_a_run_folder_has_one_writer(tiny_data, tiny_recipe, out):
+    def again(step, losses, model):
+        for resume in False, True:
+            with pytest.raises(MemSegError, match=f"in use by process {os.getpid()} on .* since"):
+                train(tiny_data, "hex_nut", out, tiny_recipe, resume=resume, progress=False)
+        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny_data, "hex_nut", out, tiny_recipe, progress=False, callback=again)
+    assert not list(out.glob(".*")) and Run.open(out).record["steps_done"] == 1
+
+
+def test_a_run_killed_between_done_and_the_end_loses_its_checkpoint(tiny_run, out):
+    shutil.copytree(tiny_run.folder, out)
+    Run(out).checkpoint_file.write_bytes(b"230 MB")
+    assert train(out=out, resume=True, progress=False).finished
+    assert not Run(out).checkpoint_file.exists()
 
 
 def test_a_crash_costs_the_steps_since_the_checkpoint_only(tiny_data, tiny_recipe, weights, out):

@@ -14,14 +14,16 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
 import memseg_nb
-from .onnx import FACTS, export_onnx, fold_norms, need
-from ..files import MemSegError, digest
+from .onnx import (FACTS, PRECISIONS, content_digest, export_onnx,
+                                       fold_norms, need)
+from ..files import MemSegError, check_finite, digest
 from ..metrics import PixelMetrics, image_auroc, image_score
 from ..model.memseg import MemSeg, probability
 from ..recipe import load_recipe
-from ..training.checkpoints import Run
+from ..training.checkpoints import Run, entries, entry, fingerprint
 
 # %% ../../nbs/deployment/03_runtimes.ipynb #a9e456da
 def milliseconds(
@@ -78,6 +80,11 @@ def cost_table(
     return "\n".join("| " + " | ".join(line) + " |" for line in (head, ["---"] * len(head), *cells))
 
 # %% ../../nbs/deployment/03_runtimes.ipynb #52be50cd
+_RULES = (dict.fromkeys(("height", "width"), entry(int, low=32, high=4096, step=32))
+          | dict.fromkeys(("top_share", "threshold", "pixel_threshold"),
+                          entry(float, low=0, high=1))
+          | dict(samples=entry(int, low=1, high=100_000), precision=entry(str, choices=PRECISIONS)))
+
 class OnnxModel:
     "File of `export_onnx` in ONNX Runtime, on the CPU, with as many threads as PyTorch has"
     device = torch.device("cpu")
@@ -98,12 +105,14 @@ class OnnxModel:
         if missing := [name for name in FACTS if name not in found]:
             raise MemSegError(f"{path} has no {missing[0]!r} in its metadata: it was not written "
                               "by memseg export")
-        kinds = (dict.fromkeys(FACTS, str) | dict.fromkeys(("height", "width", "samples"), int)
-                 | dict.fromkeys(("top_share", "threshold", "pixel_threshold"), float))
-        try: self.facts = {name: kind(found[name]) for name, kind in kinds.items()}
-        except ValueError as error:
-            raise MemSegError(f"{path}: damaged metadata ({error}); write it again with memseg "
-                              "export") from None
+        stated = found.get("sha256")
+        if stated is None:
+            tqdm.write(f"note: {path} was exported before checksums were recorded: whether it is "
+                       "whole was not checked")
+        elif content_digest(path.read_bytes(), stated) != stated:
+            raise MemSegError(f"{path} is damaged or was changed: its SHA-256 is not the one in "
+                              "its metadata; write it again with memseg export")
+        self.facts = entries(path, found, _RULES, texts=True)
 
     def anomaly_map(self, images: Tensor) -> Tensor:  # (B, 3, H, W), 0..1; (B, H, W), 0..1
         "Probability of anomalous for each pixel"
@@ -112,7 +121,9 @@ class OnnxModel:
             raise MemSegError(f"images of shape {tuple(images.shape)}: this file needs (batch, 3, "
                               f"{size[0]}, {size[1]})")
         maps, = self.session.run(["map"], {"image": images.float().cpu().numpy()})
-        return torch.from_numpy(maps)
+        maps = torch.from_numpy(maps)
+        check_finite("the ONNX file", {"anomaly map": maps})
+        return maps
 
 # %% ../../nbs/deployment/03_runtimes.ipynb #a96728df
 def open_file(
@@ -135,7 +146,9 @@ def open_run(
 ) -> tuple:                    # OnnxModel, recipe, threshold, pixel threshold
     "All that a detector needs, from a run, by way of RUN/model-PRECISION.onnx"
     path = run.folder / f"model-{precision}.onnx"
-    made_of = dict(memseg_nb=memseg_nb.__version__)
+    record = run.record
+    made_of = dict(memseg_nb=memseg_nb.__version__, recipe=fingerprint(run.recipe),
+                   threshold=record["threshold"], pixel_threshold=record["pixel_threshold"])
     if run.model_file.is_file(): made_of["weights"] = digest(run.model_file)
     with contextlib.suppress(MemSegError):
         opened = open_file(path)
@@ -169,7 +182,9 @@ class Bfloat16(nn.Module):
     def anomaly_map(self, images: Tensor) -> Tensor:  # (B, 3, H, W), 0..1; (B, H, W), 0..1
         "Probability of anomalous for each pixel"
         with torch.autocast(images.device.type, torch.bfloat16):
-            return probability(self.network(images.contiguous(memory_format=torch.channels_last)))
+            map = probability(self.network(images.contiguous(memory_format=torch.channels_last)))
+        check_finite("the network", {"anomaly map": map})
+        return map
 
 # %% ../../nbs/deployment/03_runtimes.ipynb #044a5c00
 def faster(

@@ -8,7 +8,7 @@ __all__ = ['FIGURES', 'MVTEC', 'PUBLISHED', 'TABLE', 'Table', 'attempt', 'run_al
            'benchmark']
 
 # %% ../../nbs/evaluation/02_benchmark.ipynb #a15f63ce
-import contextlib, csv, itertools, json, math, platform, signal, tempfile, threading
+import contextlib, csv, itertools, math, os, platform, signal, tempfile, threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -21,9 +21,9 @@ from joblib import Parallel, delayed
 from .. import plots
 from ..data.images import list_categories
 from .evaluate import evaluate
-from ..files import MemSegError, make_folder, replacing
+from ..files import MemSegError, locked, make_folder, replacing
 from ..recipe import Recipe, load_recipe
-from ..training.checkpoints import Run
+from ..training.checkpoints import Run, entries, entry, load_json
 from ..training.processes import patient, team_of
 from ..training.train import train
 
@@ -89,13 +89,14 @@ def run_all(
     "Rows of all trials; the table is written again after each"
     rows = {table.key(row): row for row in known}
     order = dict.fromkeys([*rows, *trials])
-    for row in each(work, [trial for trial in order if trial not in rows]):
-        rows[table.key(row)] = row
-        table.write([rows[trial] for trial in order if trial in rows], out)
-        label = ", ".join(x if isinstance(x, str) else f"seed {x}" for x in table.key(row))
-        if progress: print(f"{label}: {row['error'] or row['image_auroc']}", flush=True)
-    rows = [rows[trial] for trial in order]
-    if table.figure: plots.save(table.figure(rows), out/f"{table.name}.png")
+    with locked(out):
+        for row in each(work, [trial for trial in order if trial not in rows]):
+            rows[table.key(row)] = row
+            table.write([rows[trial] for trial in order if trial in rows], out)
+            label = ", ".join(x if isinstance(x, str) else f"seed {x}" for x in table.key(row))
+            if progress: print(f"{label}: {row['error'] or row['image_auroc']}", flush=True)
+        rows = [rows[trial] for trial in order]
+        if table.figure: plots.save(table.figure(rows), out/f"{table.name}.png")
     return rows
 
 # %% ../../nbs/evaluation/02_benchmark.ipynb #7b1c04a8
@@ -139,15 +140,13 @@ def train_and_score(
 ) -> dict:                # category, FIGURES and error ("" if it went well)
     "Row of one product, trained and scored, or gone on with where that stopped"
     def work():
-        old = Run(folder)
-        resume = old.record_file.exists()
-        if resume and not old.checkpoint_file.exists() and old.record.get("status") == "starting":
-            old.discard()
-            resume = False
-        run = train(data, name, folder, recipe, resume, progress, callback)
+        run = train(data, name, folder, recipe, Run(folder).begun, progress, callback)
         if not run.metrics_file.exists():
             evaluate(run, data, progress=progress, device=recipe.training.device)
-        metrics = json.loads(run.metrics_file.read_text(encoding="utf-8"))
+        metrics = load_json(run.metrics_file)
+        rules = {key: entry(float, low=0, high=1) for key in FIGURES
+                 if metrics.get(key) is not None}
+        metrics = entries(run.metrics_file, metrics, rules)
         return {key: metrics[key] for key in FIGURES}
     return attempt(work, dict(category=name))
 
@@ -229,7 +228,7 @@ def in_processes(
     options = dict(n_jobs=jobs, batch_size=1)
     try: parallel = Parallel(return_as="generator_unordered", **options)
     except ValueError: parallel = Parallel(**options)  # an engine that has them at the end only
-    with (tempfile.TemporaryDirectory(prefix=".workers", dir=out) as folder,
+    with (tempfile.TemporaryDirectory(".part", f".workers.{os.getpid()}.", out) as folder,
           patient((Path(folder)/"stop").touch) as asked):
         try:
             tasks = (delayed(_in_a_worker)(work, trial, Path(folder)) for trial in trials)

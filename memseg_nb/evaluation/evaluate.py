@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 
 from .. import plots
 from ..data.images import Category, TestImage, open_category, read_image, read_mask, resize
-from ..files import MemSegError, replacing
+from ..files import MemSegError, check_finite, clean_up, locked, replacing
 from ..metrics import PixelMetrics, best_f1, image_auroc, image_score, merge, rates
 from ..recipe import EvaluationRecipe
 from ..training.checkpoints import Run, load_model, save_json
@@ -96,6 +96,7 @@ def measure(
             some = items[start:start + recipe.batch]
             images, masks = zip(*(read_test(item, size) for item in some))
             maps = anomaly_map(torch.stack(images)).float().cpu()
+            check_finite(f"{some[0].path} and more", {"anomaly map": maps})
             scores += image_score(maps, recipe.top_share).tolist()
             for item, map, mask in zip(some, maps, masks):
                 if mask is None:
@@ -229,6 +230,8 @@ def write_figures(
     if (found := rates(whole)) is not None:
         figures["roc"] = plots.roc_curve(found.fpr, found.tpr, whole.auroc())
         figures["pro"] = plots.pro_curve(found.fpr, found.pro, whole.aupro(), whole.fpr_limit)
+    for name in {"typical", "worst", "scores", "roc", "pro"} - set(figures):  # of an earlier time
+        (folder / f"{name}.png").unlink(missing_ok=True)
     return [plots.save(figure, folder / f"{name}.png") for name, figure in figures.items()]
 
 # %% ../../nbs/evaluation/01_evaluate.ipynb #caebada1
@@ -294,7 +297,10 @@ def evaluate(
                           "with_mask": defective - len(unknown),
                           "regions": sum(counts.regions for counts in measured.pixels.values())},
                "notes": notes, "baseline": baseline(category, size, settings, progress)}
-    write_figures(run.figures, measured, detector, size, threshold, pixel_threshold)
-    write_scores(run.folder / "scores.csv", measured, threshold)
-    save_json(run.metrics_file, metrics)
+    with locked(run.folder):
+        clean_up(run.figures)
+        run.metrics_file.unlink(missing_ok=True)  # it comes last: all files are of one evaluation
+        write_figures(run.figures, measured, detector, size, threshold, pixel_threshold)
+        write_scores(run.folder / "scores.csv", measured, threshold)
+        save_json(run.metrics_file, metrics)
     return metrics

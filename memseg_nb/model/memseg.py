@@ -16,6 +16,7 @@ from .attention import attention_maps, unit_difference, up
 from .encoder import Encoder, Features, initialise
 from .memory import Match, Memory
 from .msff import CHANNELS, FeatureFusion, Fused, conv_block
+from ..files import check_finite
 from ..recipe import Recipe
 
 # %% ../../nbs/model/05_memseg.ipynb #ef7cc44d
@@ -134,7 +135,9 @@ class MemSeg(nn.Module):
         training = self.training
         self.eval()
         try:
-            return probability(self(images))
+            map = probability(self(images))
+            check_finite("the network", {"anomaly map": map})
+            return map
         finally:
             self.train(training)
 

@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 from .electronics import BOARD
 from .objects import CAP, NUT, TABLET
-from ..files import MemSegError, make_folder
+from ..files import MemSegError, clean_up, make_folder
 from ..recipe import check_size
 from .light import Product
 from .surfaces import SURFACES
@@ -75,7 +75,7 @@ def _write(out: Path, product: Product, size: tuple, seed: int, counts: tuple, b
     target, hidden = out / product.name, None
     try:
         out.mkdir(parents=True, exist_ok=True)
-        hidden = Path(tempfile.mkdtemp(prefix=f".{product.name}-", dir=out))
+        hidden = Path(tempfile.mkdtemp(".part", f".{product.name}.{os.getpid()}.", out))
         for split, defect, k in _jobs(product, *counts):
             image, mask = _photo(product.name, size, seed, defect, split, k)
             _save(hidden / split / (defect or "good") / f"{k:03}.png", image)
@@ -111,6 +111,7 @@ def write_products(
         if folder.is_symlink() or used:
             raise MemSegError(f"{folder}: exists and is not empty; choose another folder or remove "
                               "it first")
+    clean_up(out)
     total = sum(len(_jobs(product, train, good, defective)) for product in products)
     with tqdm(total=total, unit="image", disable=not progress) as bar:
         return [_write(out, product, size, seed, (train, good, defective), bar)

@@ -21,7 +21,7 @@ from PIL import ExifTags, Image
 from torch import Tensor
 
 from ..data.images import IMAGE_SUFFIXES, read_image
-from ..files import MemSegError
+from ..files import MemSegError, clean_up
 
 # %% ../../nbs/simulation/03_textures.ipynb #74589736
 def _uniform(generator: torch.Generator, low: float, high: float) -> float:
@@ -425,7 +425,8 @@ def download_dtd(
     if images.is_dir(): return images
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=root, prefix=".dtd-") as aside:
+        clean_up(root)
+        with tempfile.TemporaryDirectory(".part", f".dtd.{os.getpid()}.", root) as aside:
             DTD(aside, download=True)
             for archive in Path(aside, "dtd").glob("*.tar.gz"): archive.unlink()
             os.replace(Path(aside, "dtd"), root/"dtd")

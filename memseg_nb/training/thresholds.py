@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from ..data.images import ImageSet
+from ..files import check_finite
 from ..metrics import PixelMetrics, image_score
 from ..model.memseg import MemSeg, probability
 from ..recipe import Recipe
@@ -81,6 +82,7 @@ def choose_thresholds(
         batch, own = batch.to(device), torch.full((len(batch),), number, device=device)
         index = match_others(model, batch, own) if remembered else None
         maps = probability(model.explain(batch, index).logits).cpu()
+        check_finite("the network", {"anomaly map": maps})
         pixels.update(maps, masks)
         scores, spoilt = image_score(maps, share), masks.flatten(1).any(1)
         good += scores[~spoilt].tolist()

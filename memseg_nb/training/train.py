@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 import memseg_nb
 from .. import plots
 from ..data.images import Category, ImageSet, open_category
-from ..files import MemSegError
+from ..files import MemSegError, digest, locked
 from ..model.encoder import Encoder
 from ..model.weights import NETWORK, SHIPPED, load_encoder
 from ..model.losses import Losses
@@ -65,7 +65,7 @@ class Clock:
 # %% ../../nbs/training/04_train.ipynb #36240476
 _PARTS = ("memory", "train", "held_back")
 
-def _begin(data, category: str|None, out, recipe: Recipe|None):
+def _begin(data, category: str|None, out, recipe: Recipe|None, held: contextlib.ExitStack):
     "A new run: its folder, its settings, its images and who serves for what"
     recipe = recipe or load_recipe()
     category = (data if isinstance(data, Category)
@@ -80,21 +80,26 @@ def _begin(data, category: str|None, out, recipe: Recipe|None):
     names = {part: [path.name for path in getattr(parts, part)] for part in _PARTS}
     versions = dict(memseg_nb=memseg_nb.__version__, torch=torch.__version__,
                     torchvision=version("torchvision"), python=platform.python_version())
+    held.enter_context(locked(Run(out).make_folder().folder))
+    if Run(out).record_file.exists() and not Run(out).begun: Run(out).discard()  # it was killed
     run = Run.create(out, recipe, category=category.name, data=str(category.root.resolve()),
                      steps_done=0, versions=versions, precision=precision,
                      split=dict(names, shared=parts.shared, note=parts.note))
     return run, recipe, category, parts
 
-def _go_on(data, category: str|None, out, recipe: Recipe|None):
+def _go_on(data, category: str|None, out, recipe: Recipe|None, held: contextlib.ExitStack):
     "A run that exists: its settings, its images and who serves for what"
     run = Run.open(out)
+    held.enter_context(locked(run.folder))
     if recipe is not None and recipe.training.precision == "auto":  # what it was when the run began
         recipe = recipe.replace(**{"training.precision": run.recipe.training.precision})
     if recipe is not None: check_same(run, recipe)
     recipe, record = recipe or run.recipe, run.record
     if not run.finished and not run.checkpoint_file.is_file():
-        raise MemSegError(f"{run.folder} is a half-written run, without a checkpoint: "
-                          "delete it and train again")
+        raise MemSegError(f"{run.folder} is a half-written run, without a checkpoint: start it "
+                          "again, without --resume" if not run.begun else
+                          f"{run.checkpoint_file}: is missing, a half-written run without a "
+                          "checkpoint: bring it back, or delete the folder and train again")
     if not isinstance(data, Category):
         data = open_category(data or record["data"], category or record["category"])
     by_name, names = {path.name: path for path in data.train}, record["split"]
@@ -204,11 +209,12 @@ def _finish(run: Run, trainer: Trainer, simulator: Simulator, held_back: ImageSe
                                    remembered=remembered)
     metadata = dict(kind="model", recipe=fingerprint(recipe), step=trainer.step)
     save_state(run.model_file, trainer.model.state_dict(), metadata)
+    known = digest(run.model_file)
     losses = read_losses(run)
     curves = {name: losses[name] for name in Losses._fields}
     plots.save(plots.loss_curve(losses["step"], curves), run.losses_figure)
     run.update(status="done", threshold=thresholds.image, pixel_threshold=thresholds.pixel,
-               thresholds=thresholds._asdict())
+               thresholds=thresholds._asdict(), model_sha256=known)
     run.checkpoint_file.unlink()
 
 # %% ../../nbs/training/04_train.ipynb #96917b00
@@ -245,10 +251,12 @@ def train(
 ) -> Run:                               # finished
     "Train on the good images of a category and choose the thresholds"
     started = time.monotonic()
-    with join() as team:
+    with join() as team, contextlib.ExitStack() as held:
         begin = _go_on if resume else _begin
-        run, recipe, category, parts = team.tell(lambda: begin(data, category, out, recipe))
-        if team.tell(lambda: run.finished): return run
+        run, recipe, category, parts = team.tell(lambda: begin(data, category, out, recipe, held))
+        if team.tell(lambda: run.finished):
+            if team.first: run.checkpoint_file.unlink(missing_ok=True)  # killed just before it
+            return run
         training, progress = recipe.training, progress and team.first
         try:
             simulator = make_simulator(recipe, category.name)
@@ -276,17 +284,20 @@ def train(
         with _explaining(team, run), connected():
             log = Log(run, training, trainer.step, clock.seconds(trainer), team.first, progress)
             batches = in_order(steps, trainer.step, last, training.workers, device)
+            whole = True  # no step is cut in half
             try:
                 with contextlib.closing(log), contextlib.closing(batches), patient() as asked:
                     for fraction in until_over(lambda: clock.fraction(trainer), asked, team):
-                        rate = learning_rate(fraction, training)
-                        losses = train_step(trainer, next(batches), recipe, rate, parts.shared)
+                        rate, batch, whole = learning_rate(fraction, training), next(batches), False
+                        losses = train_step(trainer, batch, recipe, rate, parts.shared)
                         log.add(trainer.step, losses, rate, clock.seconds(trainer))
+                        whole = True
                         if callback: callback(trainer.step, losses, trainer.model)
                         due = trainer.step % training.checkpoint_every == 0
                         if due and not asked.is_set(): save("training")
             except KeyboardInterrupt:
-                save("interrupted")
+                if whole: save("interrupted")
+                elif team.first: run.update(status="interrupted")  # up to the last checkpoint
                 raise
             save("training")
             team.tell(lambda: _finish(run, trainer, simulator, held_back, parts, recipe))
