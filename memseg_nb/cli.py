@@ -16,7 +16,7 @@ from pathlib import Path
 
 import click
 
-from .files import MemSegError, make_folder
+from .files import MemSegError, claim
 from .recipe import check_size, load_recipe
 
 # %% ../nbs/05_cli.ipynb #11d6d221
@@ -174,14 +174,14 @@ def simulate(image, out, count, textures, foreground, recipe_file, overrides, si
     from memseg_nb.simulation.anomalies import Simulator
     from memseg_nb.simulation.foreground import choose_method
     from memseg_nb.simulation.textures import open_textures
-    picture, out = resize(read_image(image), recipe.image.size), Path(out)
+    written = [f"{k:03}{end}.png" for k in range(count) for end in ("", "_mask")]
+    picture, out = resize(read_image(image), recipe.image.size), claim(out, [*written, "sheet.png"])
     method = choose_method(Path(image).stem, recipe.foreground.method, recipe.foreground_table)
     textures, cleaned = open_textures(recipe.data.textures), recipe.foreground
     simulator = Simulator(recipe.perlin, recipe.simulation, textures, method, cleaned.opening,
                           cleaned.closing)
     draws = torch.Generator().manual_seed(recipe.training.seed)
     made = simulator(picture.expand(count, -1, -1, -1), draws)
-    make_folder(out)
     for k in range(count):
         save_image(out/f"{k:03}.png", made.images[k])
         save_image(out/f"{k:03}_mask.png", made.masks[k])

@@ -7,7 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from memseg_nb.files import MemSegError, digest, make_folder, replacing, whole_file
+from memseg_nb.files import (WRITTEN, MemSegError, claim, digest, guarded, make_folder, plain, replacing,
+                             whole_file)
 
 
 def test_a_file_is_whole_or_not_there(tmp_path):
@@ -79,3 +80,32 @@ def test_importing_the_library_changes_no_umask_and_one_set_later_counts(tmp_pat
         assert stat.S_IMODE((tmp_path / "state").stat().st_mode) == 0o640
     finally:
         assert os.umask(before) == 0o027
+
+
+def test_a_folder_of_results_may_hold_files_of_the_user(tmp_path):
+    "What is in the way is named and left alone, whatever it is; what was listed may be replaced"
+    out = tmp_path/"out"
+    assert claim(out, ["a", "b"]) == out and list(out.iterdir()) == [out/WRITTEN]
+    (out/"a").write_text("ours")
+    claim(out, ["a", "c"])
+    (out/"d").mkdir()
+    (out/"e").symlink_to("nowhere")
+    (out/"f").write_text("the user's own")
+    before = (out/WRITTEN).read_bytes()
+    for name in "def":
+        with pytest.raises(MemSegError, match=f"out/{name}: is in the way"):
+            claim(out, ["a", "new", name])
+    assert (out/WRITTEN).read_bytes() == before and (out/"f").read_text() == "the user's own"
+    (out/WRITTEN).write_text("[damaged")
+    with pytest.raises(MemSegError, match="out/a: is in the way"):
+        claim(out, ["a"])
+
+
+@pytest.mark.parametrize("text", ["=1+2", "+x", "-x.png", "@SUM(A1)", "\tx", "\rx", "\n=x", "'=x", "''-", "='"])
+def test_no_spreadsheet_runs_a_cell(text):
+    assert guarded(text)[0] == "'" and plain(guarded(text)) == text
+
+
+@pytest.mark.parametrize("cell", ["", "a=b", "'quoted'", "-0.5", "+1e3", "1", -3, -.5, True, None, "\u00e9-"])
+def test_other_cells_stay_as_they_are(cell):
+    assert guarded(cell) is cell and (not isinstance(cell, str) or plain(cell) == cell)

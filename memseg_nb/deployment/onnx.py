@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['KEEP', 'FACTS', 'PRECISIONS', 'fold_norms', 'FixedMemory', 'Portable', 'need', 'to_graph', 'store_half',
-           'calibration_images', 'convolutions', 'quantise', 'photos_of', 'write_graph', 'export_onnx']
+           'calibration_images', 'convolutions', 'quantise', 'photos_of', 'is_export', 'write_graph', 'export_onnx']
 
 # %% ../../nbs/deployment/02_onnx.ipynb #78dc38a3
-import copy, importlib, itertools
+import copy, importlib, itertools, os
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -214,6 +214,13 @@ def photos_of(
     raise MemSegError(f"{record['data']}: none of the images that the run was trained on; say "
                       "where good photos are (photos=...)")
 
+def is_export(
+    path: Path,
+) -> bool:
+    "Whether `path` is a file that `export_onnx` wrote: the producer stands at its beginning"
+    if not path.is_file(): return False
+    with path.open("rb") as file: return b"memseg_nb" in file.read(64)
+
 def write_graph(
     graph,        # onnx.ModelProto
     out: Path,
@@ -239,6 +246,10 @@ def export_onnx(
     "File with network, memory, thresholds: image (B, 3, H, W), 0..1, to map (B, H, W), score (B,)"
     if precision not in PRECISIONS:
         raise MemSegError(f"precision {precision!r}: expected {', '.join(PRECISIONS)}")
+    out = Path(out)
+    if os.path.lexists(out) and not is_export(out):
+        raise MemSegError(f"{out}: is in the way and is no export of this program: move it, or "
+                          "choose another name (--out)")
     run = Run.open(source) if isinstance(source, (Run, str, Path)) else None
     model, recipe = load_model(run) if run else source.model, (run or source).recipe
     if not isinstance(model, MemSeg):
@@ -263,4 +274,4 @@ def export_onnx(
     facts = (memseg_nb.__version__, fingerprint(recipe), record["category"], precision, *size,
              samples, share, record["threshold"], record["pixel_threshold"],
              digest(run.model_file) if run else "")
-    return write_graph(graph, Path(out), dict(zip(FACTS, facts)))
+    return write_graph(graph, out, dict(zip(FACTS, facts)))

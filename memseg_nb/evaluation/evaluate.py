@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 
 from .. import plots
 from ..data.images import Category, TestImage, open_category, read_image, read_mask, resize
-from ..files import MemSegError, replacing
+from ..files import MemSegError, guarded, replacing
 from ..metrics import PixelMetrics, best_f1, image_auroc, image_score, merge, rates
 from ..recipe import EvaluationRecipe
 from ..training.checkpoints import Run, load_model, save_json
@@ -242,7 +242,8 @@ def write_scores(
         table = csv.writer(file)
         table.writerow(["file", "kind", "score", "is_defective"])
         for item, score in zip(measured.items, measured.scores):
-            table.writerow([item.path, item.defect, f"{score:.6f}", bool(score > threshold)])
+            row = item.path, item.defect, f"{score:.6f}", bool(score > threshold)
+            table.writerow(map(guarded, row))
 
 def summary(
     metrics: dict,  # of `evaluate`

@@ -110,8 +110,7 @@ def search(
         last = sums.shape[-1] - 1
         if not fits or index.is_floating_point() or index.min() < 0 or index.max() > last:
             raise MemSegError(f"memory index {index.tolist()}: expected whole numbers from 0 to "
-                              f"{last}, "
-                              f"of shape {tuple(shape)}")
+                              f"{last}, of shape {tuple(shape)}")
         index = index.long().expand(shape)
     return Match(index, sums, differences(ours, theirs, index, difference))
 
