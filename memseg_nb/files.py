@@ -89,8 +89,9 @@ def make_folder(
     "Folder at `path`, made if it is missing"
     path = Path(path)
     try: path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise MemSegError(f"{path}: can't be made ({error.strerror}): choose another "
+    except (OSError, ValueError) as error:  # ValueError: a zero byte
+        why = getattr(error, "strerror", error)
+        raise MemSegError(f"{str(path)!r}: can't be made ({why}): choose another "
                           "folder") from None
     return path
 

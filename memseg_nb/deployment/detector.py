@@ -207,8 +207,9 @@ class Detector:
         memory = ImageSet(parts.memory, recipe.image.size)
         model.to(device).remember(memory.batch([k]) for k in range(len(memory)))
         apart = memory if parts.shared else ImageSet(parts.train[:40], recipe.image.size)
-        found = choose_thresholds(model.eval(), apart, make_simulator(recipe, good.name), recipe,
-                                  versions=2, remembered=parts.shared)
+        simulator = make_simulator(recipe, good.name, apart.batch(range(min(8, len(apart)))))
+        found = choose_thresholds(model.eval(), apart, simulator, recipe, versions=2,
+                                  remembered=parts.shared)
         return cls(model, recipe, found.image, found.pixel)
 
     @property

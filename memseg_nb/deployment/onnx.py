@@ -163,7 +163,7 @@ def calibration_images(
     good = ImageSet(paths[:count], recipe.image.size)
     good = good.batch(range(len(good)))
     draw = torch.Generator().manual_seed(recipe.training.seed)
-    return torch.cat([good, make_simulator(recipe, category)(good, draw).images])
+    return torch.cat([good, make_simulator(recipe, category, good)(good, draw).images])
 
 # %% ../../nbs/deployment/02_onnx.ipynb #f04e1029
 # what stays in single precision, found by measurement: the difference to the memory sees the noise

@@ -297,8 +297,12 @@ class Log:
     ):
         "Write and show what a step has found"
         numbers = [f"{value:.6g}" for value in (*losses, rate)]
-        csv.writer(self.file).writerow([step, *numbers, f"{seconds:.2f}"])
-        self.file.flush()
+        try:
+            csv.writer(self.file).writerow([step, *numbers, f"{seconds:.2f}"])
+            self.file.flush()
+        except OSError as error:
+            raise MemSegError(f"{self.file.name}: can't be written ({error.strerror}): make room, "
+                              "then go on with --resume") from error
         self.mean = .9 * (self.mean or losses.total) + .1 * losses.total
         text, forward = f"loss {self.mean:.4f}", 1
         if self.timed:
@@ -311,4 +315,4 @@ class Log:
 
     def close(self):
         self.bar.close()
-        self.file.close()
+        with contextlib.suppress(OSError): self.file.close()  # `add` has said so

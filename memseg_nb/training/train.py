@@ -13,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from tqdm.auto import tqdm
 
 import memseg_nb
@@ -34,7 +35,7 @@ from .processes import (Team, connected, in_order, join, patient, together,
                                           until_over)
 from .steps import (Split, StepData, Trainer, choose_precision, draws,
                                       learning_rate, new_trainer, split, train_step)
-from .thresholds import choose_thresholds
+from .thresholds import choose_thresholds, few_images
 
 # %% ../../nbs/training/04_train.ipynb #670aa0f7
 class Clock:
@@ -80,7 +81,7 @@ def _begin(data, category: str|None, out, recipe: Recipe|None):
     names = {part: [path.name for path in getattr(parts, part)] for part in _PARTS}
     versions = dict(memseg_nb=memseg_nb.__version__, torch=torch.__version__,
                     torchvision=version("torchvision"), python=platform.python_version())
-    run = Run.create(out, recipe, category=category.name, data=str(category.root.resolve()),
+    run = Run.create(out, recipe, category=category.name, data=str(category.root.absolute()),
                      steps_done=0, versions=versions, precision=precision,
                      split=dict(names, shared=parts.shared, note=parts.note))
     return run, recipe, category, parts
@@ -113,7 +114,9 @@ def choose_device(
     "The device of that name, or the fastest there is"
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if name == "auto": name = "cuda" if cuda else "mps" if mps else "cpu"
-    device = torch.device(name)
+    try: device = torch.device(name)
+    except RuntimeError:
+        raise MemSegError(f"device {name!r}: expected auto, cpu, cuda, cuda:0 or mps") from None
     found = {"cuda": cuda and (device.index or 0) < torch.cuda.device_count(), "mps": mps}
     if not found.get(device.type, True):
         raise MemSegError(f"device {name}: not on this machine; use training.device=auto or cpu")
@@ -122,11 +125,12 @@ def choose_device(
 def make_simulator(
     recipe: Recipe,
     category: str,  # whose row in the foreground table counts
+    images: Tensor|None=None,  # some good ones, (B, 3, H, W), to try that row on
 ) -> Simulator:
     "The simulator that a recipe asks for"
     size, seed = max(recipe.image.size), recipe.training.seed
     textures = open_textures(recipe.data.textures, size=size, seed=seed)
-    method = choose_method(category, recipe.foreground.method, recipe.foreground_table)
+    method = choose_method(category, recipe.foreground.method, recipe.foreground_table, images)
     return Simulator(recipe.perlin, recipe.simulation, textures, method, recipe.foreground.opening,
                      recipe.foreground.closing)
 
@@ -181,11 +185,26 @@ def _make_trainer(team: Team, run: Run, recipe: Recipe, memory: ImageSet, resume
     if team.size > 1: trainer.forward = together(trainer.model, trainer.forward, trainer.frozen)
     return trainer
 
-def _announce(team: Team, run: Run, trainer: Trainer, parts: Split, foreground: str,
+def _named_like(run: Run, foreground: str) -> str:
+    "Note on a product that bears the name of one of MVTec AD's, and so gets its settings"
+    recipe, name = run.recipe, run.record["category"]
+    rule, samples = recipe.foreground_table.get(name), recipe.memory_samples.get(name)
+    if recipe.foreground.method != "auto" or rule is None: rule = foreground
+    elif samples is None: samples = recipe.memory.samples
+    if samples is None: return ""
+    note = (f"{name} has settings of its own in [foreground_table] or [memory_samples]: foreground "
+            f"{foreground}, {samples} images in the memory; change them if they aren't meant for "
+            "this product")
+    return note if rule == foreground else (
+        f"{note}; its rule {rule} selects the border of these images or nothing, so Otsu decides")
+
+def _announce(team: Team, run: Run, trainer: Trainer, parts: Split, simulator: Simulator,
               progress: bool):
     "Record what was decided"
     record, device = run.record, next(trainer.model.parameters()).device
-    notes = [record["weights"]["note"], parts.note]
+    foreground = simulator.foreground_method
+    notes = [record["weights"]["note"], parts.note, _named_like(run, foreground),
+             getattr(simulator.textures, "note", "")]
     if "chosen" in record.get("precision", ""): notes.append(f"precision {record['precision']}")
     if team.size > 1 and device.type == "cpu" and not trainer.frozen:
         notes.append("batch norms take the statistics of each process's own images, since "
@@ -197,7 +216,7 @@ def _announce(team: Team, run: Run, trainer: Trainer, parts: Split, foreground: 
 
 # %% ../../nbs/training/04_train.ipynb #4dad823a
 def _finish(run: Run, trainer: Trainer, simulator: Simulator, held_back: ImageSet, parts: Split,
-            recipe: Recipe):
+            recipe: Recipe, progress: bool):
     "Thresholds, result and picture of the losses"
     remembered = parts.shared and parts.held_back == parts.train
     thresholds = choose_thresholds(trainer.model, held_back, simulator, recipe,
@@ -207,8 +226,11 @@ def _finish(run: Run, trainer: Trainer, simulator: Simulator, held_back: ImageSe
     losses = read_losses(run)
     curves = {name: losses[name] for name in Losses._fields}
     plots.save(plots.loss_curve(losses["step"], curves), run.losses_figure)
+    notes = run.record["notes"]
+    if note := few_images(len(held_back)): notes = [*notes, note]
+    if note and progress: tqdm.write(f"note: {note}")
     run.update(status="done", threshold=thresholds.image, pixel_threshold=thresholds.pixel,
-               thresholds=thresholds._asdict())
+               thresholds=thresholds._asdict(), notes=notes)
     run.checkpoint_file.unlink()
 
 # %% ../../nbs/training/04_train.ipynb #96917b00
@@ -251,15 +273,16 @@ def train(
         if team.tell(lambda: run.finished): return run
         training, progress = recipe.training, progress and team.first
         try:
-            simulator = make_simulator(recipe, category.name)
             memory, images, held_back = (ImageSet(paths, recipe.image.size) for paths in parts[:3])
+            some = images.batch(range(min(8, len(images))))
+            simulator = make_simulator(recipe, category.name, some)
             steps = StepData(images, simulator, recipe, team.rank, team.size)
             for part in (images, held_back): _read(part, progress)
             # rendered now, not in each worker
             simulator.textures.sample(1, recipe.image.size, draws(0))
             trainer = _make_trainer(team, run, recipe, memory, resume)
             if team.first:
-                _announce(team, run, trainer, parts, simulator.foreground_method, progress)
+                _announce(team, run, trainer, parts, simulator, progress)
         except BaseException:  # nothing was learned yet: leave no half-written folder
             if not resume and team.first: run.discard()
             raise
@@ -289,7 +312,7 @@ def train(
                 save("interrupted")
                 raise
             save("training")
-            team.tell(lambda: _finish(run, trainer, simulator, held_back, parts, recipe))
+            team.tell(lambda: _finish(run, trainer, simulator, held_back, parts, recipe, progress))
         return run
 
 def _read(images: ImageSet, progress: bool):
