@@ -149,7 +149,8 @@ def effective_recipe(
     return load_recipe(recipe_file, [*defaults, *changes])
 
 # %% ../nbs/05_cli.ipynb #99eaee0c
-@click.group(cls=Program, context_settings=dict(help_option_names=["-h", "--help"], max_content_width=100))
+@click.group(cls=Program, context_settings=dict(help_option_names=["-h", "--help"],
+                                                max_content_width=100))
 @click.version_option(package_name="memseg-nb", prog_name="memseg")
 @click.option("--traceback", is_flag=True, envvar="MEMSEG_TRACEBACK",
               help="On an error show where in the code it came up.")
@@ -297,9 +298,13 @@ def predict(paths, out, memory, device, runtime, precision):
     _check_path(memory, "such folder", "--memory needs a folder of good photos")
     if not memory: _check_path(paths[0], "run folder", NO_RUN)
     _check_path(paths[-1], "such photo or folder", "needs photos to look at")
+    from memseg_nb.data.images import find_images
     from memseg_nb.deployment.detector import Detector
+    from memseg_nb.training.thresholds import few_images
     detector = (Detector.remember(memory, device=device) if memory
                 else Detector.load(paths[0], device, runtime, precision))
+    if memory and (note := few_images(len(find_images(memory)))):
+        click.echo(f"note: {note}", err=True)
     done = detector.predict_folder(paths[-1], out)
     click.echo(f"{done.predicted} photos, {done.defective} called defective: {done.table}")
     if done.failed:
@@ -484,7 +489,7 @@ def _unwritten(error: OSError|SystemExit) -> str:
     "Which file failed, and what to do"
     why = getattr(error, "strerror", None) or "closed"
     file = getattr(error, "filename", None) or "standard output"
-    return (f"{file}: can't be written ({why}): make room, or choose another place; results that "
+    return (f"{file}: can't be read or written ({why}): make room, or choose another place; results that "
             "are in their folder stay there")
 
 def main(
@@ -499,7 +504,8 @@ def main(
     except click.ClickException as error:
         error.show()
         code = error.exit_code
-    except (click.Abort, Exception, SystemExit) as error:  # SystemExit: a pipe that was closed
+    except (click.Abort, Exception, SystemExit) as error:  # SystemExit 1: a pipe was closed
+        if isinstance(error, SystemExit) and not error.code: raise  # words were completed
         if "--traceback" in arguments or os.environ.get("MEMSEG_TRACEBACK"):
             traceback.print_exception(error)
         words = (f"unexpected {type(error).__name__}: {error} (memseg --traceback ... shows where; "

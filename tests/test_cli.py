@@ -216,6 +216,12 @@ def test_predict_with_a_memory_that_is_none(memseg, tiny_data, tmp_path):
     assert code == 1 and "at least 2" in err and not out.exists()
 
 
+def test_predict_with_a_memory_of_few_photos_says_so(memseg, tiny_data, tmp_path):
+    good = tiny_data / "hex_nut" / "train" / "good"
+    code, _, err = memseg("predict", "--memory", good, good / "000.png", "--out", tmp_path / "a")
+    assert code == 0 and err.count("12 images decide this threshold") == 1, err
+
+
 @pytest.mark.parametrize("memory, paths, says", [(True, 0, "Missing argument"), (True, 2, "photos only"),
                                                  (False, 1, "a RUN and photos"),
                                                  (False, 3, "a RUN and photos")])
@@ -426,20 +432,20 @@ def test_a_full_disk_or_a_closed_pipe_is_named(tmp_path, where):
 
 
 @pytest.fixture
-def bottle(tiny_data, tmp_path):
+def screw(tiny_data, tmp_path):
     "A product of the user's own, by chance called like one of MVTec AD's, and a link"
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "screw").symlink_to(tiny_data / "hex_nut")
     return tmp_path / "data"
 
 
-def test_a_product_with_the_name_of_one_of_mvtec_is_told_its_settings(memseg, bottle, tmp_path):
-    line = [*train_arguments(bottle, tmp_path / "run")[:3], "--out", tmp_path / "run", *SETTINGS, "--steps", 1]
+def test_a_product_with_the_name_of_one_of_mvtec_is_told_its_settings(memseg, screw, tmp_path):
+    line = ["train", "--data", screw, "--out", tmp_path / "run", *SETTINGS, "--steps", 1]
     code, out, err = memseg(*line)
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert code == 0 and record["category"] == "screw" and record["foreground"] == "otsu", err
-    for says in ("foreground otsu, 120 images in the memory", "its rule <=110 selects the border of these images",
-                 "decide this threshold"):
+    for says in ("foreground otsu, 120 images in the memory", "decide this threshold",
+                 "its rule <=110 selects the border of these images"):
         assert out.count(says) == 1 and sum(says in note for note in record["notes"]) == 1, out
     assert memseg("evaluate", tmp_path / "run", "--device", "cpu")[0] == 0
     code, out, _ = memseg(*line, "--out", tmp_path / "other", "--set", "foreground_table.screw=>100")

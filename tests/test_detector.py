@@ -264,7 +264,8 @@ def test_a_bad_photo_costs_its_own_row_only(dark, photos, tmp_path, monkeypatch)
     assert rows[r"\udcff.png"]["score"] == rows["0.png"]["score"]
 
 
-@pytest.mark.parametrize("names", [["y.jpg", "y.png", "y.jpg.png"], ["y.jpg.png", "y.png", "y.jpg", "y.jpg.jpg"],
+@pytest.mark.parametrize("names", [["y.jpg", "y.png", "y.jpg.png"],
+                                   ["y.jpg.png", "y.png", "y.jpg", "y.jpg.jpg"],
                                    ["a.png", "A.PNG", "a.png.png", "b.png"]])
 def test_results_of_two_photos_never_bear_the_same_name(dark, tmp_path, names):
     (tmp_path / "photos").mkdir()

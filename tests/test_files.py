@@ -101,7 +101,8 @@ def test_a_folder_of_results_may_hold_files_of_the_user(tmp_path):
         claim(out, ["a"])
 
 
-@pytest.mark.parametrize("text", ["=1+2", "+x", "-x.png", "@SUM(A1)", "\tx", "\rx", "\n=x", "'=x", "''-", "='"])
+@pytest.mark.parametrize("text", ["=1+2", "+x", "-x.png", "@SUM(A1)", "\tx", "\rx", "\n=x", "'=x",
+                                  "''-", "='"])
 def test_no_spreadsheet_runs_a_cell(text):
     assert guarded(text)[0] == "'" and plain(guarded(text)) == text
 

@@ -231,8 +231,8 @@ def test_choice_of_the_method():
 
 
 @pytest.mark.parametrize("rule, size, found", [
-    (">128", .3, ">128"), ("<128", .3, "otsu"), ("<=128", .3, "otsu"), (">250", .3, "otsu"), (">5", .3, "otsu"),
-    (">128", .49, ">128"), ("off", .3, "off")])
+    (">128", .3, ">128"), ("<128", .3, "otsu"), ("<=128", .3, "otsu"), (">250", .3, "otsu"),
+    (">5", .3, "otsu"), (">128", .49, ">128"), ("off", .3, "off")])
 def test_a_rule_that_misses_the_product_is_not_trusted(rule, size, found):
     "It selects the border or nothing: somebody else's rule, for a product of the same name"
     images = disc(radius=size)[0].expand(3, -1, -1, -1)

@@ -210,7 +210,8 @@ def test_every_file_is_opened_at_once_and_a_broken_one_is_left_out(photos):
     expected = FolderTextures(photos)
     assert expected.note == ""
     whole = (photos / "rgb.jpg").read_bytes()
-    for name, data in ("cut.jpg", whole[:len(whole) // 2]), ("text.png", b"not an image"), ("empty.jpeg", b""):
+    cut = whole[:len(whole) // 2]
+    for name, data in ("cut.jpg", cut), ("text.png", b"not an image"), ("empty.jpeg", b""):
         (photos / name).write_bytes(data)
     found = FolderTextures(photos)
     assert found.paths == expected.paths and found.note.startswith("3 of 9 textures")

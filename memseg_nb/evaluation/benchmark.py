@@ -88,7 +88,8 @@ def run_all(
     each: Callable=itertools.starmap,  # work and keys to rows, in whatever order they are done
 ) -> list[dict]:                # known rows first, then in the order of the trials
     "Rows of all trials; the table is written again after each"
-    claim(out, [f"{table.name}.{kind}" for kind in ("csv", "md", "png")])
+    kinds = ("csv", "md", "png") if table.figure else ("csv", "md")
+    claim(out, [f"{table.name}.{kind}" for kind in kinds])
     rows = {table.key(row): row for row in known}
     order = dict.fromkeys([*rows, *trials])
     for row in each(work, [trial for trial in order if trial not in rows]):

@@ -47,7 +47,7 @@ def few_images(
     "Warning about a threshold that few images decide"
     if count >= FEW: return ""
     return (f"{count} image{'s' * (count > 1)} decide{'s' * (count == 1)} this threshold: with "
-            f"{FEW} or more good images held back it is more reliable (training.held_back)")
+            f"{FEW} or more good ones that aren't trained on it is more reliable")
 
 class Thresholds(NamedTuple):
     "Where defective begins, and how well that separates the images it was chosen with"
