@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from scipy import ndimage
 
-from .files import make_folder, whole_file
+from .files import make_folder, replacing
 
 GOOD, BAD, THRESHOLD = "#0072B2", "#E69F00", "#333333"  # blue and orange suit all colour vision
 DPI = 90  # of the pictures in the notebooks
@@ -80,7 +80,8 @@ def save(
     "Write the figure as a PNG, whole or not at all"
     path = Path(path)
     make_folder(path.parent)
-    with whole_file(path) as part: part.write_bytes(as_png(figure, dpi, small=False))
+    picture = as_png(figure, dpi, small=False)
+    with replacing(path, sync=False) as part: part.write_bytes(picture)
     return path
 
 # %% ../nbs/03_plots.ipynb #eb6e3155

@@ -67,7 +67,18 @@ def test_mistyped_words_are_reported_before_pytorch_is_imported(tmp_path):
         "predict photos none --out x": (1, "no such photo or folder none"),
         "predict --memory none photos --out x": (1, "no such folder none"),
         "predict photos photos --out x --runtime tensorrt": (2, "tensorrt"),
-        "export none --out x.onnx": (1, "no run folder none"), "export --out x.onnx": (2, "RUN or --memory"),
+        "export none --out x.onnx": (1, "no run folder none"),
+        "export photos --out x": (2, "did you mean x.onnx?"),
+        "export photos --out x.pth": (2, "did you mean x.onnx?"),
+        "predict photos photos --out ''": (2, "'--out': is empty"),
+        "predict photos photos --out=": (2, "'--out': is empty"),
+        "predict photos '' --out x": (2, "is empty"),
+        "predict --memory '' photos --out x": (2, "'--memory': is empty"),
+        "train --data '' --out x": (2, "'--data': is empty"),
+        "predict photos photos --out x --device gpu": (2, "did you mean cuda?"),
+        "train --data photos --out run --recipe quik": (2, "did you mean quick?"),
+        "train --data photos --out run --size ²": (2, "192x256"),
+        "export --out x.onnx": (2, "RUN or --memory"),
         "simulate none.png --out x": (1, "no such file none.png"),
         "simulate photos --out x --set perlin.threshold=much": (1, "a number"),
         "benchmark --data none": (1, "no such folder none"),
@@ -205,6 +216,12 @@ def test_predict_with_a_memory_that_is_none(memseg, tiny_data, tmp_path):
     assert code == 1 and "at least 2" in err and not out.exists()
 
 
+def test_predict_with_a_memory_of_few_photos_says_so(memseg, tiny_data, tmp_path):
+    good = tiny_data / "hex_nut" / "train" / "good"
+    code, _, err = memseg("predict", "--memory", good, good / "000.png", "--out", tmp_path / "a")
+    assert code == 0 and err.count("12 images decide this threshold") == 1, err
+
+
 @pytest.mark.parametrize("memory, paths, says", [(True, 0, "Missing argument"), (True, 2, "photos only"),
                                                  (False, 1, "a RUN and photos"),
                                                  (False, 3, "a RUN and photos")])
@@ -283,7 +300,7 @@ def test_pretrain_makes_weights_that_train_takes(memseg, tiny_data, tmp_path, mo
     (["--out", "weights.pth"], 1, ".safetensors"),
     (["--out", "weights.safetensors", "--resume"], 1, "nothing to resume"),
     (["--out", "there.safetensors"], 1, "exists"),
-    (["--out", "weights.safetensors", "--device", "gpu"], 1, "gpu"),
+    (["--out", "weights.safetensors", "--device", "gpu"], 2, "did you mean cuda?"),
     (["--out", "weights.safetensors", "--minutes", "0"], 2, "--minutes"),
     (["--out", "weights.safetensors", "--minutes", "soon"], 2, "--minutes"),
     (["--out", "weights.safetensors", "--seed", "-1"], 2, "--seed"),
@@ -324,7 +341,14 @@ def test_the_run_keeps_the_effective_recipe(memseg, tiny_data, tmp_path):
     (["--set", "training.warm_start=nowhere.safetensors"], 1, "nowhere.safetensors"),
     (["--textures", "no/such/folder"], 1, "no/such/folder"),
     (["--recipe", "none.ini"], 1, "none.ini"),
-    (["--device", "gpu"], 1, "gpu"),
+    (["--device", "gpu"], 2, "did you mean cuda?"),
+    (["--device", "cud"], 2, "did you mean cuda?"),
+    (["--device", "cuda:²"], 2, "cuda:0"),
+    (["--recipe", "quik"], 2, "did you mean quick?"),
+    (["--size", "²"], 2, "needs one number"),
+    (["--size", "9" * 5000], 2, "needs one number"),
+    (["--data", "a\0b"], 2, "zero byte"),
+    (["--textures", ""], 2, "is empty"),
 ])
 def test_bad_options_leave_no_run_behind(memseg, tiny_data, tmp_path, more, code, says):
     got, _, err = memseg(*train_arguments(tiny_data, tmp_path / "run", *more))
@@ -361,6 +385,102 @@ def test_outputs_that_cannot_be_written(memseg, tiny_run, tiny_data, tmp_path):
     assert memseg("predict", tiny_run.folder, good, "--out", file / "a", "--device", "cpu")[0] == 1
     assert memseg("benchmark", "--data", tiny_data, "--out", file / "b", *SETTINGS)[0] == 1
     assert file.read_text() == "in the way"
+
+
+def test_no_command_replaces_a_file_that_it_did_not_write(memseg, tiny_run, tiny_data, tmp_path):
+    "What is in the way is named, before anything is written"
+    photo = tiny_data / "hex_nut" / "test" / "good" / "000.png"
+    data = "--data", tiny_data
+    for line, name in [(["simulate", photo, "--size", 64], "001_mask.png"),
+                       (["predict", tiny_run.folder, photo, "--device", "cpu"], "000_mask.png"),
+                       (["export", tiny_run.folder], "x.onnx"),
+                       (["pretrain"], "x.safetensors"),
+                       (["bench", "--quick", "--device", "cpu"], "bench.md"),
+                       (["benchmark", *data, *SETTINGS], "results.csv"),
+                       (["compare", *data], "recipe.ini"),
+                       (["compare", *data], "comparison.png"),
+                       (["ablate", *data], "ablations.md")]:
+        out = tmp_path / f"{line[0]} {name}"
+        out.mkdir()
+        (out / name).write_text("[foreground]\n")  # the user's own
+        code, _, err = memseg(*line, "--out", out / name if name[:2] == "x." else out)
+        assert code == 1 and name in err, (line, err)
+        assert (out / name).read_text() == "[foreground]\n"
+        mine = {path.name for path in out.iterdir()} - {name, ".memseg-files.json"}
+        assert not mine - {"recipe.ini"}, mine
+
+
+def test_what_a_command_wrote_it_may_write_again(memseg, tiny_run, tiny_data, tmp_path):
+    photo = tiny_data / "hex_nut" / "test" / "good" / "000.png"
+    for _ in range(2):
+        assert memseg("simulate", photo, "--size", 64, "--count", 2, "--out", tmp_path / "s")[0] == 0
+        assert memseg("export", tiny_run.folder, "--out", tmp_path / "x.onnx")[0] == 0
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")
+@pytest.mark.parametrize("where", ["> /dev/full", "| exec 0<&-"])
+def test_a_full_disk_or_a_closed_pipe_is_named(tmp_path, where):
+    "Standard output goes nowhere: what was written is there, and the message says what failed"
+    line = f"{sys.executable} -c 'from memseg_nb.cli import main; main()' products --out p --product wood"
+    if where[0] == "|": line, where = f"( sleep .5; {line} 2> err; echo $? > code ) | true", ""
+    else: line = f"{line} --size 64 --train 1 --good 0 --defective 0 {where} 2> err; echo $? > code"
+    subprocess.run(line.replace("wood 2>", "wood --size 64 --train 1 --good 0 --defective 0 2>"), shell=True,
+                   cwd=tmp_path, timeout=60)
+    err = (tmp_path / "err").read_text()
+    assert (tmp_path / "code").read_text() == "1\n" and (tmp_path / "p" / "wood").is_dir()
+    assert "standard output: can't be" in err and "unexpected" not in err and "Exception" not in err, err
+
+
+@pytest.fixture
+def screw(tiny_data, tmp_path):
+    "A product of the user's own, by chance called like one of MVTec AD's, and a link"
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "screw").symlink_to(tiny_data / "hex_nut")
+    return tmp_path / "data"
+
+
+def test_a_product_with_the_name_of_one_of_mvtec_is_told_its_settings(memseg, screw, tmp_path):
+    line = ["train", "--data", screw, "--out", tmp_path / "run", *SETTINGS, "--steps", 1]
+    code, out, err = memseg(*line)
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert code == 0 and record["category"] == "screw" and record["foreground"] == "otsu", err
+    for says in ("foreground otsu, 120 images in the memory", "decide this threshold",
+                 "its rule <=110 selects the border of these images"):
+        assert out.count(says) == 1 and sum(says in note for note in record["notes"]) == 1, out
+    assert memseg("evaluate", tmp_path / "run", "--device", "cpu")[0] == 0
+    code, out, _ = memseg(*line, "--out", tmp_path / "other", "--set", "foreground_table.screw=>100")
+    assert code == 0 and "foreground >100, 120 images" in out and "Otsu" not in out
+
+
+def test_broken_textures_are_named_before_the_first_step(memseg, tiny_data, tmp_path):
+    folder, photo = tmp_path / "textures", tiny_data / "hex_nut" / "test" / "good" / "000.png"
+    folder.mkdir()
+    (folder / "broken.jpg").write_text("no image")
+    line = train_arguments(tiny_data, tmp_path / "run", "--textures", folder, "--steps", 1)
+    code, _, err = memseg(*line)
+    assert code == 1 and "broken.jpg" in err and "none is left" in err and not (tmp_path / "run").exists()
+    shutil.copy(photo, folder)
+    code, out, _ = memseg(*line)
+    assert code == 0 and out.count("1 of 2 textures can't be read") == 1 and "broken.jpg" in out, out
+    code, _, err = memseg("simulate", photo, "--out", tmp_path / "s", "--size", 64, "--textures", folder)
+    assert code == 0 and "broken.jpg" in err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")
+def test_a_full_disk_is_named_by_logs_and_figures(tiny_run, tmp_path):
+    from memseg_nb import plots
+    from memseg_nb.files import MemSegError
+    from memseg_nb.model.losses import Losses
+    from memseg_nb.training.checkpoints import Log, Run
+    log = Log(Run(tmp_path), tiny_run.recipe.training, progress=False)
+    log.file.close()
+    log.file = open("/dev/full", "w")
+    with pytest.raises(MemSegError, match="/dev/full: can't be written.*--resume"):
+        log.add(1, Losses(1., 1., 1.), .1, 1.)
+    log.close()
+    (tmp_path / "figure.png").mkdir()
+    with pytest.raises(MemSegError, match="figure.png: can't be written"):
+        plots.save(plots.grid([np.zeros((8, 8, 3))]), tmp_path / "figure.png")
 
 
 def test_evaluate_and_predict_without_a_run(memseg, tmp_path, tiny_data):

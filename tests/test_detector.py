@@ -179,7 +179,7 @@ def test_a_folder_streams_through(dark, photos, tmp_path, capsys):
     assert (int(rows[3]["largest_region"]) > 500 and rows[3]["regions"] == "1"
             and abs(int(rows[3]["top"]) - 30) < 3)
     assert rows[0]["largest_region"] == "0" and rows[0]["top"] == rows[0]["error"] == ""
-    assert len(list((tmp_path / "out").iterdir())) == 7 * 3 + 1
+    assert len(list((tmp_path / "out").glob("[!.]*"))) == 7 * 3 + 1
     assert capsys.readouterr().err == ""
     dark.predict_folder(photos, tmp_path / "out", batch=7)
     assert dark.model.batches[-1] == 7 and "7/7" in capsys.readouterr().err
@@ -226,13 +226,69 @@ def test_folders_that_do_not_work(dark, photos, tmp_path):
     assert (tmp_path / "file").read_text() == "in the way"
 
 
-def test_an_interrupted_folder_leaves_no_table(dark, photos, tmp_path, monkeypatch):
-    def stop(*_):
-        raise KeyboardInterrupt
+def test_an_interrupted_folder_keeps_the_rows_that_were_answered(dark, photos, tmp_path, monkeypatch):
+    save, seen = Prediction.save, []
+    def stop(answer, out, stem):
+        seen.append((out / "scores.csv").read_text().splitlines())
+        if stem == "5": raise KeyboardInterrupt
+        return save(answer, out, stem)
     monkeypatch.setattr(Prediction, "save", stop)
     with pytest.raises(KeyboardInterrupt):
         dark.predict_folder(photos, tmp_path / "out", progress=False)
-    assert list((tmp_path / "out").iterdir()) == []
+    assert [len(lines) for lines in seen] == [1, 2, 3, 4, 5, 6], "a row is there before the next answer"
+    rows = list(csv.DictReader((tmp_path / "out" / "scores.csv").open()))
+    assert [row["file"] for row in rows] == [f"{k}.png" for k in range(5)]
+    monkeypatch.setattr(Prediction, "save", save)
+    assert dark.predict_folder(photos, tmp_path / "out", progress=False).predicted == 7, "and again"
+
+
+def test_a_bad_photo_costs_its_own_row_only(dark, photos, tmp_path, monkeypatch):
+    "Sizes of 1 and 3 pixels, a name that is too long for its results, and memory that runs out"
+    for name, size in ("wide.png", (1, 90)), ("high.png", (90, 1)), ("three.png", (40, 3)):
+        save_image(photos / name, torch.full((3, *size), .9))
+    save_image(photos / "dot.png", torch.full((3, 1, 1), .9))
+    long, large, odd = "n" * 200 + ".png", "large.png", os.fsdecode(b"\xff.png")
+    for name in (long, odd): shutil.copy(photos / "0.png", photos / name)
+    save_image(photos / large, torch.full((3, 50, 333), .9))
+    long = (photos / long).rename(photos / ("n" * 251 + ".png")).name
+    whole = module.predict_batch
+    def small(detector, images):
+        if any(image.shape[2] == 333 for image in images): raise MemoryError("can't allocate memory")
+        return whole(detector, images)
+    monkeypatch.setattr(module, "predict_batch", small)
+    done = dark.predict_folder(photos, tmp_path / "out", progress=False)
+    assert {path.name for path in done.failed} == {long, large} and done.predicted == 7 + 5
+    rows = {row["file"]: row for row in csv.DictReader(done.table.open())}
+    assert len(rows) == 14 and "MemoryError" in rows[large]["error"] and "large.png" in rows[large]["error"]
+    assert rows["3.png"]["is_defective"] == "True" and rows["wide.png"]["is_defective"] == "False"
+    assert rows[r"\udcff.png"]["score"] == rows["0.png"]["score"]
+
+
+@pytest.mark.parametrize("names", [["y.jpg", "y.png", "y.jpg.png"],
+                                   ["y.jpg.png", "y.png", "y.jpg", "y.jpg.jpg"],
+                                   ["a.png", "A.PNG", "a.png.png", "b.png"]])
+def test_results_of_two_photos_never_bear_the_same_name(dark, tmp_path, names):
+    (tmp_path / "photos").mkdir()
+    for k, name in enumerate(names):
+        Image.new("RGB", (50 + k, 40), "white").save(tmp_path / "photos" / name)
+    dark.predict_folder(tmp_path / "photos", tmp_path / "out", progress=False)
+    stems = module.result_stems(sorted((tmp_path / "photos").iterdir()))
+    assert len({stem.casefold() for stem in stems.values()}) == len(names)
+    for path, stem in stems.items():
+        assert Image.open(tmp_path / "out" / f"{stem}_mask.png").size == Image.open(path).size
+
+
+def test_files_that_are_not_ours_are_never_replaced(dark, photos, tmp_path):
+    for name in ("3_mask.png", "scores.csv"):
+        shutil.copytree(photos, tmp_path / name)
+        own = tmp_path / name / name
+        own.write_text("the user's own")
+        before = sorted(own.parent.iterdir())
+        with pytest.raises(MemSegError, match=f"{name}: is in the way"):
+            dark.predict_folder(photos / "3.png", own.parent, progress=False)
+        assert own.read_text() == "the user's own" and sorted(own.parent.iterdir()) == before
+    for _ in range(2):  # its own results may be replaced
+        assert dark.predict_folder(photos / "2.png", tmp_path / "3_mask.png", progress=False).predicted == 1
 
 
 def test_load_takes_a_run_or_its_path(tiny_run, tiny_data):

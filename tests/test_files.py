@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from memseg_nb.files import MemSegError, clean_up, digest, locked, make_folder, replacing, whole_file
+from memseg_nb.files import (WRITTEN, MemSegError, claim, clean_up, digest, guarded, locked, make_folder, plain,
+                             replacing, whole_file)
 
 
 def test_a_file_is_whole_or_not_there(tmp_path):
@@ -141,3 +142,33 @@ def test_only_what_the_dead_have_left_is_removed(tmp_path, holder):
     clean_up(tmp_path)
     gone = before - {path.name for path in tmp_path.iterdir()}
     assert gone == {f".model.safetensors.{holder.pid}.1.part", f".hex_nut.{holder.pid}.ab_1.part"}
+
+
+def test_a_folder_of_results_may_hold_files_of_the_user(tmp_path):
+    "What is in the way is named and left alone, whatever it is; what was listed may be replaced"
+    out = tmp_path/"out"
+    assert claim(out, ["a", "b"]) == out and list(out.iterdir()) == [out/WRITTEN]
+    (out/"a").write_text("ours")
+    claim(out, ["a", "c"])
+    (out/"d").mkdir()
+    (out/"e").symlink_to("nowhere")
+    (out/"f").write_text("the user's own")
+    before = (out/WRITTEN).read_bytes()
+    for name in "def":
+        with pytest.raises(MemSegError, match=f"out/{name}: is in the way"):
+            claim(out, ["a", "new", name])
+    assert (out/WRITTEN).read_bytes() == before and (out/"f").read_text() == "the user's own"
+    (out/WRITTEN).write_text("[damaged")
+    with pytest.raises(MemSegError, match="out/a: is in the way"):
+        claim(out, ["a"])
+
+
+@pytest.mark.parametrize("text", ["=1+2", "+x", "-x.png", "@SUM(A1)", "\tx", "\rx", "\n=x", "'=x",
+                                  "''-", "='"])
+def test_no_spreadsheet_runs_a_cell(text):
+    assert guarded(text)[0] == "'" and plain(guarded(text)) == text
+
+
+@pytest.mark.parametrize("cell", ["", "a=b", "'quoted'", "-0.5", "+1e3", "1", -3, -.5, True, None, "\u00e9-"])
+def test_other_cells_stay_as_they_are(cell):
+    assert guarded(cell) is cell and (not isinstance(cell, str) or plain(cell) == cell)

@@ -228,3 +228,15 @@ def test_choice_of_the_method():
     with pytest.raises(MemSegError, match="no rule for 'my_part'.*carpet, hazelnut"):
         choose_method("my_part", "table", table)
     assert parse_rule(table["hazelnut"]) == Rule(">", 50)
+
+
+@pytest.mark.parametrize("rule, size, found", [
+    (">128", .3, ">128"), ("<128", .3, "otsu"), ("<=128", .3, "otsu"), (">250", .3, "otsu"),
+    (">5", .3, "otsu"), (">128", .49, ">128"), ("off", .3, "off")])
+def test_a_rule_that_misses_the_product_is_not_trusted(rule, size, found):
+    "It selects the border or nothing: somebody else's rule, for a product of the same name"
+    images = disc(radius=size)[0].expand(3, -1, -1, -1)
+    assert choose_method("screw", "auto", {"screw": rule}, images) == found
+    for method in "table", rule: assert choose_method("screw", method, {"screw": rule}, images) == rule
+    one_odd = torch.cat([images, 1 - images[:1]])
+    assert choose_method("screw", "auto", {"screw": rule}, one_odd) == found, "most images decide"

@@ -532,3 +532,17 @@ def test_in_worker_processes(paths, context):
 
 def test_test_image_is_no_test():
     assert TestImage.__test__ is False and TestImage(Path("a"), "good", None).is_good
+
+
+def test_a_product_that_is_a_link_keeps_the_name_it_was_given(tmp_path, monkeypatch):
+    make_product(tmp_path/"store", "0815-rev7")
+    (tmp_path/"data").mkdir()
+    (tmp_path/"data"/"nut").symlink_to(tmp_path/"store"/"0815-rev7")
+    for root, name in ((tmp_path/"data", "nut"), (tmp_path/"data", None), (tmp_path/"data"/"nut", None),
+                       (tmp_path/"data"/"nut", "nut")):
+        assert open_category(root, name).name == "nut"
+    assert open_category(tmp_path/"data"/"nut", "0815-rev7").train
+    monkeypatch.chdir(tmp_path/"store"/"0815-rev7"/"train")
+    assert open_category("..").name == open_category("../../0815-rev7").name == "0815-rev7"
+    monkeypatch.chdir("..")
+    assert open_category(".").name == "0815-rev7"

@@ -206,12 +206,17 @@ def test_bytes_of_a_file_are_those_that_the_reader_of_images_finds(photos):
         assert torch.equal(source.sheet(k, least), expected[:, :2 * least, :2 * least]), path.name
 
 
-def test_a_file_cut_short_is_named(photos):
+def test_every_file_is_opened_at_once_and_a_broken_one_is_left_out(photos):
+    expected = FolderTextures(photos)
+    assert expected.note == ""
     whole = (photos / "rgb.jpg").read_bytes()
-    (photos / "rgb.jpg").write_bytes(whole[:len(whole) // 2])
-    source = FolderTextures(photos)
-    with pytest.raises(MemSegError, match="rgb.jpg.*complete image"):
-        source.sheet(source.paths.index(photos / "rgb.jpg"), 32)
+    cut = whole[:len(whole) // 2]
+    for name, data in ("cut.jpg", cut), ("text.png", b"not an image"), ("empty.jpeg", b""):
+        (photos / name).write_bytes(data)
+    found = FolderTextures(photos)
+    assert found.paths == expected.paths and found.note.startswith("3 of 9 textures")
+    assert "cut.jpg" in found.note and "text.png" in found.note and "empty.jpeg" in found.note
+    assert torch.equal(found.sample(9, (32, 32), seeded()), expected.sample(9, (32, 32), seeded()))
 
 
 def test_a_small_cache_changes_nothing(photos):
@@ -247,8 +252,8 @@ def test_folders_that_are_no_use(tmp_path):
     with pytest.raises(MemSegError, match="no folder"):
         FolderTextures(tmp_path / "file.txt")
     (tmp_path / "broken.png").write_bytes(b"not an image")
-    with pytest.raises(MemSegError, match="broken.png"):
-        FolderTextures(tmp_path).sample(1, (32, 32), seeded())
+    with pytest.raises(MemSegError, match="broken.png.*none is left"):
+        FolderTextures(tmp_path)
 
 
 def test_open_textures(photos):

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from .. import plots
 from .cases import ROWS, Case, Measured, Workshop
-from ..files import MemSegError, make_folder, replacing
+from ..files import MemSegError, claim, guarded, plain, replacing
 from ..training.train import choose_device
 
 # %% ../../nbs/bench/04_report.ipynb #782204f5
@@ -33,14 +33,14 @@ def write_table(
         writer = csv.DictWriter(file, FIELDS)
         writer.writeheader()
         for line in lines:
-            writer.writerow({key: f"{value:.5g}" if isinstance(value, float) else value
+            writer.writerow({key: f"{value:.5g}" if isinstance(value, float) else guarded(value)
                              for key, value in line.items()})
 
 
 def read_table(path: str|Path) -> list[dict]:
     "Read a table that was written; numbers as numbers, None where there is none"
     with open(path, newline="", encoding="utf-8") as file: lines = list(csv.DictReader(file))
-    return [{key: (float(value) if value else None) if key in NUMBERS else value
+    return [{key: (float(value) if value else None) if key in NUMBERS else plain(value)
              for key, value in line.items()} for line in lines]
 
 # %% ../../nbs/bench/04_report.ipynb #56d4649b
@@ -173,7 +173,8 @@ def bench(
     progress: bool=True,             # print each line when it is there
 ) -> list[dict]:                     # lines by FIELDS
     "Time the library against its obvious version; an interruption leaves what was measured"
-    names, device, out = choose_rows(rows), choose_device(device), make_folder(out)
+    names, device = choose_rows(rows), choose_device(device)
+    out = claim(out, ["bench.csv", "bench.md", "bench.png"])
     tell = (lambda text: print(text, flush=True)) if progress else (lambda text: None)
 
     def write():

@@ -190,6 +190,11 @@ LAYOUT = "needs PRODUCT/train/good/*.png (and to test: PRODUCT/test/good, PRODUC
 
 def _is_category(folder: Path) -> bool: return (folder/"train"/"good").is_dir()
 
+def _name(folder: Path) -> str:
+    "Name by which a folder is given, also if it is a link; . and .. get the name they stand for"
+    name = folder.absolute().name
+    return folder.resolve().name if name in ("", "..") else name
+
 def list_categories(
     root: str|Path,  # folder of products
 ) -> list[str]:      # names of the sub-folders that hold train/good, sorted
@@ -200,7 +205,7 @@ def _choose(root: Path, name: str|None) -> Path:
     "The folder of the product `name`, or of the only one"
     found = list_categories(root)
     if name in found: return root/name
-    if _is_category(root) and name in (None, root.resolve().name): return root
+    if _is_category(root) and name in (None, _name(root), root.resolve().name): return root
     if name is None and len(found) == 1: return root/found[0]
     if not found: raise MemSegError(f"{root}: no product in MVTec AD's layout in it: {LAYOUT}")
     wrong = "holds several categories" if name is None else f"no category {name!r} in it"
@@ -215,7 +220,7 @@ def open_category(
     train = _images_in(folder/"train"/"good")
     if not train:
         raise MemSegError(f"{folder/'train'/'good'}: no good images: needs some to learn from")
-    return Category(folder.resolve().name, folder, tuple(train), _test_images(folder))
+    return Category(_name(folder), folder, tuple(train), _test_images(folder))
 
 # %% ../../nbs/data/01_images.ipynb #d02fec43
 class ImageSet:

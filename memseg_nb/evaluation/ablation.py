@@ -128,7 +128,9 @@ def trial(
     samples, model = ImageSet(remembered, size), fresh_model(recipe)[0].to(device)
     model.remember(samples.batch(some.tolist()) for some in torch.arange(len(samples)).split(8))
     if off: without(model, off)
-    data = StepData(ImageSet(parts.train, size), make_simulator(recipe, category.name), recipe)
+    images = ImageSet(parts.train, size)
+    simulator = make_simulator(recipe, category.name, images.batch(range(min(8, len(images)))))
+    data = StepData(images, simulator, recipe)
     state, start = new_trainer(model, recipe, device), time.process_time()
     for step in tqdm(range(training.steps), "training", disable=not progress, leave=False):
         rate = learning_rate((step + .5) / training.steps, training)

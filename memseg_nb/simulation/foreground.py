@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['grey', 'histogram', 'TwoClasses', 'two_classes', 'otsu', 'Judgement', 'judge', 'open_close', 'fill', 'any_pixel',
-           'Rule', 'parse_rule', 'foreground', 'choose_method']
+           'Rule', 'parse_rule', 'foreground', 'misses', 'choose_method']
 
 # %% ../../nbs/simulation/02_foreground.ipynb #edb53c69
 import re
@@ -193,14 +193,31 @@ def foreground(
     return mask | (whole | ~any_pixel(mask))[:, None, None].expand_as(mask).contiguous()
 
 # %% ../../nbs/simulation/02_foreground.ipynb #ddedd8ae
+def misses(
+    images: Tensor,  # good ones, (B, 3, H, W), 0..1
+    rule: Rule,
+) -> bool:
+    "Whether a rule selects the border of most images, more than their middle, or nothing"
+    mask = rule(grey(images))
+    margin = max(1, round(min(mask.shape[1:]) / 64))
+    inside = mask[:, margin:-margin, margin:-margin]
+    share, middle = mask.double().mean((1, 2)), inside.double().mean((1, 2))
+    border = (mask.sum((1, 2)) - inside.sum((1, 2))) / (mask[0].numel() - inside[0].numel())
+    wrong = (share < .001) | (border > .5) & (border >= middle)
+    return bool(wrong.double().mean() > .5)
+
 def choose_method(
     category: str,   # name of the category
     method: str,     # auto, otsu, table, off, or a rule such as ">50"
     table: Mapping,  # rules by category
+    images: Tensor|None=None,  # some good ones, (B, 3, H, W): auto tries a rule on them
 ) -> str:            # otsu, off or a rule
     "What decides about the foreground of this category"
     if method == "auto":
-        return table.get(category, "otsu")
+        found = table.get(category, "otsu")
+        is_rule = found not in ("otsu", "off")
+        if is_rule and images is not None and misses(images, parse_rule(found)): return "otsu"
+        return found
     if method == "table":
         if category not in table:
             raise MemSegError(

@@ -19,7 +19,7 @@ from ..data.images import open_category, read_image, resize
 from ..evaluation.evaluate import Measured, confusion, measure
 from ..metrics import PixelMetrics, area, image_auroc, merge, rates
 from ..plots import BAD, GOOD
-from ..files import MemSegError
+from ..files import MemSegError, plain
 from ..training.checkpoints import Run, load_model
 from .base import Chart, Panel, Picture, legend, point, slider, value_at
 
@@ -140,7 +140,8 @@ def from_run(
         return from_measured(measured, record["threshold"], record["pixel_threshold"])
     if not table.is_file():
         raise MemSegError(f"{table}: no such file: run `memseg evaluate {run.folder}` first")
-    with table.open(newline="", encoding="utf-8") as file: rows = list(csv.DictReader(file))
+    with table.open(newline="", encoding="utf-8") as file:
+        rows = [{key: plain(cell) for key, cell in row.items()} for row in csv.DictReader(file)]
     there = all(Path(row["file"]).is_file() for row in rows)
     return dict(scores=[float(row["score"]) for row in rows],
                 labels=[row["kind"] != "good" for row in rows], threshold=record["threshold"],
