@@ -170,11 +170,13 @@ def simulate(image, out, count, textures, foreground, recipe_file, overrides, si
     import torch
 
     from memseg_nb import plots
+    from memseg_nb.data.formats import find_bits
     from memseg_nb.data.images import read_image, resize, save_image
     from memseg_nb.simulation.anomalies import Simulator
     from memseg_nb.simulation.foreground import choose_method
     from memseg_nb.simulation.textures import open_textures
-    picture, out = resize(read_image(image), recipe.image.size), Path(out)
+    bits, out = find_bits([image], recipe.image.bits)[0], Path(out)
+    picture = resize(read_image(image, bits), recipe.image.size)
     method = choose_method(Path(image).stem, recipe.foreground.method, recipe.foreground_table)
     textures, cleaned = open_textures(recipe.data.textures), recipe.foreground
     simulator = Simulator(recipe.perlin, recipe.simulation, textures, method, cleaned.opening,

@@ -160,7 +160,7 @@ def calibration_images(
     count: int=12,
 ) -> Tensor:                # (2 * count, 3, H, W): good ones, then these with simulated anomalies
     "Images to measure the ranges of 8-bit numbers on"
-    good = ImageSet(paths[:count], recipe.image.size)
+    good = ImageSet(paths[:count], recipe.image.size, bits=recipe.image.bits)
     good = good.batch(range(len(good)))
     draw = torch.Generator().manual_seed(recipe.training.seed)
     return torch.cat([good, make_simulator(recipe, category)(good, draw).images])
@@ -263,4 +263,4 @@ def export_onnx(
     facts = (memseg_nb.__version__, fingerprint(recipe), record["category"], precision, *size,
              samples, share, record["threshold"], record["pixel_threshold"],
              digest(run.model_file) if run else "")
-    return write_graph(graph, Path(out), dict(zip(FACTS, facts)))
+    return write_graph(graph, Path(out), dict(zip(FACTS, facts)) | {"bits": recipe.image.bits})

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from PIL import ExifTags, Image
 from torch import Tensor
 
+from ..data.formats import find_bits
 from ..data.images import IMAGE_SUFFIXES, read_image
 from ..files import MemSegError
 
@@ -366,7 +367,7 @@ def _read_sheet(path: Path, side: int) -> Tensor:
         upright = file.getexif().get(ExifTags.Base.Orientation, 1) == 1
         if file.mode == "RGB" and upright and not file.has_transparency_data:
             image = torch.from_numpy(np.array(file)).permute(2, 0, 1)
-    if image is None: image = (read_image(path) * 255).round().byte()
+    if image is None: image = (read_image(path, find_bits([path])[0]) * 255).round().byte()
     least = min(image.shape[1:])
     image = image[None, :, :2 * least, :2 * least].contiguous(memory_format=torch.channels_last)
     size = tuple(max(side, round(length * side / least)) for length in image.shape[2:])

@@ -170,7 +170,8 @@ def fingerprint(
     recipe: Recipe,
 ) -> str:  # 16 hexadecimal digits
     "A short name for the settings that decide the weights: equal settings, equal names"
-    settings = {name: value for name, value in flatten(recipe).items() if name not in MAY_CHANGE}
+    settings = {name: value for name, value in flatten(recipe).items() if name not in MAY_CHANGE
+                and (name, value) != ("image.bits", "auto")}  # runs of earlier versions lack it
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 def check_same(

@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 
 import memseg_nb
 from .. import plots
+from ..data.formats import collected, find_bits
 from ..data.images import Category, ImageSet, open_category
 from ..files import MemSegError
 from ..model.encoder import Encoder
@@ -67,9 +68,12 @@ _PARTS = ("memory", "train", "held_back")
 
 def _begin(data, category: str|None, out, recipe: Recipe|None):
     "A new run: its folder, its settings, its images and who serves for what"
-    recipe = recipe or load_recipe()
-    category = (data if isinstance(data, Category)
-                else open_category(data or recipe.data.root, category))
+    recipe, notes = recipe or load_recipe(), []
+    with collected(notes):
+        category = (data if isinstance(data, Category)
+                    else open_category(data or recipe.data.root, category))
+    bits, says = find_bits(category.train, recipe.image.bits)
+    recipe, notes = recipe.replace(**{"image.bits": bits}), [*notes, says]
     precision = recipe.training.precision
     if precision == "auto":
         precision = choose_precision("auto", choose_device(recipe.training.device))
@@ -81,7 +85,7 @@ def _begin(data, category: str|None, out, recipe: Recipe|None):
     versions = dict(memseg_nb=memseg_nb.__version__, torch=torch.__version__,
                     torchvision=version("torchvision"), python=platform.python_version())
     run = Run.create(out, recipe, category=category.name, data=str(category.root.resolve()),
-                     steps_done=0, versions=versions, precision=precision,
+                     steps_done=0, versions=versions, precision=precision, image_notes=notes,
                      split=dict(names, shared=parts.shared, note=parts.note))
     return run, recipe, category, parts
 
@@ -90,6 +94,8 @@ def _go_on(data, category: str|None, out, recipe: Recipe|None):
     run = Run.open(out)
     if recipe is not None and recipe.training.precision == "auto":  # what it was when the run began
         recipe = recipe.replace(**{"training.precision": run.recipe.training.precision})
+    if recipe is not None and recipe.image.bits == "auto":
+        recipe = recipe.replace(**{"image.bits": run.recipe.image.bits})
     if recipe is not None: check_same(run, recipe)
     recipe, record = recipe or run.recipe, run.record
     if not run.finished and not run.checkpoint_file.is_file():
@@ -182,10 +188,10 @@ def _make_trainer(team: Team, run: Run, recipe: Recipe, memory: ImageSet, resume
     return trainer
 
 def _announce(team: Team, run: Run, trainer: Trainer, parts: Split, foreground: str,
-              progress: bool):
+              progress: bool, noted: list[str]):
     "Record what was decided"
     record, device = run.record, next(trainer.model.parameters()).device
-    notes = [record["weights"]["note"], parts.note]
+    notes = [record["weights"]["note"], parts.note, *record.get("image_notes", ()), *noted]
     if "chosen" in record.get("precision", ""): notes.append(f"precision {record['precision']}")
     if team.size > 1 and device.type == "cpu" and not trainer.frozen:
         notes.append("batch norms take the statistics of each process's own images, since "
@@ -252,14 +258,17 @@ def train(
         training, progress = recipe.training, progress and team.first
         try:
             simulator = make_simulator(recipe, category.name)
-            memory, images, held_back = (ImageSet(paths, recipe.image.size) for paths in parts[:3])
+            memory, images, held_back = (
+                ImageSet(paths, recipe.image.size, bits=recipe.image.bits) for paths in parts[:3])
             steps = StepData(images, simulator, recipe, team.rank, team.size)
-            for part in (images, held_back): _read(part, progress)
+            noted = []
+            with collected(noted):
+                for part in (images, held_back): _read(part, progress)
             # rendered now, not in each worker
             simulator.textures.sample(1, recipe.image.size, draws(0))
             trainer = _make_trainer(team, run, recipe, memory, resume)
             if team.first:
-                _announce(team, run, trainer, parts, simulator.foreground_method, progress)
+                _announce(team, run, trainer, parts, simulator.foreground_method, progress, noted)
         except BaseException:  # nothing was learned yet: leave no half-written folder
             if not resume and team.first: run.discard()
             raise
