@@ -106,7 +106,7 @@ class Rates(NamedTuple):
 def cell_shares(
     mask: np.ndarray,       # bool, (H, W)
     size: tuple[int, int],  # (h, w) of the map
-) -> tuple:  # share of defect in each cell, (h, w); then pairs: cell, share of a region in it; regions
+) -> tuple:  # share of defect in each cell, (h, w); cells and weights of the pixels; regions
     "Defects of a mask, labelled at its own size, as shares of the cells of a map"
     labels, regions = label_regions(mask)
     labels = labels.repeat(-(-size[0] // mask.shape[0]), 0).repeat(-(-size[1] // mask.shape[1]), 1)
@@ -146,10 +146,10 @@ class PixelMetrics:
     def _add_shares(self, ranks, mask):
         "Count one image whose mask is larger or smaller than its map, (h, w) and (H, W)"
         share, cells, weights, regions = cell_shares(mask, ranks.shape)
-        count = lambda weight: np.bincount(ranks.ravel(), weight.ravel(), len(self.normal))  # noqa: E731
-        self.normal += count(1 - share)
-        self.anomalous += count(share)
-        self.overlap += np.bincount(ranks.ravel()[cells], weights, len(self.normal))
+        ranks, share, most = ranks.ravel(), share.ravel(), len(self.normal)
+        self.normal += np.bincount(ranks, 1 - share, most)
+        self.anomalous += np.bincount(ranks, share, most)
+        self.overlap += np.bincount(ranks[cells], weights, most)
         self.regions += regions
 
     def update(self, maps: Tensor, masks: Tensor) -> None:  # (B, H, W), 0..1; bool, (B, H, W)

@@ -194,9 +194,9 @@ def to_rgb(
         else: image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     pixels = np.asarray(image.convert("RGB"))
     if image.info.get("sixteen") and 0 < pixels.max() < 32:
-        raise MemSegError("colour of 16 bits, nearly black: of such files only the upper 8 bits are "
-                          f"read, which go to {pixels.max()} here; save it with 8 bits a colour, or "
-                          "with the values spread over all 16 bits")
+        raise MemSegError("colour of 16 bits, nearly black: of such files only the upper 8 bits "
+                          f"are read, which go to {pixels.max()} here; save it with 8 bits a "
+                          "colour, or with the values spread over all 16 bits")
     return pixels.astype(np.float32)/255
 
 def notice(

@@ -82,17 +82,19 @@ def save_image(
     return path
 
 # %% ../../nbs/data/01_images.ipynb #e83317b8
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".j2k", ".jpx", ".avif", ".bmp", ".dib",
-                  ".tif", ".tiff", ".webp", ".gif", ".pbm", ".pgm", ".ppm", ".pnm", ".tga", ".qoi")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".j2k", ".jpx", ".avif", ".bmp",
+                  ".dib", ".tif", ".tiff", ".webp", ".gif", ".pbm", ".pgm", ".ppm", ".pnm", ".tga",
+                  ".qoi")
 _LITTER = ("thumbs.db", "desktop.ini", "scores.csv")
 
 def _images_in(folder: Path, says: bool=False) -> list[Path]:
     "The images directly in `folder`, sorted by name; none if there is no such folder"
     if not folder.is_dir(): return []
-    there = sorted((p for p in folder.iterdir() if not p.name.startswith(".")), key=lambda p: p.name)
+    there = (p for p in folder.iterdir() if not p.name.startswith("."))
+    there = sorted(there, key=lambda p: p.name)
     found = [p for p in there if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()]
     others = [p.name for p in there if p not in set(found) and p.name.lower() not in _LITTER]
-    if others and says:
+    if found and others and says:
         names = ", ".join(others[:3]) + (" .." if len(others) > 3 else "")
         note(folder, f"{len(others)} skipped, no image files of a kind that is read: {names}")
     return found
@@ -252,4 +254,5 @@ class ImageSet:
     def batch(self, indices: Sequence[int]) -> Tensor:  # (B, 3, height, width), float32, 0..1
         return torch.stack([self[int(i)] for i in indices])
 
-    def __getstate__(self): return dict(vars(self), _cache={}, _used=0)  # a worker's copy begins empty
+    def __getstate__(self):  # a worker's copy begins empty
+        return dict(vars(self), _cache={}, _used=0)

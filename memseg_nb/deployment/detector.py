@@ -147,7 +147,7 @@ class Folder(NamedTuple):
 COLUMNS = ("file", "score", "is_defective", "regions", "largest_region", "top", "left", "bottom",
            "right", "error")
 
-# %% ../../nbs/deployment/01_detector.ipynb #bff14705
+# %% ../../nbs/deployment/01_detector.ipynb #886ddc96
 def batches(
     paths: Sequence[Path],
     count: int,          # of photos in a batch, at most
@@ -174,6 +174,7 @@ def read_photo(
     notice(path, image.numpy(), recipe.size)
     return image
 
+# %% ../../nbs/deployment/01_detector.ipynb #bff14705
 @dataclass(frozen=True)
 class Detector:
     "A network with its thresholds, from a finished run or from good photos alone"
@@ -243,7 +244,8 @@ class Detector:
             raise MemSegError(f"{out}: holds the photos themselves: choose another folder for the "
                               "results")
         stems, table = Counter(path.stem.lower() for path in paths), make_folder(out) / "scores.csv"
-        with (collected(notes), replacing(table) as part, part.open("w", newline="", encoding="utf-8") as file,
+        with (collected(notes), replacing(table) as part,
+              part.open("w", newline="", encoding="utf-8") as file,
               tqdm(total=len(paths), desc="photos", unit="image", disable=not progress) as bar):
             rows = csv.writer(file)
             rows.writerow(COLUMNS)

@@ -98,7 +98,9 @@ class OnnxModel:
         if missing := [name for name in FACTS if name not in found]:
             raise MemSegError(f"{path} has no {missing[0]!r} in its metadata: it was not written "
                               "by memseg export")
-        kinds = (dict.fromkeys(FACTS, str) | ({"bits": str} if "bits" in found else {}) | dict.fromkeys(("height", "width", "samples"), int)
+        found = {"bits": "auto"} | found  # files of earlier versions lack it
+        kinds = (dict.fromkeys((*FACTS, "bits"), str)
+                 | dict.fromkeys(("height", "width", "samples"), int)
                  | dict.fromkeys(("top_share", "threshold", "pixel_threshold"), float))
         try: self.facts = {name: kind(found[name]) for name, kind in kinds.items()}
         except ValueError as error:
@@ -126,7 +128,7 @@ def open_file(
         raise MemSegError(f"{path} is {facts['precision']}, not {precision}: export the run again")
     recipe = load_recipe().replace(**{
         "image.height": facts["height"], "image.width": facts["width"],
-        "image.bits": facts.get("bits", "auto"),
+        "image.bits": facts["bits"],
         "evaluation.top_share": facts["top_share"]})
     return model, recipe, facts["threshold"], facts["pixel_threshold"]
 

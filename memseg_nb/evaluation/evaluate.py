@@ -183,7 +183,8 @@ def sheet(
     for k in chosen:
         item = measured.items[k]
         image, mask = read_test(item, size)
-        if mask is not None: mask = adaptive_max_pool2d(mask[None].float(), size)[0] > 0  # to look at
+        if mask is not None:  # small, to look at
+            mask = adaptive_max_pool2d(mask[None].float(), size)[0] > 0
         title = f"{item.defect} {item.path.stem}: {measured.scores[k]:.3f}"
         rows.append((image, mask, anomaly_map(image[None])[0].cpu(), title))
     return plots.panel(rows, threshold=pixel_threshold, size=picture)
