@@ -48,7 +48,7 @@ def collected(
             if (line := f"{next(iter(files))}{more}: {says}") not in notes: notes.append(line)
 
 # %% ../../nbs/data/02_formats.ipynb #0d636027
-LARGE = 2**26  # pixels; larger images are read at a part of their size
+LARGE = 2**25  # pixels; larger images are read at a part of their size
 _LIMIT = threading.Lock()
 
 def local_path(

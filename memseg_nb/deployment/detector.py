@@ -151,7 +151,7 @@ COLUMNS = ("file", "score", "is_defective", "regions", "largest_region", "top", 
 def batches(
     paths: Sequence[Path],
     count: int,          # of photos in a batch, at most
-    pixels: int=2**26,   # in a batch, at most, if it isn't a single photo
+    pixels: int=2**25,   # in a batch, at most, if it isn't a single photo
 ):                       # lists of paths
     "Photos in batches that fit into memory"
     some, room = [], pixels
