@@ -97,6 +97,7 @@ class ImageRecipe(Section):
     "The size that every image is resized to"
     height: int = setting(32, 4096, 32)  # pixels
     width: int = setting(32, 4096, 32)   # pixels
+    bits: str = setting(choices=("auto", "8", "10", "12", "14", "16", "32"))  # of deep files
 
     @property
     def size(self) -> tuple[int, int]:
@@ -400,6 +401,8 @@ def load_recipe(
         path = NAMED.get(str(path), path)
         own = _read(Path(path))
         tables = tuple(f"{f.name}." for f in fields(Recipe) if f.type is Table)
-        complete = all(name in own for name in flat if not name.startswith(tables))
-        flat = _layer({} if complete else flat, own, str(path))
+        since = {"image.bits": "auto"}  # complete recipes of earlier versions lack it
+        complete = all(name in own for name in flat if not name.startswith(tables)
+                       and name not in since)
+        flat = _layer(since if complete else flat, own, str(path))
     return _build(_layer(flat, dict(map(_split, overrides)), "override"))

@@ -117,8 +117,11 @@ def test_transparent_is_laid_on_white(tmp_path, pixels):
 @pytest.mark.parametrize("mode, black", [("LA", (0, 0)), ("P", 0), ("L", 0), ("RGB", (0, 0, 0))])
 def test_other_kinds_of_transparency(tmp_path, mode, black):
     transparent = {} if mode == "LA" else {"transparency": black}
-    Image.new(mode, (40, 24), black).save(tmp_path/"a.png", **transparent)
-    assert torch.equal(read_image(tmp_path/"a.png"), torch.ones(3, 24, 40))
+    picture = Image.new(mode, (40, 24), black)
+    picture.paste({"LA": (9, 255), "RGB": (9, 9, 9)}.get(mode, 9), (0, 0, 1, 1))  # one pixel is not
+    picture.save(tmp_path/"a.png", **transparent)
+    image = read_image(tmp_path/"a.png")
+    assert image[:, 0, 0].max() < .1 and torch.equal(image[:, 1:], torch.ones(3, 23, 40))
 
 
 def test_cmyk(tmp_path, pixels):
@@ -172,8 +175,10 @@ def test_not_an_image(tmp_path):
 
 def test_too_many_pixels(tmp_path, monkeypatch):
     Image.new("L", (100, 100)).save(tmp_path/"a.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4000)
-    assert "more than 8,000 pixels" in message(read_image, tmp_path/"a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1600)
+    assert "more than 9,600 pixels" in message(read_image, tmp_path/"a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4000)  # Pillow refuses: we have a way out
+    assert read_image(tmp_path/"a.png").shape == (3, 100, 100) and Image.MAX_IMAGE_PIXELS == 4000
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 6000)  # Pillow only warns: neither do we
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -224,3 +224,29 @@ def test_image_score_is_the_mean_of_the_highest():
     assert torch.allclose(image_score(maps, 0.), maps.flatten(1).max(1).values)
     assert torch.allclose(image_score(maps[:, :128, :128]),
                           maps[:, :128, :128].flatten(1).topk(25).values.mean(1))
+
+
+@pytest.mark.parametrize("size", [(48, 60), (50, 37), (8, 7), (16, 70), (5, 4)])
+def test_a_mask_of_another_size_is_measured_at_its_own(size):
+    "As if the map had been enlarged to the mask, or the mask to the map, and each region counted by itself"
+    rng = np.random.default_rng(3)
+    map, mask = rng.random((8, 7), np.float32), rng.random(size) > .85
+    counts = PixelMetrics()
+    counts.update_one(torch.from_numpy(map), torch.from_numpy(mask))
+    fine = label_regions(mask)[0]
+    fine = fine.repeat(-(-8 // size[0]), 0).repeat(-(-7 // size[1]), 1)
+    cell = [[int((k + .5) * side / n) for k in range(n)] for n, side in zip(fine.shape, map.shape)]
+    large = np.array([[map[y, x] for x in cell[1]] for y in cell[0]])
+    weight = np.array([[1 / (cell[0].count(y) * cell[1].count(x)) for x in cell[1]] for y in cell[0]])
+    assert counts.regions == fine.max() == len(np.unique(fine)) - 1
+    for threshold, pro, tpr, fpr in zip(*[getattr(rates(counts), name) for name in ("thresholds", "pro", "tpr",
+                                                                                    "fpr")]):
+        seen = rank(large) >= rank(np.float32([min(threshold, 2)]))[0] if threshold <= 1 else np.zeros_like(fine) > 0
+        assert pro == pytest.approx(np.mean([seen[fine == k].mean() for k in range(1, fine.max() + 1)]))
+        for share, of in (tpr, fine > 0), (fpr, fine == 0):
+            assert share == pytest.approx((weight * (seen & of)).sum() / (weight * of).sum())
+
+
+def test_a_map_with_a_hole_is_refused_at_any_size():
+    with pytest.raises(MemSegError, match="expected probabilities"):
+        PixelMetrics().update_one(torch.full((4, 4), torch.nan), torch.ones(9, 9))
