@@ -4,20 +4,23 @@
 
 # %% auto #0
 __all__ = ['recipe_options', 'textures_option', 'training_options', 'product_options', 'seeds_option', 'memory_option',
-           'device_option', 'KEYS', 'NO_RUN', 'DEMO', 'Size', 'effective_recipe', 'cli', 'products', 'simulate',
-           'train', 'evaluate', 'predict', 'export', 'pretrain', 'benchmark', 'compare', 'ablate', 'bench', 'course',
-           'progress', 'demo', 'main']
+           'device_option', 'KEYS', 'NO_RUN', 'DEMO', 'NO_ROOM', 'Size', 'Device', 'Command', 'Program',
+           'effective_recipe', 'cli', 'products', 'simulate', 'train', 'evaluate', 'predict', 'export', 'pretrain',
+           'benchmark', 'compare', 'ablate', 'bench', 'course', 'progress', 'demo', 'main']
 
 # %% ../nbs/05_cli.ipynb #e77f7157
+import difflib
+import errno
 import os
+import re
 import sys
 import traceback
 from pathlib import Path
 
 import click
 
-from .files import MemSegError, make_folder
-from .recipe import check_size, load_recipe
+from .files import MemSegError, claim
+from .recipe import NAMED, check_size, load_recipe
 
 # %% ../nbs/05_cli.ipynb #11d6d221
 class Size(click.ParamType):
@@ -28,10 +31,45 @@ class Size(click.ParamType):
         "(height, width)"
         if isinstance(value, tuple): return value
         sides = str(value).lower().split("x")
-        if len(sides) not in (1, 2) or not all(side.isdigit() for side in sides):
+        if not re.fullmatch("[0-9]{1,9}(x[0-9]{1,9})?", "x".join(sides)):
             self.fail(f"{value!r}: needs one number or HEIGHTxWIDTH, e.g. 256 or 192x256")
         try: return check_size((int(sides[0]), int(sides[-1])))
         except MemSegError as error: self.fail(str(error))
+
+class Device(click.ParamType):
+    "auto, cpu, cuda, cuda:0 or mps"
+    name = "device"
+
+    def convert(self, value, param, ctx):
+        "The name, if it is one"
+        if re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]+)?", value): return value
+        near = difflib.get_close_matches(value, ("auto", "cpu", "cuda", "mps"), 1)
+        near = ["cuda"] if "gpu" in value.lower() else near
+        self.fail(f"{value!r}: " + (f"did you mean {near[0]}? " if near else "")
+                  + "There are auto, cpu, cuda, cuda:0 and mps")
+
+class Command(click.Command):
+    "A command that refuses empty values: in a shell, a variable that isn't set is one"
+    def invoke(self, ctx):
+        "Run the command"
+        for param in self.params:
+            value = ctx.params.get(param.name)
+            texts = value if isinstance(value, (tuple, list)) else (value,)
+            if "" in texts: raise click.BadParameter("is empty: needs a value", ctx, param)
+            if any(isinstance(text, str) and "\0" in text for text in texts):
+                raise click.BadParameter("holds a zero byte, which no path may", ctx, param)
+        return super().invoke(ctx)
+
+class Program(click.Group):
+    "Commands that are a `Command` each"
+    command_class = Command
+
+def _check_recipe(ctx, param, value):
+    "The name of a recipe, unless it is nearly one that comes with the package"
+    if value and value not in NAMED and not Path(value).exists():
+        if near := difflib.get_close_matches(value, NAMED, 1):
+            raise click.BadParameter(f"no file {value}: did you mean {near[0]}?", ctx, param)
+    return value
 
 def _names(ctx, param, value):
     "NAME,NAME as a list"
@@ -57,7 +95,7 @@ def _out(help: str, default: str|None=None, metavar: str="DIR"):
     return click.option("--out", metavar=metavar, help=help, **how)
 
 recipe_options = _options(
-    click.option("--recipe", "recipe_file", metavar="FILE",
+    click.option("--recipe", "recipe_file", metavar="FILE", callback=_check_recipe,
                  help="Your own settings.ini, may hold only what differs; or quick."),
     click.option("--set", "overrides", metavar="SECTION.KEY=VALUE", multiple=True,
                  help="Change one setting of the recipe, e.g. training.learning_rate=0.01; "
@@ -75,7 +113,7 @@ training_options = _options(
     click.option("--steps", type=click.IntRange(0), help="So many optimiser steps (0: none) ..."),
     click.option("--minutes", type=click.FloatRange(0, min_open=True),
                  help="... or so many minutes of training."),
-    click.option("--device", help="auto, cpu, cuda, cuda:0 or mps."),
+    click.option("--device", type=Device(), help="auto, cpu, cuda, cuda:0 or mps."),
 )
 product_options = _options(
     click.option("--data", required=True, metavar="DIR",
@@ -87,7 +125,7 @@ seeds_option = click.option("--seeds", type=click.IntRange(1), default=3, show_d
                             help="Trainings of each.")
 memory_option = click.option("--memory", metavar="DIR",
                              help="Folder of good photos, in place of RUN: no training at all.")
-device_option = click.option("--device", default="auto", show_default=True,
+device_option = click.option("--device", type=Device(), default="auto", show_default=True,
                              help="auto, cpu, cuda, cuda:0 or mps.")
 KEYS = dict(textures="data.textures", weights="encoder.weights", steps="training.steps",
             minutes="training.minutes", device="training.device", seed="training.seed")
@@ -111,7 +149,8 @@ def effective_recipe(
     return load_recipe(recipe_file, [*defaults, *changes])
 
 # %% ../nbs/05_cli.ipynb #99eaee0c
-@click.group(context_settings=dict(help_option_names=["-h", "--help"], max_content_width=100))
+@click.group(cls=Program, context_settings=dict(help_option_names=["-h", "--help"],
+                                                max_content_width=100))
 @click.version_option(package_name="memseg-nb", prog_name="memseg")
 @click.option("--traceback", is_flag=True, envvar="MEMSEG_TRACEBACK",
               help="On an error show where in the code it came up.")
@@ -170,18 +209,22 @@ def simulate(image, out, count, textures, foreground, recipe_file, overrides, si
     import torch
 
     from memseg_nb import plots
+    from memseg_nb.data.formats import find_bits
     from memseg_nb.data.images import read_image, resize, save_image
     from memseg_nb.simulation.anomalies import Simulator
     from memseg_nb.simulation.foreground import choose_method
     from memseg_nb.simulation.textures import open_textures
-    picture, out = resize(read_image(image), recipe.image.size), Path(out)
-    method = choose_method(Path(image).stem, recipe.foreground.method, recipe.foreground_table)
+    written = [f"{k:03}{end}.png" for k in range(count) for end in ("", "_mask")]
+    bits = find_bits([image], recipe.image.bits)[0]
+    picture = resize(read_image(image, bits), recipe.image.size)
+    out = claim(out, [*written, "sheet.png"])
+    method = choose_method(Path(image).stem, recipe.foreground.method, recipe.foreground_table,
+                           picture[None])
     textures, cleaned = open_textures(recipe.data.textures), recipe.foreground
     simulator = Simulator(recipe.perlin, recipe.simulation, textures, method, cleaned.opening,
                           cleaned.closing)
     draws = torch.Generator().manual_seed(recipe.training.seed)
     made = simulator(picture.expand(count, -1, -1, -1), draws)
-    make_folder(out)
     for k in range(count):
         save_image(out/f"{k:03}.png", made.images[k])
         save_image(out/f"{k:03}_mask.png", made.masks[k])
@@ -189,7 +232,8 @@ def simulate(image, out, count, textures, foreground, recipe_file, overrides, si
     steps = [step[k] for k in few
              for step in (made.foreground, made.noise, made.masks, made.source, made.images)]
     plots.save(plots.grid(steps, titles=list(names) * len(few), columns=5), out/"sheet.png")
-    click.echo(f"{count} anomalies, their masks and sheet.png in {out}")
+    if note := getattr(textures, "note", ""): click.echo(f"note: {note}", err=True)
+    click.echo(f"{count} anomalies (foreground: {method}), their masks and sheet.png in {out}")
 
 # %% ../nbs/05_cli.ipynb #0c4b001b
 @cli.command()
@@ -257,9 +301,13 @@ def predict(paths, out, memory, device, runtime, precision):
     _check_path(memory, "such folder", "--memory needs a folder of good photos")
     if not memory: _check_path(paths[0], "run folder", NO_RUN)
     _check_path(paths[-1], "such photo or folder", "needs photos to look at")
+    from memseg_nb.data.images import find_images
     from memseg_nb.deployment.detector import Detector
+    from memseg_nb.training.thresholds import few_images
     detector = (Detector.remember(memory, device=device) if memory
                 else Detector.load(paths[0], device, runtime, precision))
+    if memory and (note := few_images(len(find_images(memory)))):
+        click.echo(f"note: {note}", err=True)
     done = detector.predict_folder(paths[-1], out)
     click.echo(f"{done.predicted} photos, {done.defective} called defective: {done.table}")
     if done.failed:
@@ -280,6 +328,9 @@ def predict(paths, out, memory, device, runtime, precision):
 def export(run, out, memory, precision, samples, photos):
     "Write a trained RUN to one ONNX file: network, memory, size and thresholds."
     if bool(run) == bool(memory): raise click.UsageError("needs a RUN or --memory, and not both")
+    if Path(out).suffix != ".onnx":
+        raise click.UsageError(f"--out {out}: needs a name that ends in .onnx: did you mean "
+                               f"{Path(out).with_suffix('.onnx')}?")
     _check_path(run, "run folder", NO_RUN)
     _check_path(memory, "such folder", "--memory needs a folder of good photos")
     _check_path(photos, "such folder", "--photos needs a folder of good photos")
@@ -384,7 +435,7 @@ def ablate(data, out, categories, variants, seeds, steps, recipe_file, overrides
               help="About a minute, on small images, to see that all works.")
 @click.option("--rows", callback=_names, metavar="NAME,NAME",
               help="Only these rows, such as perlin,match; default: all.")
-@click.option("--device", default="auto", show_default=True,
+@click.option("--device", type=Device(), default="auto", show_default=True,
               help="Measured as well: auto, cpu (none), cuda, cuda:0 or mps.")
 def bench(out, quick, rows, device):
     "Time the library against its obvious version, as ratios, with a table and a picture. About six minutes on two cores."
@@ -434,23 +485,38 @@ def demo(out, product, recipe_file, overrides, size, **options):
                f"{data/product/'test'/'good'} --out {out/'predicted'}")
 
 # %% ../nbs/05_cli.ipynb #fcaf860d
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM,
+           errno.EIO, errno.EPIPE)  # not ours, unlike other errors of the system
+
+def _unwritten(error: OSError|SystemExit) -> str:
+    "Which file failed, and what to do"
+    why = getattr(error, "strerror", None) or "closed"
+    file = getattr(error, "filename", None) or "standard output"
+    return (f"{file}: can't be read or written ({why}): make room, or choose another place; results that "
+            "are in their folder stay there")
+
 def main(
     arguments: list[str]|None=None,  # None: what was typed
 ) -> None:                           # never comes back: exits with 0, 1 or 2
     "Run the program `memseg`"
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before PyTorch is imported
-    try: code = cli.main(arguments, prog_name="memseg", standalone_mode=False) or 0
+    try:
+        code = cli.main(arguments, prog_name="memseg", standalone_mode=False) or 0
+        if sys.stdout: sys.stdout.flush()
     except click.ClickException as error:
         error.show()
         code = error.exit_code
-    except (click.Abort, Exception) as error:
+    except (click.Abort, Exception, SystemExit) as error:  # SystemExit 1: a pipe was closed
+        if isinstance(error, SystemExit) and not error.code: raise  # words were completed
         if "--traceback" in arguments or os.environ.get("MEMSEG_TRACEBACK"):
             traceback.print_exception(error)
         words = (f"unexpected {type(error).__name__}: {error} (memseg --traceback ... shows where; "
                  "please report it)")
         if isinstance(error, MemSegError): words = f"error: {error}"
         if isinstance(error, click.Abort): words = str(error.__cause__ or "") or "interrupted"
+        if isinstance(error, SystemExit) or getattr(error, "errno", None) in NO_ROOM:
+            words = f"error: {_unwritten(error)}"
         click.echo(f"memseg: {words}", err=True)
         code = 1
     sys.exit(code if isinstance(code, int) else 0)

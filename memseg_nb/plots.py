@@ -168,7 +168,8 @@ def overlay(
 ) -> np.ndarray:        # (H, W, 3), float32, 0..1
     "The image with the map laid over it, opaque where the map is sure; good surface stays as it is"
     image, map = _coloured(image), (as_array(map) / np.float32(max(top, 1e-6))).clip(0, 1)
-    colours = colormaps[cmap](.25 + .75 * map)[:, :, :3].astype(np.float32)
+    table = colormaps[cmap](np.arange(256))[:, :3].astype(np.float32)
+    colours = table[((.25 + .75 * map) * 256).clip(0, 255).astype(np.uint8)]
     weight = alpha * map[:, :, None]
     return (1 - weight) * image + weight * colours
 

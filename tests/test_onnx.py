@@ -221,7 +221,7 @@ def test_all_is_in_the_file(instant, file, tmp_path):
     model = onnx.load(tmp_path / "alone.onnx", load_external_data=False)
     onnx.checker.check_model(model)
     facts = {fact.key: fact.value for fact in model.metadata_props}
-    assert set(facts) == {*FACTS, "sha256"} and facts["recipe"] == fingerprint(SMALL) and facts["samples"] == "4"
+    assert set(facts) == {*FACTS, "sha256", "bits"} and facts["recipe"] == fingerprint(SMALL) and facts["samples"] == "4"
     assert float(facts["threshold"]) == instant.threshold
     assert float(facts["pixel_threshold"]) == instant.pixel_threshold
     shapes = {port.name: [d.dim_param or d.dim_value for d in port.type.tensor_type.shape.dim]

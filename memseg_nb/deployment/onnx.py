@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['KEEP', 'FACTS', 'PRECISIONS', 'ZEROS', 'fold_norms', 'FixedMemory', 'Portable', 'need', 'to_graph', 'store_half',
-           'calibration_images', 'convolutions', 'quantise', 'photos_of', 'content_digest', 'write_graph',
+           'calibration_images', 'convolutions', 'quantise', 'photos_of', 'content_digest', 'is_export', 'write_graph',
            'export_onnx']
 
 # %% ../../nbs/deployment/02_onnx.ipynb #78dc38a3
-import copy, hashlib, importlib, itertools
+import copy, hashlib, importlib, itertools, os
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -161,10 +161,10 @@ def calibration_images(
     count: int=12,
 ) -> Tensor:                # (2 * count, 3, H, W): good ones, then these with simulated anomalies
     "Images to measure the ranges of 8-bit numbers on"
-    good = ImageSet(paths[:count], recipe.image.size)
+    good = ImageSet(paths[:count], recipe.image.size, bits=recipe.image.bits)
     good = good.batch(range(len(good)))
     draw = torch.Generator().manual_seed(recipe.training.seed)
-    return torch.cat([good, make_simulator(recipe, category)(good, draw).images])
+    return torch.cat([good, make_simulator(recipe, category, good)(good, draw).images])
 
 # %% ../../nbs/deployment/02_onnx.ipynb #f04e1029
 # what stays in single precision, found by measurement: the difference to the memory sees the noise
@@ -224,6 +224,13 @@ def content_digest(
     "SHA-256 of a file's content, the digest in it counted as zeros"
     return hashlib.sha256(data.replace(stated.encode(), ZEROS.encode())).hexdigest()
 
+def is_export(
+    path: Path,
+) -> bool:
+    "Whether `path` is a file that `export_onnx` wrote: the producer stands at its beginning"
+    if not path.is_file(): return False
+    with path.open("rb") as file: return b"memseg_nb" in file.read(64)
+
 def write_graph(
     graph,        # onnx.ModelProto
     out: Path,
@@ -254,6 +261,10 @@ def export_onnx(
     "File with network, memory, thresholds: image (B, 3, H, W), 0..1, to map (B, H, W), score (B,)"
     if precision not in PRECISIONS:
         raise MemSegError(f"precision {precision!r}: expected {', '.join(PRECISIONS)}")
+    out = Path(out)
+    if os.path.lexists(out) and not is_export(out):
+        raise MemSegError(f"{out}: is in the way and is no export of this program: move it, or "
+                          "choose another name (--out)")
     run = Run.open(source) if isinstance(source, (Run, str, Path)) else None
     model, recipe = load_model(run) if run else source.model, (run or source).recipe
     if not isinstance(model, MemSeg):
@@ -278,4 +289,5 @@ def export_onnx(
     facts = (memseg_nb.__version__, fingerprint(recipe), record["category"], precision, *size,
              samples, share, record["threshold"], record["pixel_threshold"],
              digest(run.model_file) if run else "")
-    return write_graph(graph, Path(out), dict(zip(FACTS, facts)))
+    return write_graph(graph, Path(out), dict(zip(FACTS, facts)) | {"bits": recipe.image.bits})
+

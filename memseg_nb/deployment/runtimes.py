@@ -112,6 +112,7 @@ class OnnxModel:
         elif content_digest(path.read_bytes(), stated) != stated:
             raise MemSegError(f"{path} is damaged or was changed: its SHA-256 is not the one in "
                               "its metadata; write it again with memseg export")
+        found = {"bits": "auto"} | found  # files of earlier versions lack it
         self.facts = entries(path, found, _RULES, texts=True)
 
     def anomaly_map(self, images: Tensor) -> Tensor:  # (B, 3, H, W), 0..1; (B, H, W), 0..1
@@ -137,6 +138,7 @@ def open_file(
         raise MemSegError(f"{path} is {facts['precision']}, not {precision}: export the run again")
     recipe = load_recipe().replace(**{
         "image.height": facts["height"], "image.width": facts["width"],
+        "image.bits": facts["bits"],
         "evaluation.top_share": facts["top_share"]})
     return model, recipe, facts["threshold"], facts["pixel_threshold"]
 

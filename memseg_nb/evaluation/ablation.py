@@ -16,6 +16,7 @@ import torch
 from tqdm.auto import tqdm
 
 from .. import plots
+from ..data.formats import find_bits
 from ..data.images import Category, ImageSet, open_category
 from .benchmark import (FIGURES, Table, attempt, check_known, choose_products,
                                             keep_settings, run_all)
@@ -123,12 +124,12 @@ def trial(
 ) -> dict:                # FIGURES on the test images, and seconds of processor time
     "Train a network that lacks a piece, and score it"
     size, training = recipe.image.size, recipe.training
-    device = choose_device(training.device)
+    device, bits = choose_device(training.device), find_bits(category.train, recipe.image.bits)[0]
     remembered, parts = share_out(category, recipe)
-    samples, model = ImageSet(remembered, size), fresh_model(recipe)[0].to(device)
+    samples, model = ImageSet(remembered, size, bits=bits), fresh_model(recipe)[0].to(device)
     model.remember(samples.batch(some.tolist()) for some in torch.arange(len(samples)).split(8))
     if off: without(model, off)
-    images = ImageSet(parts.train, size)
+    images = ImageSet(parts.train, size, bits=bits)
     simulator = make_simulator(recipe, category.name, images.batch(range(min(8, len(images)))))
     data = StepData(images, simulator, recipe)
     state, start = new_trainer(model, recipe, device), time.process_time()
@@ -137,7 +138,8 @@ def trial(
         train_step(state, data[step], recipe, rate, parts.shared)
     seconds = time.process_time() - start
     detector = lambda images: model.anomaly_map(images.to(device))  # noqa: E731
-    found = results(measure(category.test, detector, size, recipe.evaluation, progress))
+    found = results(measure(category.with_bits(bits).test, detector, size, recipe.evaluation,
+                            progress))
     return {key: found[key] for key in FIGURES} | {"seconds": round(seconds, 1)}
 
 # %% ../../nbs/evaluation/04_ablation.ipynb #0437320d

@@ -21,7 +21,8 @@ from joblib import Parallel, delayed
 from .. import plots
 from ..data.images import list_categories
 from .evaluate import evaluate
-from ..files import MemSegError, locked, make_folder, replacing
+from ..files import (MemSegError, claim, guarded, locked, make_folder, plain,
+                             replacing)
 from ..recipe import Recipe, load_recipe
 from ..training.checkpoints import Run, entries, entry, load_json
 from ..training.processes import patient, team_of
@@ -49,7 +50,7 @@ class Table:
               open(part, "w", newline="", encoding="utf-8") as file):
             writer = csv.DictWriter(file, self.columns)
             writer.writeheader()
-            writer.writerows(rows)
+            writer.writerows({name: guarded(cell) for name, cell in row.items()} for row in rows)
         with replacing(out/f"{self.name}.md") as part:
             part.write_text(self.report(rows), encoding="utf-8")
 
@@ -60,8 +61,9 @@ class Table:
             raise MemSegError(f"{path}: can't be read ({error})") from None
         kinds = {name: kind for name, kind in _NUMBERS.items() if name in self.columns}
         try:
-            return [row | {name: kind(row[name]) if row[name] else None
-                           for name, kind in kinds.items()} for row in csv.DictReader(lines)]
+            return [{name: plain(cell) for name, cell in row.items()}
+                    | {name: kind(row[name]) if row[name] else None
+                       for name, kind in kinds.items()} for row in csv.DictReader(lines)]
         except (KeyError, ValueError) as error:
             raise MemSegError(f"{path}: is no {self.name}.csv ({error!r}): needs the columns "
                               f"{', '.join(self.columns)}") from None
@@ -87,6 +89,8 @@ def run_all(
     each: Callable=itertools.starmap,  # work and keys to rows, in whatever order they are done
 ) -> list[dict]:                # known rows first, then in the order of the trials
     "Rows of all trials; the table is written again after each"
+    kinds = ("csv", "md", "png") if table.figure else ("csv", "md")
+    claim(out, [f"{table.name}.{kind}" for kind in kinds])
     rows = {table.key(row): row for row in known}
     order = dict.fromkeys([*rows, *trials])
     with locked(out):
@@ -123,7 +127,7 @@ def keep_settings(
     recipe: Recipe,  # of all its trainings
 ):
     "Write out/recipe.ini, or refuse to mix trainings of different settings"
-    file = make_folder(out)/"recipe.ini"
+    file = claim(out, ["recipe.ini"])/"recipe.ini"
     if file.exists() and (differences := recipe.differences(load_recipe(file))):
         raise MemSegError(f"{out} holds trainings with other settings: {'; '.join(differences)}. "
                           "Go on with the same settings, or choose another folder (--out)")

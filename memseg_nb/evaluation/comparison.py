@@ -16,10 +16,10 @@ import numpy as np
 
 from .. import plots
 from .benchmark import (FIGURES, Table, check_known, choose_products,
-                                            keep_settings,
-                                            run_all, train_and_score)
+                                            keep_settings, run_all, train_and_score)
 from ..files import make_folder
 from ..recipe import Recipe, load_recipe
+from ..training.checkpoints import Run
 
 # %% ../../nbs/evaluation/03_comparison.ipynb #83f987bd
 # what each way sets; the first four add up; `quick` freezes batch norms after a warm start
@@ -149,7 +149,9 @@ def compare_starts(
         folder = make_folder(out/way/name)/f"seed{seed}"
         own = recipe.replace(**{"training.seed": seed} | WAYS[way])
         row = train_and_score(data, name, folder, own, progress)
-        if not row["error"]: (folder/"model.safetensors").unlink(missing_ok=True)
+        if not row["error"]:  # its figures are known
+            Run.open(folder).update(model_kept=False)
+            (folder/"model.safetensors").unlink(missing_ok=True)
         return dict(way=way, category=name, seed=seed) | row
     first = recipe.training.seed
     trials = [(way, name, seed) for seed in range(first, first + seeds) for name in names

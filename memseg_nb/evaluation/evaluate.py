@@ -16,11 +16,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import adaptive_max_pool2d
 from tqdm.auto import tqdm
 
 from .. import plots
-from ..data.images import Category, TestImage, open_category, read_image, read_mask, resize
-from ..files import MemSegError, check_finite, clean_up, locked, replacing
+from ..data.formats import collected, notice, upright_size
+from ..data.images import (Category, TestImage, good_folder, open_category, read_image,
+                                   read_mask, resize)
+from ..files import MemSegError, check_finite, clean_up, guarded, locked, replacing
 from ..metrics import PixelMetrics, best_f1, image_auroc, image_score, merge, rates
 from ..recipe import EvaluationRecipe
 from ..training.checkpoints import Run, load_model, save_json
@@ -53,13 +56,15 @@ def distance_to_mean(
 def read_test(
     item: TestImage,
     size: tuple[int, int],  # (height, width) of the network
-) -> tuple:                 # image, (3, H, W), 0..1; mask, bool, (H, W), None where unknown
-    "Test image and its mask; the mask of a good image is all False"
-    image = read_image(item.path)
+) -> tuple:                 # image, (3, H, W), 0..1; mask at its own size, None where unknown
+    "Test image and its mask, bool; the mask of a good image is all False"
+    image = read_image(item.path, item.bits)
+    notice(item.path, image.numpy(), size)
     if item.is_good:
         return resize(image, size), torch.zeros(size, dtype=torch.bool)
-    with warnings.catch_warnings(action="ignore"):  # an empty mask: noted with the figures
-        mask = read_mask(item.mask, size, image.shape[-2:]) if item.mask else None
+    with warnings.catch_warnings():  # an empty mask: noted with the figures
+        warnings.filterwarnings("ignore", ".*the mask is all black")
+        mask = read_mask(item.mask, None, upright_size(item.path), item.path) if item.mask else None
     return resize(image, size), mask if mask is not None and mask.any() else None
 
 # %% ../../nbs/evaluation/01_evaluate.ipynb #580b8934
@@ -103,7 +108,7 @@ def measure(
                     unknown.append(item)
                     continue
                 counts = pixels.setdefault(item.defect, PixelMetrics(recipe.fpr_limit))
-                counts.update(map[None], mask[None])
+                counts.update_one(map, mask)
             bar.update(len(some))
     return Measured(list(items), np.array(scores), pixels, unknown)
 
@@ -142,7 +147,7 @@ def baseline(
 ) -> dict:                     # of `results`
     "Figures of the plainest detector on the same images with the same scoring"
     paths = tqdm(category.train, desc="baseline: good images", unit="image", disable=not progress)
-    scorer = distance_to_mean(resize(read_image(path), size) for path in paths)
+    scorer = distance_to_mean(resize(read_image(path, category.bits), size) for path in paths)
     return results(measure(category.test, scorer, size, recipe, progress, "baseline: test images"))
 
 # %% ../../nbs/evaluation/01_evaluate.ipynb #9803cfff
@@ -179,6 +184,8 @@ def sheet(
     for k in chosen:
         item = measured.items[k]
         image, mask = read_test(item, size)
+        if mask is not None:  # small, to look at
+            mask = adaptive_max_pool2d(mask[None].float(), size)[0] > 0
         title = f"{item.defect} {item.path.stem}: {measured.scores[k]:.3f}"
         rows.append((image, mask, anomaly_map(image[None])[0].cpu(), title))
     return plots.panel(rows, threshold=pixel_threshold, size=picture)
@@ -189,7 +196,7 @@ def category_of(
     data: str|Path|None=None,  # where the data lie now; None: where they lay
 ) -> Category:                 # with test images
     "Category that a run was trained on"
-    name = None if data and (Path(data) / "train" / "good").is_dir() else run.record["category"]
+    name = None if data and good_folder(Path(data)) else run.record["category"]
     try:
         category = open_category(data or run.record["data"], name)
     except MemSegError as error:
@@ -198,7 +205,7 @@ def category_of(
     if not category.test:
         raise MemSegError(f"{category.root / 'test'}: no images: needs some in test/good and "
                           "test/DEFECT")
-    return category
+    return category.with_bits(run.recipe.image.bits)
 
 def check_writable(
     run: Run,  # its folder of figures is made if missing
@@ -245,7 +252,8 @@ def write_scores(
         table = csv.writer(file)
         table.writerow(["file", "kind", "score", "is_defective"])
         for item, score in zip(measured.items, measured.scores):
-            table.writerow([item.path, item.defect, f"{score:.6f}", bool(score > threshold)])
+            row = item.path, item.defect, f"{score:.6f}", bool(score > threshold)
+            table.writerow(map(guarded, row))
 
 def summary(
     metrics: dict,  # of `evaluate`
@@ -275,29 +283,32 @@ def evaluate(
 ) -> dict:                     # what metrics.json holds
     "Measure a run on its test images; metrics.json, scores.csv and figures/ go into its folder"
     run = Run.open(run)
-    recipe, record, category = run.recipe, run.record, category_of(run, data)
+    recipe, record, notes = run.recipe, run.record, []
+    with collected(notes): category = category_of(run, data)
     check_writable(run)
     if batch: recipe = recipe.replace(**{"evaluation.batch": batch})
     settings, size, device = recipe.evaluation, recipe.image.size, choose_device(device)
     threshold, pixel_threshold = record["threshold"], record["pixel_threshold"]
     model = load_model(run, device)
     detector = lambda images: model.anomaly_map(images.to(device))  # noqa: E731
-    measured = measure(category.test, detector, size, settings, progress)
+    with collected(notes): measured = measure(category.test, detector, size, settings, progress)
     labels, unknown = measured.labels, measured.unknown
-    good, defective, notes = int((~labels).sum()), int(labels.sum()), []
+    good, defective = int((~labels).sum()), int(labels.sum())
     if not good or not defective:
         kind = "defective" if defective else "good"
         notes.append(f"all test images are {kind}: scores only, no AUROC")
     if unknown:
         notes.append(f"{len(unknown)} of {defective} defective images have no mask, or an empty "
                      f"one (first: {unknown[0].path}): the pixel figures leave them out")
+    with collected([]):  # the same images once more: noted already
+        plain = baseline(category, size, settings, progress)
     metrics = {"category": category.name, "size": list(size), **results(measured, threshold),
                "threshold": threshold, "pixel_threshold": pixel_threshold,
                "counts": {"images": good + defective, "good": good, "defective": defective,
                           "with_mask": defective - len(unknown),
                           "regions": sum(counts.regions for counts in measured.pixels.values())},
-               "notes": notes, "baseline": baseline(category, size, settings, progress)}
-    with locked(run.folder):
+               "notes": notes, "baseline": plain}
+    with locked(run.folder), collected([]):
         clean_up(run.figures)
         run.metrics_file.unlink(missing_ok=True)  # it comes last: all files are of one evaluation
         write_figures(run.figures, measured, detector, size, threshold, pixel_threshold)

@@ -19,7 +19,9 @@ import torch
 import torch.nn.functional as F
 from PIL import ExifTags, Image
 from torch import Tensor
+from tqdm.auto import tqdm
 
+from ..data.formats import find_bits
 from ..data.images import IMAGE_SUFFIXES, read_image
 from ..files import MemSegError, clean_up
 
@@ -366,12 +368,24 @@ def _read_sheet(path: Path, side: int) -> Tensor:
         upright = file.getexif().get(ExifTags.Base.Orientation, 1) == 1
         if file.mode == "RGB" and upright and not file.has_transparency_data:
             image = torch.from_numpy(np.array(file)).permute(2, 0, 1)
-    if image is None: image = (read_image(path) * 255).round().byte()
+    if image is None: image = (read_image(path, find_bits([path])[0]) * 255).round().byte()
     least = min(image.shape[1:])
     image = image[None, :, :2 * least, :2 * least].contiguous(memory_format=torch.channels_last)
     size = tuple(max(side, round(length * side / least)) for length in image.shape[2:])
     if size == image.shape[2:]: return image[0]
     return F.interpolate(image, size, mode="bilinear", antialias=True)[0]
+
+def _complaint(path: Path) -> str:
+    "Why an image can't be read; empty if it can. JPEG is decoded at an eighth of its size"
+    with (contextlib.suppress(Exception), warnings.catch_warnings(action="ignore"),
+          Image.open(path) as file):
+        if file.format == "JPEG":
+            file.draft("RGB", (1, 1))
+            file.load()
+            return ""
+    try: read_image(path)
+    except MemSegError as error: return str(error)
+    return ""
 
 def _find_textures(folder: Path) -> list[Path]:
     "All images below a folder, in an order that does not depend on the machine"
@@ -392,7 +406,16 @@ class FolderTextures:
         cache_bytes: int=2**29,  # memory for decoded images
     ):
         self.folder, self.cache_bytes = Path(folder).expanduser(), cache_bytes
-        self.paths, self._cache, self._cached = _find_textures(self.folder), {}, 0
+        found, self._cache, self._cached = _find_textures(self.folder), {}, 0
+        seen = {path: _complaint(path)
+                for path in tqdm(found, "opening textures", leave=False, delay=2)}
+        self.paths = [path for path in found if not seen[path]]
+        broken = [why for why in seen.values() if why]
+        self.note = ""  # what was left out
+        if broken:
+            self.note = (f"{len(broken)} of {len(found)} textures can't be read and are left out: "
+                         f"{'; '.join(broken[:3])}{' ...' if broken[3:] else ''}")
+        if not self.paths: raise MemSegError(f"textures: {self.note}: none is left")
 
     def __len__(self): return len(self.paths)
 

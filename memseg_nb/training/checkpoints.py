@@ -151,6 +151,7 @@ _RECORD = dict(
     threshold=entry(float, low=0, high=1), pixel_threshold=entry(float, low=0, high=1),
     model_sha256=entry(str, pattern="[0-9a-f]{64}", says="64 hexadecimal digits"),
     **dict.fromkeys(("category", "data", "message", "device", "foreground", "precision"), str),
+    model_kept=bool,  # false: it was needed for its figures only
     **dict.fromkeys(("split", "weights", "versions", "thresholds"), dict), notes=list)
 _SPLIT = dict(memory=list, train=list, held_back=list, shared=bool, note=str)
 _CHECKPOINT = dict(step=entry(int, low=0, high=10**9), seconds=entry(float, low=0, high=10**9),
@@ -235,8 +236,9 @@ class Run:
     @property
     def finished(self) -> bool:
         "Whether the run is done; one that says so without its weights is an error"
-        done = self.record.get("status") == "done"
-        if done and not self.model_file.is_file():
+        record = self.record
+        done = record.get("status") == "done"
+        if done and record.get("model_kept", True) and not self.model_file.is_file():
             raise MemSegError(f"{self.record_file}: status = done, but there is no "
                               f"{self.model_file.name} beside it: bring it back or train again")
         return done
@@ -261,7 +263,8 @@ def fingerprint(
     recipe: Recipe,
 ) -> str:  # 16 hexadecimal digits
     "A short name for the settings that decide the weights: equal settings, equal names"
-    settings = {name: value for name, value in flatten(recipe).items() if name not in MAY_CHANGE}
+    settings = {name: value for name, value in flatten(recipe).items() if name not in MAY_CHANGE
+                and (name, value) != ("image.bits", "auto")}  # runs of earlier versions lack it
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 def check_same(
@@ -400,8 +403,12 @@ class Log:
     ):
         "Write and show what a step has found"
         numbers = [f"{value:.6g}" for value in (*losses, rate)]
-        csv.writer(self.file).writerow([step, *numbers, f"{seconds:.2f}"])
-        self.file.flush()
+        try:
+            csv.writer(self.file).writerow([step, *numbers, f"{seconds:.2f}"])
+            self.file.flush()
+        except OSError as error:
+            raise MemSegError(f"{self.file.name}: can't be written ({error.strerror}): make room, "
+                              "then go on with --resume") from error
         self.mean = .9 * (self.mean or losses.total) + .1 * losses.total
         text, forward = f"loss {self.mean:.4f}", 1
         if self.timed:
@@ -414,4 +421,4 @@ class Log:
 
     def close(self):
         self.bar.close()
-        self.file.close()
+        with contextlib.suppress(OSError): self.file.close()  # `add` has said so

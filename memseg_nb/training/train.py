@@ -13,10 +13,12 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from tqdm.auto import tqdm
 
 import memseg_nb
 from .. import plots
+from ..data.formats import collected, find_bits
 from ..data.images import Category, ImageSet, open_category
 from ..files import MemSegError, digest, locked
 from ..model.encoder import Encoder
@@ -34,7 +36,7 @@ from .processes import (Team, connected, in_order, join, patient, together,
                                           until_over)
 from .steps import (Split, StepData, Trainer, choose_precision, draws,
                                       learning_rate, new_trainer, split, train_step)
-from .thresholds import choose_thresholds
+from .thresholds import choose_thresholds, few_images
 
 # %% ../../nbs/training/04_train.ipynb #670aa0f7
 class Clock:
@@ -67,9 +69,12 @@ _PARTS = ("memory", "train", "held_back")
 
 def _begin(data, category: str|None, out, recipe: Recipe|None, held: contextlib.ExitStack):
     "A new run: its folder, its settings, its images and who serves for what"
-    recipe = recipe or load_recipe()
-    category = (data if isinstance(data, Category)
-                else open_category(data or recipe.data.root, category))
+    recipe, notes = recipe or load_recipe(), []
+    with collected(notes):
+        category = (data if isinstance(data, Category)
+                    else open_category(data or recipe.data.root, category))
+    bits, says = find_bits(category.train, recipe.image.bits)
+    recipe, notes = recipe.replace(**{"image.bits": bits}), [*notes, says]
     precision = recipe.training.precision
     if precision == "auto":
         precision = choose_precision("auto", choose_device(recipe.training.device))
@@ -82,8 +87,8 @@ def _begin(data, category: str|None, out, recipe: Recipe|None, held: contextlib.
                     torchvision=version("torchvision"), python=platform.python_version())
     held.enter_context(locked(Run(out).make_folder().folder))
     if Run(out).record_file.exists() and not Run(out).begun: Run(out).discard()  # it was killed
-    run = Run.create(out, recipe, category=category.name, data=str(category.root.resolve()),
-                     steps_done=0, versions=versions, precision=precision,
+    run = Run.create(out, recipe, category=category.name, data=str(category.root.absolute()),
+                     steps_done=0, versions=versions, precision=precision, image_notes=notes,
                      split=dict(names, shared=parts.shared, note=parts.note))
     return run, recipe, category, parts
 
@@ -93,6 +98,8 @@ def _go_on(data, category: str|None, out, recipe: Recipe|None, held: contextlib.
     held.enter_context(locked(run.folder))
     if recipe is not None and recipe.training.precision == "auto":  # what it was when the run began
         recipe = recipe.replace(**{"training.precision": run.recipe.training.precision})
+    if recipe is not None and recipe.image.bits == "auto":
+        recipe = recipe.replace(**{"image.bits": run.recipe.image.bits})
     if recipe is not None: check_same(run, recipe)
     recipe, record = recipe or run.recipe, run.record
     if not run.finished and not run.checkpoint_file.is_file():
@@ -118,7 +125,9 @@ def choose_device(
     "The device of that name, or the fastest there is"
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if name == "auto": name = "cuda" if cuda else "mps" if mps else "cpu"
-    device = torch.device(name)
+    try: device = torch.device(name)
+    except RuntimeError:
+        raise MemSegError(f"device {name!r}: expected auto, cpu, cuda, cuda:0 or mps") from None
     found = {"cuda": cuda and (device.index or 0) < torch.cuda.device_count(), "mps": mps}
     if not found.get(device.type, True):
         raise MemSegError(f"device {name}: not on this machine; use training.device=auto or cpu")
@@ -127,11 +136,12 @@ def choose_device(
 def make_simulator(
     recipe: Recipe,
     category: str,  # whose row in the foreground table counts
+    images: Tensor|None=None,  # some good ones, (B, 3, H, W), to try that row on
 ) -> Simulator:
     "The simulator that a recipe asks for"
     size, seed = max(recipe.image.size), recipe.training.seed
     textures = open_textures(recipe.data.textures, size=size, seed=seed)
-    method = choose_method(category, recipe.foreground.method, recipe.foreground_table)
+    method = choose_method(category, recipe.foreground.method, recipe.foreground_table, images)
     return Simulator(recipe.perlin, recipe.simulation, textures, method, recipe.foreground.opening,
                      recipe.foreground.closing)
 
@@ -186,11 +196,26 @@ def _make_trainer(team: Team, run: Run, recipe: Recipe, memory: ImageSet, resume
     if team.size > 1: trainer.forward = together(trainer.model, trainer.forward, trainer.frozen)
     return trainer
 
-def _announce(team: Team, run: Run, trainer: Trainer, parts: Split, foreground: str,
-              progress: bool):
+def _named_like(run: Run, foreground: str) -> str:
+    "Note on a product that bears the name of one of MVTec AD's, and so gets its settings"
+    recipe, name = run.recipe, run.record["category"]
+    rule, samples = recipe.foreground_table.get(name), recipe.memory_samples.get(name)
+    if recipe.foreground.method != "auto" or rule is None: rule = foreground
+    elif samples is None: samples = recipe.memory.samples
+    if samples is None: return ""
+    note = (f"{name} has settings of its own in [foreground_table] or [memory_samples]: foreground "
+            f"{foreground}, {samples} images in the memory; change them if they aren't meant for "
+            "this product")
+    return note if rule == foreground else (
+        f"{note}; its rule {rule} selects the border of these images or nothing, so Otsu decides")
+
+def _announce(team: Team, run: Run, trainer: Trainer, parts: Split, simulator: Simulator,
+              progress: bool, noted: list[str]):
     "Record what was decided"
     record, device = run.record, next(trainer.model.parameters()).device
-    notes = [record["weights"]["note"], parts.note]
+    foreground = simulator.foreground_method
+    notes = [record["weights"]["note"], parts.note, _named_like(run, foreground),
+             getattr(simulator.textures, "note", ""), *record.get("image_notes", ()), *noted]
     if "chosen" in record.get("precision", ""): notes.append(f"precision {record['precision']}")
     if team.size > 1 and device.type == "cpu" and not trainer.frozen:
         notes.append("batch norms take the statistics of each process's own images, since "
@@ -202,7 +227,7 @@ def _announce(team: Team, run: Run, trainer: Trainer, parts: Split, foreground: 
 
 # %% ../../nbs/training/04_train.ipynb #4dad823a
 def _finish(run: Run, trainer: Trainer, simulator: Simulator, held_back: ImageSet, parts: Split,
-            recipe: Recipe):
+            recipe: Recipe, progress: bool):
     "Thresholds, result and picture of the losses"
     remembered = parts.shared and parts.held_back == parts.train
     thresholds = choose_thresholds(trainer.model, held_back, simulator, recipe,
@@ -213,8 +238,11 @@ def _finish(run: Run, trainer: Trainer, simulator: Simulator, held_back: ImageSe
     losses = read_losses(run)
     curves = {name: losses[name] for name in Losses._fields}
     plots.save(plots.loss_curve(losses["step"], curves), run.losses_figure)
+    notes = run.record["notes"]
+    if note := few_images(len(held_back)): notes = [*notes, note]
+    if note and progress: tqdm.write(f"note: {note}")
     run.update(status="done", threshold=thresholds.image, pixel_threshold=thresholds.pixel,
-               thresholds=thresholds._asdict(), model_sha256=known)
+               thresholds=thresholds._asdict(), model_sha256=known, notes=notes)
     run.checkpoint_file.unlink()
 
 # %% ../../nbs/training/04_train.ipynb #96917b00
@@ -259,15 +287,19 @@ def train(
             return run
         training, progress = recipe.training, progress and team.first
         try:
-            simulator = make_simulator(recipe, category.name)
-            memory, images, held_back = (ImageSet(paths, recipe.image.size) for paths in parts[:3])
+            memory, images, held_back = (
+                ImageSet(paths, recipe.image.size, bits=recipe.image.bits) for paths in parts[:3])
+            noted = []
+            with collected(noted): some = images.batch(range(min(8, len(images))))
+            simulator = make_simulator(recipe, category.name, some)
             steps = StepData(images, simulator, recipe, team.rank, team.size)
-            for part in (images, held_back): _read(part, progress)
+            with collected(noted):
+                for part in (images, held_back): _read(part, progress)
             # rendered now, not in each worker
             simulator.textures.sample(1, recipe.image.size, draws(0))
             trainer = _make_trainer(team, run, recipe, memory, resume)
             if team.first:
-                _announce(team, run, trainer, parts, simulator.foreground_method, progress)
+                _announce(team, run, trainer, parts, simulator, progress, noted)
         except BaseException:  # nothing was learned yet: leave no half-written folder
             if not resume and team.first: run.discard()
             raise
@@ -300,7 +332,7 @@ def train(
                 elif team.first: run.update(status="interrupted")  # up to the last checkpoint
                 raise
             save("training")
-            team.tell(lambda: _finish(run, trainer, simulator, held_back, parts, recipe))
+            team.tell(lambda: _finish(run, trainer, simulator, held_back, parts, recipe, progress))
         return run
 
 def _read(images: ImageSet, progress: bool):

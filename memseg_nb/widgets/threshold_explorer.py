@@ -121,7 +121,7 @@ def from_measured(measured: Measured, threshold: float, pixel_threshold: float) 
     "Arguments of an explorer, from a test set that `evaluation.measure` has scored"
     return dict(scores=measured.scores, labels=measured.labels, threshold=threshold,
                 names=[f"{item.defect} {item.path.stem}" for item in measured.items],
-                images=lambda k: read_image(measured.items[k].path),
+                images=lambda k: read_image(measured.items[k].path, measured.items[k].bits),
                 pixels=merge(list(measured.pixels.values())) if measured.pixels else None,
                 pixel_threshold=pixel_threshold)
 
@@ -135,7 +135,8 @@ def from_run(
     record, table = run.record, run.folder / "scores.csv"
     if pixels:
         model, recipe = load_model(run), run.recipe
-        items = open_category(data or record["data"], None if data else record["category"]).test
+        category = open_category(data or record["data"], None if data else record["category"])
+        items = category.with_bits(recipe.image.bits).test
         measured = measure(items, model.anomaly_map, recipe.image.size, recipe.evaluation)
         return from_measured(measured, record["threshold"], record["pixel_threshold"])
     if not table.is_file():
@@ -146,7 +147,8 @@ def from_run(
     return dict(scores=[float(row["score"]) for row in rows],
                 labels=[row["kind"] != "good" for row in rows], threshold=record["threshold"],
                 names=[f"{row['kind']} {Path(row['file']).stem}" for row in rows],
-                images=(lambda k: read_image(rows[k]["file"])) if there else None)
+                images=(lambda k: read_image(rows[k]["file"], run.recipe.image.bits))
+                       if there else None)
 
 # %% ../../nbs/widgets/05_threshold_explorer.ipynb #2d0e6871
 class ThresholdExplorer(Panel):
