@@ -492,7 +492,8 @@ def _unwritten(error: OSError|SystemExit) -> str:
     "Which file failed, and what to do"
     why = getattr(error, "strerror", None) or "closed"
     file = getattr(error, "filename", None) or "standard output"
-    return (f"{file}: can't be read or written ({why}): make room, or choose another place; results that "
+    return (f"{file}: can't be read or written ({why}): make room, or choose another place; "
+            f"results that "
             "are in their folder stay there")
 
 def main(

@@ -20,7 +20,7 @@ NBS = ROOT / "nbs"
 SECTIONS = ["The picture", "By hand", "Naive, then fast", "Play", "Break it", "Paper and code", "Exercises",
             "Summary"]
 BOX = ["You will be able to", "You need first", "Run time", "Paper"]
-LONGEST, PROSE = 100, 2 / 7  # lines of a code cell; share of Markdown among all cells, at least
+LONGEST, PROSE = 110, 2 / 7  # lines of a code cell; share of Markdown among all cells, at least
 WIDTH = 100                 # characters of a line of code in a notebook
 EXERCISE = r"^- (\w+)\.\d+ "
 

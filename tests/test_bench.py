@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from memseg_nb.files import WRITTEN
 from memseg_nb.bench import naive as peers
 from memseg_nb.bench import cases as rows
 from memseg_nb.bench import report as speed
@@ -408,7 +409,7 @@ def test_interrupted_tables_are_complete(tmp_path, monkeypatch):
     assert speed.read_table(tmp_path / "bench.csv")[-1]["work"] == "first"
     assert ("first" in (tmp_path / "bench.md").read_text()
             and "never" not in (tmp_path / "bench.md").read_text())
-    assert {path.name for path in tmp_path.iterdir()} == {"bench.csv", "bench.md", "bench.png"}
+    assert {path.name for path in tmp_path.iterdir()} == {"bench.csv", "bench.md", "bench.png", WRITTEN}
 
 
 def test_tables_grow_line_by_line(tmp_path, monkeypatch):

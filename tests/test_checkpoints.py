@@ -14,7 +14,8 @@ from memseg_nb.deployment.detector import Detector
 from memseg_nb.deployment.onnx import photos_of
 from memseg_nb.evaluation.evaluate import evaluate
 from memseg_nb.files import MemSegError, digest, replacing
-from memseg_nb.training.checkpoints import (MAY_CHANGE, Run, check_same, fingerprint, load_checkpoint, load_json,
+from memseg_nb.training.checkpoints import (MAY_CHANGE, Run, check_same, fingerprint, load_checkpoint,
+                                            load_json,
                                             load_model, load_state, save_json, save_state)
 from memseg_nb.training.train import train
 from memseg_nb.recipe import flatten, load_recipe
@@ -258,7 +259,8 @@ def zeroed(data, size=10**6):
     return data[:-size] + bytes(size)
 
 
-@pytest.mark.parametrize("damage", [lambda data: flipped(data, .3), lambda data: flipped(data, .9999), zeroed])
+@pytest.mark.parametrize("damage",
+                         [lambda data: flipped(data, .3), lambda data: flipped(data, .9999), zeroed])
 def test_a_damaged_model_is_refused_and_so_is_another_one(tiny_run, tmp_path, damage):
     run = copy_of(tiny_run, tmp_path / "run")
     replace(run.model_file, damage(tiny_run.model_file.read_bytes()))
@@ -306,9 +308,12 @@ def test_an_older_run_has_no_digest_and_loads_with_a_note(tiny_run, tmp_path, ca
     assert capsys.readouterr().out == ""
 
 
-ENTRIES = [("threshold", value) for value in (float("nan"), float("inf"), 2, -.1, True, None, "0.5", [.5])] + [
-    ("pixel_threshold", 1.5), ("steps_done", 10**30), ("steps_done", 1.5), ("steps_done", "3"), ("seconds", -1),
-    ("status", "finished"), ("status", None), ("format", 2), ("category", 7), ("data", None), ("notes", "none"),
+ENTRIES = [("threshold", value)
+           for value in (float("nan"), float("inf"), 2, -.1, True, None, "0.5", [.5])] + [
+    ("pixel_threshold", 1.5), ("steps_done", 10**30), ("steps_done", 1.5), ("steps_done", "3"),
+    ("seconds", -1),
+    ("status", "finished"), ("status", None), ("format", 2), ("category", 7), ("data", None),
+    ("notes", "none"),
     ("notes", [1]), ("weights", []), ("split", None), ("model_sha256", "0"), ("model_sha256", 5)]
 
 
@@ -316,7 +321,8 @@ ENTRIES = [("threshold", value) for value in (float("nan"), float("inf"), 2, -.1
 def test_a_wrong_entry_of_the_record_names_file_and_key(tiny_run, tmp_path, key, value):
     run = copy_of(tiny_run, tmp_path / "run")
     replace(run.record_file, json.dumps(run.record | {key: value}).encode())
-    for use in (load_model, Detector.load, evaluate, lambda run: train(out=run.folder, resume=True, progress=False)):
+    for use in (load_model, Detector.load, evaluate,
+                lambda run: train(out=run.folder, resume=True, progress=False)):
         with pytest.raises(MemSegError, match=rf"run.json: {key} = .*: needs .*damaged or was edited"):
             use(run)
 

@@ -171,7 +171,8 @@ def test_nothing_of_an_earlier_evaluation_stays(run, data):
     for folder in (data / "hex_nut" / "ground_truth", *(data / "hex_nut" / "test").glob("[!g]*")):
         shutil.rmtree(folder)  # no masks, no defects: no curves
     evaluate(run, data=data, progress=False, device="cpu")
-    assert {path.name for path in run.figures.iterdir()} == {"typical.png", "worst.png", "scores.png", "mine.png"}
+    assert {path.name for path in run.figures.iterdir()} == {"typical.png", "worst.png", "scores.png",
+                                                             "mine.png"}
 
 
 def test_an_evaluation_that_is_cut_off_leaves_no_figures_of_the_one_before(run, data, monkeypatch):

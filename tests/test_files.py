@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from memseg_nb.files import (WRITTEN, MemSegError, claim, clean_up, digest, guarded, locked, make_folder, plain,
+from memseg_nb.files import (WRITTEN, MemSegError, claim, clean_up, digest, guarded, locked, make_folder,
+                             plain,
                              replacing, whole_file)
 
 
@@ -58,7 +59,8 @@ def test_the_bytes_are_on_the_disk_before_the_name_changes(tmp_path, monkeypatch
     monkeypatch.setattr(os, "fsync", lambda file: done.append(
         "folder" if stat.S_ISDIR(os.fstat(file).st_mode) else "synced") or fsync(file))
     with replacing(tmp_path / "note", sync=sync) as part: part.write_text("new")
-    assert done == (["synced", "renamed", "folder"] if sync else ["renamed"]) and (tmp_path / "note").read_text() == "new"
+    assert done == (["synced", "renamed", "folder"] if sync
+                    else ["renamed"]) and (tmp_path / "note").read_text() == "new"
 
 
 def test_a_folder_is_made_with_those_above_it(tmp_path):

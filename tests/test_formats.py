@@ -215,7 +215,8 @@ def test_overlay_is_the_colour_map_in_float32():
     map[0, :2] = 0, 1
     image = np.zeros((3, 40, 30), np.float32)
     expected = .7*map[..., None]*colormaps["magma"](.25 + .75*map)[..., :3].astype(np.float32)
-    assert np.array_equal(plots.overlay(image, map), expected) and plots.overlay(image, map).dtype == np.float32
+    assert np.array_equal(plots.overlay(image, map), expected) and plots.overlay(image,
+                                                                                 map).dtype == np.float32
 
 
 # ---- masks

@@ -5,7 +5,8 @@ import torch
 from scipy import ndimage
 from sklearn.metrics import f1_score, roc_auc_score, roc_curve
 
-from memseg_nb.metrics import (PixelMetrics, area, best_f1, exact_rates, image_auroc, image_score,
+from memseg_nb.metrics import (PixelMetrics, area, best_f1, cell_shares, exact_rates, image_auroc,
+                               image_score,
                                label_regions, merge, rank, rank_score, rates)
 from memseg_nb.files import MemSegError
 
@@ -239,9 +240,11 @@ def test_a_mask_of_another_size_is_measured_at_its_own(size):
     large = np.array([[map[y, x] for x in cell[1]] for y in cell[0]])
     weight = np.array([[1 / (cell[0].count(y) * cell[1].count(x)) for x in cell[1]] for y in cell[0]])
     assert counts.regions == fine.max() == len(np.unique(fine)) - 1
-    for threshold, pro, tpr, fpr in zip(*[getattr(rates(counts), name) for name in ("thresholds", "pro", "tpr",
+    for threshold, pro, tpr, fpr in zip(*[getattr(rates(counts), name)
+                                          for name in ("thresholds", "pro", "tpr",
                                                                                     "fpr")]):
-        seen = rank(large) >= rank(np.float32([min(threshold, 2)]))[0] if threshold <= 1 else np.zeros_like(fine) > 0
+        seen = rank(large) >= rank(np.float32([min(threshold,
+                                                   2)]))[0] if threshold <= 1 else np.zeros_like(fine) > 0
         assert pro == pytest.approx(np.mean([seen[fine == k].mean() for k in range(1, fine.max() + 1)]))
         for share, of in (tpr, fine > 0), (fpr, fine == 0):
             assert share == pytest.approx((weight * (seen & of)).sum() / (weight * of).sum())
@@ -250,3 +253,12 @@ def test_a_mask_of_another_size_is_measured_at_its_own(size):
 def test_a_map_with_a_hole_is_refused_at_any_size():
     with pytest.raises(MemSegError, match="expected probabilities"):
         PixelMetrics().update_one(torch.full((4, 4), torch.nan), torch.ones(9, 9))
+
+
+def test_shares_of_cells_by_hand():
+    "A speck fills a quarter of its cell, a square all of its own; each region weighs 1"
+    mask = np.zeros((4, 4), bool)
+    mask[0, 0] = mask[2:, 2:] = True
+    share, where, weights, regions = cell_shares(mask, (2, 2))
+    assert share.tolist() == [[.25, 0], [0, 1]] and regions == 2
+    assert where.tolist() == [0, 3, 3, 3, 3] and weights.tolist() == [1, .25, .25, .25, .25]

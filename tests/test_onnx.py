@@ -221,7 +221,8 @@ def test_all_is_in_the_file(instant, file, tmp_path):
     model = onnx.load(tmp_path / "alone.onnx", load_external_data=False)
     onnx.checker.check_model(model)
     facts = {fact.key: fact.value for fact in model.metadata_props}
-    assert set(facts) == {*FACTS, "sha256", "bits"} and facts["recipe"] == fingerprint(SMALL) and facts["samples"] == "4"
+    assert set(facts) == {*FACTS, "sha256",
+                          "bits"} and facts["recipe"] == fingerprint(SMALL) and facts["samples"] == "4"
     assert float(facts["threshold"]) == instant.threshold
     assert float(facts["pixel_threshold"]) == instant.pixel_threshold
     shapes = {port.name: [d.dim_param or d.dim_value for d in port.type.tensor_type.shape.dim]
@@ -321,7 +322,8 @@ def test_files_that_are_none(file, graph, tmp_path):
         (tmp_path / f"{name}.onnx").write_bytes(data)
         refused(f"{name}.onnx", Detector.load, tmp_path / f"{name}.onnx")
     refused("no file", Detector.load, tmp_path / "none.onnx")
-    refused("not written by memseg export", OnnxModel, write_graph(copy_of(graph), tmp_path / "stranger.onnx", {}))
+    refused("not written by memseg export", OnnxModel,
+            write_graph(copy_of(graph), tmp_path / "stranger.onnx", {}))
 
 
 @pytest.mark.parametrize("key, value", [("height", "tall"), ("height", 33), ("width", 10**6), ("samples", 0),

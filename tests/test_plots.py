@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from memseg_nb import plots
+from memseg_nb.files import MemSegError
 
 RNG = np.random.default_rng(0)
 IMAGE, MAP = RNG.random((3, 24, 32)), RNG.random((24, 32)).astype(np.float32)
@@ -107,7 +108,7 @@ def test_save_is_whole_or_not_at_all(tmp_path, monkeypatch):
     def stop(*_):
         raise OSError("disk full")
     monkeypatch.setattr(plots.os, "replace", stop)
-    with pytest.raises(OSError):
+    with pytest.raises(MemSegError, match="disk full.*make room"):
         plots.save(plots.grid([MAP]), path)
     assert path.read_bytes() == before and [p.name for p in path.parent.iterdir()] == ["figure.png"]
 

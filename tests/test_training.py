@@ -23,7 +23,8 @@ from memseg_nb.data.images import ImageSet, open_category
 from memseg_nb.model.memseg import build_model
 from memseg_nb.files import MemSegError
 from memseg_nb.training.processes import in_order
-from memseg_nb.training.steps import (EPOCH, STEP, StepData, draws, learning_rate, match_others, new_trainer, split,
+from memseg_nb.training.steps import (EPOCH, STEP, StepData, draws, learning_rate, match_others, new_trainer,
+                                      split,
                              step_indices, train_step)
 from memseg_nb.training.thresholds import choose_thresholds, separate
 from memseg_nb.training.train import Clock, choose_device, fresh_model, make_simulator, train
@@ -334,7 +335,8 @@ def test_a_run_leaves_its_files_and_its_record(tiny_run):
     assert losses["step"] == [1, 2, 3] and all(losses["total"][k] > 0 for k in range(3))
     parts = [set(record["split"][part]) for part in ("memory", "train", "held_back")]
     assert [len(part) for part in parts] == [3, 7, 2] and len(set.union(*parts)) == 12
-    assert [note[:15] for note in record["notes"]] == ["2 images decide"] and 0 < record["threshold"] < 1 and record["foreground"] == "otsu"
+    assert [note[:15] for note in record["notes"]] == ["2 images decide"]
+    assert 0 < record["threshold"] < 1 and record["foreground"] == "otsu"
 
 
 def test_workers_and_a_second_time_change_nothing(tiny_run, tiny_data, tiny_recipe, out):
@@ -391,7 +393,8 @@ def pressing(monkeypatch, at, step=1):
 
 
 @pytest.mark.parametrize("share", [.3, .6, .98])
-def test_ctrl_c_inside_a_step_keeps_the_last_whole_checkpoint(tiny_run, tiny_data, tiny_recipe, out, monkeypatch,
+def test_ctrl_c_inside_a_step_keeps_the_last_whole_checkpoint(tiny_run, tiny_data, tiny_recipe, out,
+                                                              monkeypatch,
                                                               share, operations):
     every = tiny_recipe.replace(**{"training.checkpoint_every": 1})
     pressing(monkeypatch, 1 + round(share * (operations - 1)))
@@ -419,7 +422,8 @@ def test_ctrl_c_anywhere_in_a_step_saves_nothing(tiny_data, tiny_recipe, out, mo
     wanted, saved = tiny_recipe.replace(**{"training.checkpoint_every": 1}), []
     first = fresh_model(tiny_recipe)
     monkeypatch.setattr(training, "fresh_model", lambda recipe: copy.deepcopy(first))
-    monkeypatch.setattr(training, "save_checkpoint", lambda run, trainer, seconds=0: saved.append(trainer.step))
+    monkeypatch.setattr(training, "save_checkpoint", lambda run, trainer,
+                        seconds=0: saved.append(trainer.step))
     for at in range(1, operations + 1, max(1, operations // 40)):
         pressing(monkeypatch, at, step=0)
         with pytest.raises(KeyboardInterrupt, match="saved up to step 0"):

@@ -270,7 +270,9 @@ class Detector:
         stems, table = result_stems(paths), out / "scores.csv"
         claim(out, [table.name, *(f"{stem}_{kind}" for stem in stems.values() for kind in RESULTS)])
         try:
-            with (collected(notes), table.open("w", 1, "utf-8", "backslashreplace", newline="") as file,  # 1: by line
+            # 1: by line
+            with (collected(notes),
+                  table.open("w", 1, "utf-8", "backslashreplace", newline="") as file,
                   tqdm(total=len(paths), desc="photos", unit="image", disable=not progress) as bar):
                 rows = csv.writer(file)
                 rows.writerow(COLUMNS)

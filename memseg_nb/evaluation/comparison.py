@@ -149,9 +149,10 @@ def compare_starts(
         folder = make_folder(out/way/name)/f"seed{seed}"
         own = recipe.replace(**{"training.seed": seed} | WAYS[way])
         row = train_and_score(data, name, folder, own, progress)
-        if not row["error"]:  # its figures are known
+        model = folder/"model.safetensors"
+        if not row["error"] and model.exists():  # its figures are known
             Run.open(folder).update(model_kept=False)
-            (folder/"model.safetensors").unlink(missing_ok=True)
+            model.unlink()
         return dict(way=way, category=name, seed=seed) | row
     first = recipe.training.seed
     trials = [(way, name, seed) for seed in range(first, first + seeds) for name in names
