@@ -40,6 +40,14 @@ def test_a_round_trip_keeps_every_bit(state):
                for name, value in TENSORS.items())
 
 
+def test_equal_tensors_are_equal_bytes(state):
+    "... whatever the order of the names; 20 times, since an order that changes is right now and then"
+    before = state.read_bytes()
+    for _ in range(20):
+        save_state(state, dict(reversed(TENSORS.items())), {"step": 7})
+        assert state.read_bytes() == before
+
+
 def test_others_may_read_what_the_umask_allows(tmp_path, state):
     (tmp_path / "plain").write_text("")
     assert stat.S_IMODE(state.stat().st_mode) == stat.S_IMODE((tmp_path / "plain").stat().st_mode)

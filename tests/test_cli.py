@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.torch import load_file
 from conftest import TINY
 from PIL import Image
 
@@ -539,8 +538,8 @@ def test_ctrl_c_saves_and_resume_ends_at_the_same_weights(tiny_data, tmp_path):
     again = subprocess.run([*line[:4], "--out", str(tmp_path / "cut"), "--resume"], capture_output=True,
                            text=True, env=environment)
     assert again.returncode == 0, again.stderr
-    through, cut = (load_file(tmp_path / name / "model.safetensors") for name in ("through", "cut"))
-    assert list(through) == list(cut) and all(through[name].equal(cut[name]) for name in cut)
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("through", "cut")]
+    assert weights[0] == weights[1]
     assert [p.name for p in Path(tmp_path / "cut").glob("*.part")] == []
 
 

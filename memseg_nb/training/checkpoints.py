@@ -44,8 +44,9 @@ def save_state(
     "Write tensors and metadata to a safetensors file, all of it or nothing"
     plain = {name: tensor.detach().to("cpu", memory_format=torch.contiguous_format).contiguous()
              for name, tensor in tensors.items()}
-    text = json.dumps(metadata, allow_nan=False)
-    header = {_KEY: text, "sha256": _content(plain, text)}
+    found = _content(plain, json.dumps(metadata, allow_nan=False))
+    # one entry: safetensors writes several in an order that changes
+    header = {_KEY: json.dumps(metadata | {"sha256": found})}
     with replacing(path) as part:
         part.touch()
         mode = part.stat().st_mode  # what the umask allows; safetensors lets the owner only read
@@ -73,7 +74,8 @@ def load_state(
                           "again") from error
     if not isinstance(metadata, dict):
         raise MemSegError(f"{path}: its metadata is not a JSON object")
-    if header.get("sha256", "") not in ("", _content(tensors, header[_KEY])):  # older files: ""
+    known = metadata.pop("sha256", None)  # older files have none
+    if known not in (None, _content(tensors, json.dumps(metadata))):
         raise MemSegError(f"{path} is damaged: its SHA-256 is not the one that was written into "
                           "it. Nothing of it was used; copy it again or train again")
     return tensors, metadata
