@@ -160,7 +160,7 @@ def claim(
         others = f" (nor were {len(foreign) - 1} others)" if foreign[1:] else ""
         raise MemSegError(f"{out/foreign[0]}: is in the way and was not written by this "
                           f"program{others}: move it, or choose another folder (--out)")
-    make_folder(out)
+    clean_up(make_folder(out))
     known = sorted(names.union(name for name in known if os.path.lexists(out/name)))
     with replacing(out/WRITTEN) as part: part.write_text(json.dumps(known), encoding="utf-8")
     return out

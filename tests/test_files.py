@@ -132,7 +132,8 @@ def test_one_process_locks_a_folder_once_and_again_later(tmp_path):
         open(tmp_path/"missing")
 
 
-def test_only_what_the_dead_have_left_is_removed(tmp_path, holder):
+@pytest.mark.parametrize("begin", [clean_up, lambda out: claim(out, ["table.csv"])], ids=["clean_up", "claim"])
+def test_only_what_the_dead_have_left_is_removed(tmp_path, holder, begin):
     holder.kill()
     holder.wait()
     for process in holder.pid, os.getpid():
@@ -141,7 +142,7 @@ def test_only_what_the_dead_have_left_is_removed(tmp_path, holder):
     for name in ("own.part", ".part", ".a.part", ".notes.x.1.part", "thesis.1.2.part"):
         (tmp_path/name).touch()
     before = {path.name for path in tmp_path.iterdir()}
-    clean_up(tmp_path)
+    begin(tmp_path)
     gone = before - {path.name for path in tmp_path.iterdir()}
     assert gone == {f".model.safetensors.{holder.pid}.1.part", f".hex_nut.{holder.pid}.ab_1.part"}
 
