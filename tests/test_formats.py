@@ -87,23 +87,58 @@ def test_tiffs_of_32_bits_and_of_floats(tmp_path):
 
 
 def colour16(path, values):
-    "A PNG of 16 bits a colour, which Pillow does not write"
+    "A PNG of 16 bits a channel, which Pillow does not write; 2 to 4 channels"
     def chunk(name, data): return (len(data).to_bytes(4, "big") + name + data
                                    + zlib.crc32(name + data).to_bytes(4, "big"))
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
     size = values.shape[1].to_bytes(4, "big") + values.shape[0].to_bytes(4, "big")
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", size + bytes([16, 2, 0, 0, 0]))
+    kind = {2: 4, 3: 2, 4: 6}[values.shape[2]]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", size + bytes([16, kind, 0, 0, 0]))
                      + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
+    return path
 
 
-def test_colour_of_16_bits(tmp_path):
-    "Pillow reads the upper 8 bits: good for files that use all 16, and refused where little would be left"
-    values = np.stack([ROWS*40 + COLUMNS]*3, -1)*68
-    colour16(tmp_path/"a.png", values)
-    assert np.abs(read_image(tmp_path/"a.png")[0].numpy() - values[..., 0]/65535).max() < 1/255
-    colour16(tmp_path/"b.png", values//16)
-    text = message(read_image, tmp_path/"b.png")
-    assert "b.png" in text and "16 bits, nearly black" in text and "8 bits a colour" in text
+COLOUR = np.stack([ROWS*40 + COLUMNS, ROWS*7 + COLUMNS, 900 - ROWS*20], -1)  # up to 959: 10 bits
+
+
+@pytest.mark.parametrize("bits", [10, 12, 16])
+def test_colour_of_16_bits_keeps_them_in_a_png(tmp_path, bits):
+    values = COLOUR << (bits - 10)
+    path = colour16(tmp_path/"a.png", values)
+    assert find_bits([path])[0] == str(bits)
+    (image, text) = noted(read_image, path, str(bits))
+    assert text == "" and np.abs(image.permute(1, 2, 0).numpy() - values/(2**bits - 1)).max() < 1e-6
+    kept = ImageSet([path], (32, 64), bits=str(bits))
+    kept[0]  # now in the cache
+    assert len(kept[0][0].unique()) > 900
+
+
+def test_alpha_of_16_bits_is_laid_on_white(tmp_path):
+    alpha = np.where(TRUTH, 65535, 13107)[..., None]  # 1 and 0.2
+    for name, colours in (("rgba", COLOUR*60), ("la", COLOUR[..., :1]*60)):
+        image = read_image(colour16(tmp_path/f"{name}.png", np.concatenate([colours, alpha], 2)))
+        wanted = colours/65535*alpha/65535 + 1 - alpha/65535
+        assert np.abs(image.permute(1, 2, 0).numpy() - wanted).max() < 1e-6
+    image, text = noted(read_image, colour16(tmp_path/"b.png", np.concatenate([COLOUR*60, 0*alpha], 2)))
+    assert "transparent everywhere" in text and np.abs(image[2].numpy() - COLOUR[..., 2]*60/65535).max() < 1e-6
+
+
+@pytest.mark.parametrize("suffix", ["tif", "ppm", "png"])
+def test_colour_of_16_bits_in_other_files_is_noted_or_refused(tmp_path, suffix, monkeypatch):
+    "... since 8 are read, and of a PNG that is too large for more"
+    monkeypatch.setattr(formats, "LARGE", 24*40 - (suffix == "png"))
+    def write(name, values):
+        path, values = tmp_path/f"{name}.{suffix}", values.astype(np.uint16)
+        if suffix == "png": colour16(path, values)
+        elif suffix == "tif": pytest.importorskip("tifffile").imwrite(path, values, photometric="rgb")
+        else: path.write_bytes(b"P6 40 24 65535 " + values.astype(">u2").tobytes())
+        return path
+    image, text = noted(read_image, write("a", COLOUR*68))
+    assert "16 bits, of which the upper 8 are read: save it as PNG" in text
+    if suffix != "png": assert np.abs(image.permute(1, 2, 0).numpy() - COLOUR*68/65535).max() < 1/255
+    assert find_bits([tmp_path/f"a.{suffix}"]) == ("auto", "")
+    text = message(read_image, write("b", COLOUR*4))
+    assert f"b.{suffix}" in text and "16 bits, nearly black" in text and "save it as PNG" in text
 
 
 def test_arrays_of_16_bits():

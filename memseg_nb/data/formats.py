@@ -89,6 +89,20 @@ def _reduced(image: Image.Image) -> Image.Image:
             for y in range(height)]
     return Image.fromarray(np.stack(rows).astype(values.dtype))
 
+def _has_deep_colour(image: Image.Image) -> bool:
+    "Whether a file that isn't loaded yet has 16 bits a colour, of which Pillow keeps 8"
+    return not is_deep(image) and any(
+        ";16" in str(tile[3]) or tile[0] == "ppm" and tile[3][-1] > 255 for tile in image.tile)
+
+def _bands(path: Path, orientation: int) -> list[Image.Image]:
+    "Colours and alpha of a PNG of 16 bits, upright, each as a grey picture"
+    from torchvision.io import ImageReadMode, decode_image
+    bands = [Image.fromarray(band.numpy()) for band in decode_image(path, ImageReadMode.UNCHANGED)]
+    for band in bands:
+        band.getexif()[274] = orientation
+        ImageOps.exif_transpose(band, in_place=True)
+    return bands
+
 def open_picture(
     path: str|Path,
     whole: bool=False,  # also a large one at its own size, for masks
@@ -97,12 +111,15 @@ def open_picture(
     path = local_path(path)
     try:
         with warnings.catch_warnings(action="ignore"), _opened(path) as image:
-            size, sixteen = image.size, any(";16" in str(tile[3]) for tile in image.tile)
+            size, deep_colour = image.size, _has_deep_colour(image)
             k = 1 if whole else _parts(size)
             if k > 1: image.draft(image.mode, (size[0]//k, size[1]//k))
             image.load()
+            orientation = image.getexif().get(274, 1)
             ImageOps.exif_transpose(image, in_place=True)
-            image.info["sixteen"] = sixteen and not is_deep(image)
+            if deep_colour:
+                readable = image.format == "PNG" and k == 1 and not whole
+                image.info["bands"] = _bands(path, orientation) if readable else []
             if k > 1:
                 info, image = image.info, _reduced(image)
                 image.info = info
@@ -138,7 +155,11 @@ def has_more_bits(
 ) -> bool:
     "Whether a file has more than 8 bits a value, by its head"
     with warnings.catch_warnings(action="ignore"), _opened(local_path(path)) as image:
-        return is_deep(image)
+        return is_deep(image) or image.format == "PNG" and _has_deep_colour(image)
+
+def _deep_bands(image: Image.Image) -> list[Image.Image]:
+    "Pictures of more than 8 bits, one a colour and perhaps alpha; none if there are 8 bits"
+    return image.info.get("bands") or ([image] if is_deep(image) else [])
 
 def _values(image: Image.Image) -> np.ndarray:
     "Values of a deep picture, float32; those of a TIFF of 32 bits without a sign are positive"
@@ -171,7 +192,10 @@ def find_bits(
     high = 0.
     for path in paths:
         with contextlib.suppress(Exception):  # whatever is broken is named where it is used
-            if has_more_bits(path): high = max(high, float(_values(open_picture(path)).max()))
+            if not has_more_bits(path): continue
+            bands = _deep_bands(open_picture(path))
+            colours = bands[:len(bands) - 1 + len(bands) % 2]
+            high = max(high, *(float(_values(band).max()) for band in colours))
     if not high > 1: return "auto", ""
     bits = next((b for b in (8, 10, 12, 14, 16) if high < 2**b), 32)
     return str(bits), (f"files with more than 8 bits hold values up to {high:g}: taken as {bits} "
@@ -184,19 +208,24 @@ def to_rgb(
     path: str|Path="the picture",
 ) -> np.ndarray:         # (H, W, 3), float32, 0..1
     "RGB from any of PIL's modes"
-    if is_deep(image):
-        values = to_unit(_values(image), bits, image.mode == "F")
-        return np.repeat(values[..., None], 3, axis=2)
+    transparent = "transparent everywhere: its colours are used as if it were not"
+    if bands := [_values(band) for band in _deep_bands(image)]:
+        alpha = bands.pop()/65535 if len(bands) % 2 == 0 else None
+        values = to_unit(np.stack(bands, 2), bits, image.mode == "F")
+        if alpha is not None and alpha.any(): values = 1 - alpha[..., None]*(1 - values)  # on white
+        elif alpha is not None: note(path, transparent)
+        return np.repeat(values, 3//len(bands), axis=2)
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        if image.getchannel("A").getextrema()[1] == 0:
-            note(path, "transparent everywhere: its colours are used as if it were not")
+        if image.getchannel("A").getextrema()[1] == 0: note(path, transparent)
         else: image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     pixels = np.asarray(image.convert("RGB"))
-    if image.info.get("sixteen") and 0 < pixels.max() < 32:
-        raise MemSegError("colour of 16 bits, nearly black: of such files only the upper 8 bits "
-                          f"are read, which go to {pixels.max()} here; save it with 8 bits a "
-                          "colour, or with the values spread over all 16 bits")
+    if "bands" in image.info:
+        advice = "save it as PNG, of at most 33 megapixels, for all 16"
+        if 0 < pixels.max() < 32:
+            raise MemSegError("colour of 16 bits, nearly black: of such files only the upper 8 "
+                              f"bits are read, which go to {pixels.max()} here; {advice}")
+        note(path, f"colour of 16 bits, of which the upper 8 are read: {advice}")
     return pixels.astype(np.float32)/255
 
 def notice(
