@@ -262,6 +262,7 @@ def train(data, category, out, resume, recipe_file, overrides, size, **options):
     run = training.train(data, category, out, recipe, resume=resume)
     if first: click.echo(f"trained: {run.folder}\nnext: memseg evaluate {run.folder}")
 
+# %% ../nbs/05_cli.ipynb #0c4b001d
 NO_RUN = "train first, or check the name"
 
 @cli.command()
