@@ -125,6 +125,21 @@ def test_metadata_without_a_number_is_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_record_whose_values_have_changed_is_refused(tmp_path):
+    "... also where each is right by itself: every digit, and every letter of a name"
+    path = tmp_path/"run.json"
+    save_json(path, {"threshold": .4142, "category": "hex_nut", "split": {1: ("a.png",)}})
+    assert load_json(path) == {"threshold": .4142, "category": "hex_nut", "split": {"1": ["a.png"]}}
+    whole = path.read_text()
+    for text, other in ("4142", "1424"), ("4142", "4143"), ("hex_nut", "hex_nuu"), ("a.png", "b.png"), ('"1"', '"2"'):
+        path.write_text(whole.replace(text, other))
+        with pytest.raises(MemSegError, match="run.json is damaged or was edited: .*copy it again"):
+            load_json(path)
+    seal = json.loads(whole)["sha256"]
+    path.write_text(whole.replace(f',\n  "sha256": "{seal}"', "").replace(".4142", ".5"))  # an edit that is meant
+    assert load_json(path)["threshold"] == .5
+
+
 @pytest.mark.parametrize("text", ["", "{", "[1]", "[" * 10**5, "\udcff"])
 def test_a_record_that_is_damaged_is_said(tmp_path, text):
     (tmp_path / "run.json").write_bytes(text.encode("utf-8", "surrogateescape"))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from memseg_nb.training.checkpoints import Run
+from memseg_nb.training.checkpoints import Run, load_json
 from memseg_nb.evaluation.evaluate import (Measured, baseline, confusion, distance_to_mean, evaluate, measure,
                                   read_test, results, summary, typical, worst)
 from memseg_nb.data.images import TestImage, open_category, read_image, read_mask
@@ -105,7 +105,7 @@ def test_baseline_is_measured_the_same_way(tiny_data):
 def test_evaluate_writes_figures_and_numbers(run, tiny_data, capsys):
     metrics = evaluate(run, progress=False, device="cpu")
     assert capsys.readouterr().err == ""
-    assert json.loads(run.metrics_file.read_text()) == metrics
+    assert load_json(run.metrics_file) == metrics
     assert all(0 <= metrics[key] <= 1
                for key in ("image_auroc", "pixel_auroc", "aupro", "image_best_f1", "pixel_best_f1"))
     assert metrics["threshold"] == run.record["threshold"] and metrics["notes"] == []

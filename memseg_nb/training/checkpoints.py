@@ -81,12 +81,17 @@ def load_state(
     return tensors, metadata
 
 # %% ../../nbs/training/02_checkpoints.ipynb #32e6b004
+def _sealed(value: Mapping) -> dict:
+    "Entries, and SHA-256 of them all"
+    found = hashlib.sha256(json.dumps(value, allow_nan=False).encode()).hexdigest()
+    return dict(value, sha256=found)
+
 def save_json(
     path: str|Path,  # the file to write or to replace
-    value,           # anything the json module can write
+    value: Mapping,  # anything the json module can write
 ):
-    "Write `value` to `path` as JSON, all of it or nothing"
-    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    "Write `value` to `path` as JSON with its SHA-256, all of it or nothing"
+    text = json.dumps(_sealed(value), indent=2, ensure_ascii=False, allow_nan=False)
     with replacing(path) as part: part.write_text(text + "\n", encoding="utf-8")
 
 def load_json(
@@ -99,6 +104,11 @@ def load_json(
                           "program") from error
     if not isinstance(value, dict):
         raise MemSegError(f"{path} holds no JSON object: not of this program")
+    known = value.pop("sha256", None)  # older files have none
+    if known not in (None, _sealed(value)["sha256"]):
+        raise MemSegError(f"{path} is damaged or was edited: its SHA-256 is not that of its other "
+                          "entries; copy it again or train again (an edit that is meant: remove "
+                          "its entry sha256)")
     return value
 
 # %% ../../nbs/training/02_checkpoints.ipynb #e72b2484
