@@ -279,15 +279,18 @@ def evaluate(run, data, device):
 
 @cli.command()
 @click.argument("paths", metavar="[RUN] IMAGE|FOLDER", nargs=-1, required=True)
-@_out("Folder for overlays, masks, maps (.npy) and scores.csv.")
+@_out("Folder for overlays, masks, maps (.npy), scores.csv and regions.json (COCO).")
 @memory_option
 @device_option
 @click.option("--runtime", type=click.Choice(["torch", "onnx"]), default="torch", show_default=True,
               help="What computes.")
 @click.option("--precision", metavar="NAME",
               help="torch: float32, bfloat16, auto (the faster); onnx: float32, float16, int8.")
-def predict(paths, out, memory, device, runtime, precision):
-    """Heatmap, mask, score and decision for a photo or all photos of a folder.
+@click.option("--maps", type=click.Choice(["none", "small", "full"]), default="small",
+              show_default=True, help="Anomaly maps to keep: small has the network's size (float16), "
+                                      "full the photo's (float32).")
+def predict(paths, out, memory, device, runtime, precision, maps):
+    """Heatmap, mask, score and decision for a photo, or all photos in and below a folder.
 
     In place of RUN a file of `memseg export` will do. With --memory no RUN is needed: the
     network as it was trained on formulas looks at the difference to some good photos.
@@ -308,7 +311,7 @@ def predict(paths, out, memory, device, runtime, precision):
                 else Detector.load(paths[0], device, runtime, precision))
     if memory and (note := few_images(len(find_images(memory)))):
         click.echo(f"note: {note}", err=True)
-    done = detector.predict_folder(paths[-1], out)
+    done = detector.predict_folder(paths[-1], out, maps=maps)
     click.echo(f"{done.predicted} photos, {done.defective} called defective: {done.table}")
     if done.failed:
         raise MemSegError(f"{len(done.failed)} photos have no answer: "
