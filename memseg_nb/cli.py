@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['recipe_options', 'textures_option', 'training_options', 'product_options', 'seeds_option', 'memory_option',
            'device_option', 'KEYS', 'NO_RUN', 'DEMO', 'NO_ROOM', 'Size', 'Device', 'Command', 'Program',
-           'effective_recipe', 'cli', 'products', 'simulate', 'train', 'evaluate', 'predict', 'export', 'pretrain',
-           'benchmark', 'compare', 'ablate', 'bench', 'course', 'progress', 'demo', 'main']
+           'effective_recipe', 'cli', 'products', 'simulate', 'train', 'evaluate', 'report', 'predict', 'export',
+           'pretrain', 'benchmark', 'compare', 'ablate', 'bench', 'course', 'progress', 'demo', 'main']
 
 # %% ../nbs/05_cli.ipynb #e77f7157
 import difflib
@@ -269,13 +269,29 @@ NO_RUN = "train first, or check the name"
 @click.option("--data", metavar="DIR", help="Where the data lie now, if they were moved.")
 @device_option
 def evaluate(run, data, device):
-    "Score the test images of a trained RUN: RUN/metrics.json, RUN/scores.csv, RUN/figures."
+    "Score the test images of a trained RUN: RUN/metrics.json, scores.csv, figures and report.html."
     _check_path(run, "run folder", NO_RUN)
     _check_path(data, "such folder", "--data needs the folder of products")
     from memseg_nb.evaluation import evaluate as evaluation
     metrics = evaluation.evaluate(run, data, device=device)
     click.echo(evaluation.summary(metrics))
-    click.echo(f"figures: {Path(run)/'figures'}")
+    from memseg_nb.deployment.report import report as write_report
+    click.echo(f"figures: {Path(run)/'figures'}\n"
+               f"report: {write_report(run, None, data, device).file}")
+
+@cli.command()
+@click.argument("source", metavar="RUN|ANSWERS")
+@click.option("--out", metavar="FILE.html", help="Default: report.html in RUN or ANSWERS.")
+@click.option("--data", metavar="DIR", help="Where the data of RUN lie now, if they were moved.")
+@device_option
+def report(source, out, data, device):
+    "Write one HTML file that shows an evaluated RUN, or the answers of predict."
+    _check_path(source, "such folder", "needs a run or what predict wrote")
+    _check_path(data, "such folder", "--data needs the folder of products")
+    if out and Path(out).suffix.lower() not in (".html", ".htm"):
+        raise click.UsageError(f"--out {out}: needs a name that ends in .html")
+    from memseg_nb.deployment.report import report as write_report
+    click.echo(write_report(source, out, data, device).file)
 
 @cli.command()
 @click.argument("paths", metavar="[RUN] IMAGE|FOLDER", nargs=-1, required=True)

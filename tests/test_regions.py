@@ -68,7 +68,8 @@ def test_regions_json_says_what_the_masks_show(dark, tmp_path):  # noqa: F811
     dark.predict_folder(tmp_path / "photos", tmp_path / "out", progress=False, maps="full")
     found = json.loads((tmp_path / "out" / "regions.json").read_text())
     assert set(found) == {"info", "images", "annotations", "categories"}
-    assert found["info"]["photos"] == str(tmp_path / "photos") and found["info"]["threshold"] == dark.threshold
+    assert found["info"]["photos"] == str(tmp_path / "photos")
+    assert found["info"]["threshold"] == dark.threshold
     assert found["categories"] == [{"id": 1, "name": "anomaly", "supercategory": "defect"}]
     assert [image["file_name"] for image in found["images"]] == ["none.png", "one.png", "a/two.png"]
     assert len({one["id"] for one in found["annotations"]}) == len(found["annotations"]) == 3

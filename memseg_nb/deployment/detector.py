@@ -287,7 +287,7 @@ class Detector:
                               "results")
         stems, table, regions = result_stems(paths, root), out / "scores.csv", out / "regions.json"
         coco = Coco(threshold=self.threshold, pixel_threshold=self.pixel_threshold,
-                    photos=str(root.absolute()))
+                    photos=str(root.absolute()), bits=self.recipe.image.bits, notes=notes)
         unwanted = [f"{stem}_map.npy" for stem in stems.values()] if maps == "none" else []
         unwanted = [name for name in unwanted if (out / name).exists()]  # of an earlier time
         kinds = RESULTS[:2] if maps == "none" else RESULTS
