@@ -6,7 +6,8 @@
 __all__ = ['recipe_options', 'textures_option', 'training_options', 'product_options', 'seeds_option', 'memory_option',
            'device_option', 'KEYS', 'NO_RUN', 'DEMO', 'NO_ROOM', 'Size', 'Device', 'Command', 'Program',
            'effective_recipe', 'cli', 'products', 'simulate', 'train', 'evaluate', 'report', 'predict', 'export',
-           'pretrain', 'benchmark', 'compare', 'ablate', 'bench', 'course', 'progress', 'demo', 'main']
+           'pretrain', 'benchmark', 'compare', 'ablate', 'bench', 'data', 'convert', 'course', 'progress', 'demo',
+           'main']
 
 # %% ../nbs/05_cli.ipynb #e77f7157
 import difflib
@@ -124,7 +125,8 @@ product_options = _options(
 seeds_option = click.option("--seeds", type=click.IntRange(1), default=3, show_default=True,
                             help="Trainings of each.")
 memory_option = click.option("--memory", metavar="DIR",
-                             help="Folder of good photos, in place of RUN: no training at all.")
+                             help="Good photos, in place of RUN: no training at all. A folder of "
+                                  "them, or of a product in MVTec AD's layout.")
 device_option = click.option("--device", type=Device(), default="auto", show_default=True,
                              help="auto, cpu, cuda, cuda:0 or mps.")
 KEYS = dict(textures="data.textures", weights="encoder.weights", steps="training.steps",
@@ -241,26 +243,34 @@ def simulate(image, out, count, textures, foreground, recipe_file, overrides, si
               help="Folder of products in MVTec AD's layout, or one product's folder.")
 @click.option("--category", metavar="NAME",
               help="Which product; not needed where there is only one.")
+@click.option("--good", metavar="DIR", help="In place of --data: a folder of good photos alone.")
 @_out("Folder of the run; must be new, except with --resume.", metavar="RUN")
 @training_options
 @recipe_options
 @click.option("--resume", is_flag=True,
               help="Go on with an interrupted run; settings not given are the run's.")
-def train(data, category, out, resume, recipe_file, overrides, size, **options):
+def train(data, category, good, out, resume, recipe_file, overrides, size, **options):
     "Train on the good images of one product. No test image is looked at."
-    if not data and not resume:
-        raise click.UsageError("--data: missing, the folder of products to learn from")
+    if good and (data or category): raise click.UsageError("--good and --data: give one of them")
+    if not data and not good and not resume:
+        raise click.UsageError("--data: missing, the folder of products to learn from; or --good "
+                               "with a folder of good photos")
     recipe, first = None, os.environ.get("RANK", "0") == "0"  # of torchrun: one decides and speaks
     if first:
         _check_path(data, "such folder", "--data needs a folder of products in MVTec AD's layout")
+        _check_path(good, "such folder", "--good needs a folder of good photos")
         if resume:
             _check_path(out, "run folder", "there is nothing to resume; train without --resume")
             own = Path(out)/"recipe.ini"
             recipe_file = recipe_file or (own if own.is_file() else None)
         recipe = effective_recipe(recipe_file, overrides, size, **options)
     from memseg_nb.training import train as training
-    run = training.train(data, category, out, recipe, resume=resume)
-    if first: click.echo(f"trained: {run.folder}\nnext: memseg evaluate {run.folder}")
+    from memseg_nb.data.images import open_category, open_photos
+    run = training.train(open_photos(good) if good else data, category, out, recipe, resume=resume)
+    if not first: return
+    tested = open_category(run.record["data"], run.record["category"]).test
+    click.echo(f"trained: {run.folder}\nnext: memseg " + (
+        f"evaluate {run.folder}" if tested else f"predict {run.folder} PHOTOS --out DIR"))
 
 NO_RUN = "train first, or check the name"
 
@@ -320,12 +330,12 @@ def predict(paths, out, memory, device, runtime, precision, maps):
     _check_path(memory, "such folder", "--memory needs a folder of good photos")
     if not memory: _check_path(paths[0], "run folder", NO_RUN)
     _check_path(paths[-1], "such photo or folder", "needs photos to look at")
-    from memseg_nb.data.images import find_images
+    from memseg_nb.data.images import find_images, good_photos
     from memseg_nb.deployment.detector import Detector
     from memseg_nb.training.thresholds import few_images
     detector = (Detector.remember(memory, device=device) if memory
                 else Detector.load(paths[0], device, runtime, precision))
-    if memory and (note := few_images(len(find_images(memory)))):
+    if memory and (note := few_images(len(find_images(good_photos(memory))))):
         click.echo(f"note: {note}", err=True)
     done = detector.predict_folder(paths[-1], out, maps=maps)
     click.echo(f"{done.predicted} photos, {done.defective} called defective: {done.table}")
@@ -355,8 +365,10 @@ def export(run, out, memory, precision, samples, photos):
     _check_path(photos, "such folder", "--photos needs a folder of good photos")
     from memseg_nb.deployment.detector import Detector
     from memseg_nb.deployment.onnx import export_onnx
+    from memseg_nb.data.images import good_photos
     source = Detector.remember(memory, device="cpu") if memory else run
-    file = export_onnx(source, out, precision, samples, photos or memory)
+    photos = photos or memory and good_photos(memory)
+    file = export_onnx(source, out, precision, samples, photos)
     click.echo(f"{file}: {file.stat().st_size / 1e6:.1f} MB\n"
                f"next: memseg predict {file} PHOTOS --out DIR")
 
@@ -464,6 +476,29 @@ def bench(out, quick, rows, device):
     if failed := [line for line in lines if line["note"].startswith("failed")]:
         raise MemSegError(f"{len(failed)} rows failed, first {failed[0]['row']}: "
                           f"{failed[0]['note']}")
+
+@cli.group()
+def data():
+    "Data sets of others."
+
+@data.command()
+@click.argument("source", metavar="SOURCE")
+@_out("The new folder, in MVTec AD's layout.")
+@click.option("--from", "kind", required=True, help="Which layout SOURCE has; list: a folder with a "
+              "CSV file of columns file, label and perhaps mask and split.",
+              type=click.Choice(["visa", "btad", "kolektor", "ksdd2", "loco", "ad2", "list"]))
+def convert(source, out, kind):
+    "Copy a data set into MVTec AD's layout; SOURCE stays as it is."
+    _check_path(source, "such folder", "needs the folder of the data set")
+    from memseg_nb.data import convert as module
+    done = module.convert(source, out, kind)
+    for note in done.notes: click.echo(f"note: {note}", err=True)
+    if done.left_out: click.echo(f"note: {done.left_out} defective photos of the training part are "
+                                 "left out", err=True)
+    count = [done.counts.get(name, 0) for name in ("train", "good", "defective")]
+    click.echo(f"{count[0]} photos to train on, {count[1]} good and {count[2]} defective ones to test "
+               f"on: {out}\nnext: memseg train --data {out} --category {done.folders[0].name} "
+               "--out RUN")
 
 @cli.group()
 def course():

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['IMAGE_SUFFIXES', 'GOOD_NAMES', 'LAYOUT', 'resize', 'read_image', 'read_mask', 'save_image', 'find_images',
-           'TestImage', 'Category', 'good_folder', 'list_categories', 'open_category', 'ImageSet']
+           'TestImage', 'Category', 'good_photos', 'good_folder', 'list_categories', 'open_category', 'open_photos',
+           'ImageSet']
 
 # %% ../../nbs/data/01_images.ipynb #6363f3e7
 import warnings
@@ -201,6 +202,13 @@ def _test_images(folder: Path) -> tuple[TestImage, ...]:
                       f"e.g. {wanted}")
     return tuple(test)
 
+def good_photos(
+    folder: str|Path,  # of a product in MVTec AD's layout, or of good photos alone
+) -> Path:             # train/good in it, or the folder itself
+    "The folder where the good photos lie"
+    folder = _existing(folder, "a folder of good photos")
+    return good_folder(folder) or folder
+
 LAYOUT = "needs PRODUCT/train/good/*.png (and to test: PRODUCT/test/good, PRODUCT/test/DEFECT)"
 
 def good_folder(
@@ -235,12 +243,20 @@ def open_category(
     root: str|Path,       # folder of products, or one product's folder
     name: str|None=None,  # which product; may be left out where there is only one
 ) -> Category:
-    "The files of one product in MVTec AD's layout"
-    folder = _choose(_existing(root, "a folder in MVTec AD's layout"), name)
-    train, _ = _photos(good := good_folder(folder))
+    "The files of one product in MVTec AD's layout, or of a flat folder given with its own name"
+    root = _existing(root, "a folder in MVTec AD's layout")
+    flat = name == _name(root) and not list_categories(root) and _images_in(good_photos(root))
+    folder = root if flat else _choose(root, name)
+    train, _ = _photos(good := good_photos(folder))
     if not train: raise MemSegError(f"{good}: no good images: needs some to learn from")
     return Category(_name(folder), folder, tuple(train), _test_images(folder))
 
+def open_photos(
+    folder: str|Path,  # of good photos, or of one product in MVTec AD's layout
+) -> Category:         # it bears the folder's name
+    "Good photos as a product; where they lie alone, there is nothing to test on"
+    find_images(good_photos(folder))  # some, or an error
+    return open_category(folder, _name(local_path(folder)))
 
 # %% ../../nbs/data/01_images.ipynb #d02fec43
 class ImageSet:

@@ -24,7 +24,8 @@ from tqdm.auto import tqdm
 from .. import plots
 from ..data.formats import (collected, find_bits, notice, to_rgb, to_unit,
                                     upright_size)
-from ..data.images import ImageSet, find_images, read_image, resize, save_image
+from ..data.images import (ImageSet, find_images, good_photos, read_image, resize,
+                                   save_image)
 from .regions import Coco
 from .runtimes import in_precision, open_file, open_run
 from ..files import MemSegError, claim, guarded, make_folder, replacing
@@ -242,8 +243,11 @@ class Detector:
 
     @classmethod
     def remember(cls, good: str|Path, recipe: Recipe|None=None, device: str="auto") -> "Detector":
-        "Detector without training on the product, from a folder of at least two good photos"
-        good, recipe, device = Path(good), recipe or load_recipe("quick"), choose_device(device)
+        """Detector without training on the product, from at least two good photos.
+
+        They lie in a folder, or in train/good of a product's folder."""
+        recipe, device = recipe or load_recipe("quick"), choose_device(device)
+        good = good_photos(good)
         parts = split(find_images(good), recipe.memory.samples, 0., recipe.training.seed)
         bits, says = find_bits([*parts.memory, *parts.train], recipe.image.bits)
         recipe, notes = recipe.replace(**{"image.bits": bits}), [says] if says else []
