@@ -183,6 +183,15 @@ def test_overlay_and_show(dark, monkeypatch):
     assert "defective" in seen[0]
 
 
+def test_a_notebook_shows_short_words_and_a_picture(dark):
+    found = dark.predict(photo())
+    words = f"Prediction(defective: {found.score:.3f}, threshold 0.500; 96x160 pixels, 1 regions)"
+    assert repr(found) == words
+    assert 'alt="image, anomaly map and overlay; defective' in found._repr_html_()
+    assert repr(dark) == "Detector(looks at 64x64 pixels, on cpu, threshold 0.500, pixel threshold 0.600)"
+    assert "<td>pixel threshold</td><td>0.600</td>" in dark._repr_html_()
+
+
 @pytest.fixture
 def photos(tmp_path):
     "Seven photos; the spot of the fourth is dark"

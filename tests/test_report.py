@@ -15,7 +15,7 @@ from PIL import Image
 
 from memseg_nb.data.images import save_image
 from memseg_nb.deployment import report as module
-from memseg_nb.deployment.report import Photo, histogram, report, table, worst_first
+from memseg_nb.deployment.report import Photo, histogram, report, worst_first
 from memseg_nb.evaluation.evaluate import evaluate
 from memseg_nb.files import MemSegError
 from memseg_nb.training.checkpoints import Run
@@ -233,13 +233,6 @@ def test_bars_of_the_histogram_count_every_photo_on_its_side_of_the_threshold():
         assert all(0 <= x and x + wide <= 640 for x, wide, _ in bars)
     for few in ([], photos[:1], [Photo("a", .37, False)]):
         assert "NaN" not in histogram(few, .37) and "inf" not in histogram(few, .37)
-
-
-def test_tables_escape_and_round():
-    text = table(["<a>", "b"], [("x & y", .12345), (None, 3)])
-    assert "&lt;a&gt;" in text and "x &amp; y" in text and "<td>0.123</td>" in text and "<td>-</td>" in text
-    assert "<td>0.0004</td>" in table([], [("rate", .0004)], texts=True)
-    assert "<th" not in table([], [("a", 1)])
 
 
 def test_a_report_shows_itself(answers):

@@ -122,14 +122,28 @@ class Prediction:
         both = plots.outline(plots.overlay(image, self.map, top=self.brightest), self.mask)
         return torch.from_numpy(both).permute(2, 0, 1)
 
+    @property
+    def says(self) -> str:
+        "Decision, score and threshold in words"
+        called = "defective" if self.is_defective else "good"
+        return f"{called}: {self.score:.3f}, threshold {self.threshold:.3f}"
+
+    def _figure(self):
+        "Image, map and overlay side by side, and a text for those who can't see them"
+        image, overlay = (picture.permute(1, 2, 0) for picture in (self.image, self.overlay()))
+        figure = plots.grid([image, self.map, overlay], ["image", "anomaly map", self.says],
+                            limits=(0, self.brightest), size=2.2)
+        return figure, f"image, anomaly map and overlay; {self.says}"
+
     def show(self) -> None:
         "Show image, map and overlay side by side"
-        says = "defective" if self.is_defective else "good"
-        says += f": {self.score:.3f}, threshold {self.threshold:.3f}"
-        image, overlay = (picture.permute(1, 2, 0) for picture in (self.image, self.overlay()))
-        figure = plots.grid([image, self.map, overlay], ["image", "anomaly map", says],
-                            limits=(0, self.brightest), size=2.2)
-        plots.show(figure, alt=f"image, anomaly map and overlay; {says}")
+        plots.show(*self._figure())
+
+    def __repr__(self):
+        height, width = self.map.shape
+        return f"Prediction({self.says}; {height}x{width} pixels, {len(self.regions)} regions)"
+
+    def _repr_html_(self): return plots.html_picture(*self._figure())
 
     def save(self, out: str|Path, stem: str, maps: str="small") -> list[Path]:
         """Write overlay, mask and map, STEM_overlay.png and so on, each whole or not at all.
@@ -265,6 +279,18 @@ class Detector:
         found = choose_thresholds(model.eval(), apart, simulator, recipe, versions=2,
                                   remembered=parts.shared)
         return cls(model, recipe, found.image, found.pixel)
+
+    def _facts(self) -> dict:
+        height, width = self.recipe.image.size
+        return {"looks at": f"{height}x{width} pixels", "on": self.device,
+                "threshold": self.threshold, "pixel threshold": self.pixel_threshold}
+
+    def __repr__(self):
+        facts = (f"{name} {value:.3f}" if isinstance(value, float) else f"{name} {value}"
+                 for name, value in self._facts().items())
+        return f"Detector({', '.join(facts)})"
+
+    def _repr_html_(self): return plots.html_table(["Detector", ""], self._facts().items())
 
     @property
     def device(self) -> torch.device:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SIDE', 'SHOWN', 'STYLE', 'SCRIPT', 'MARK', 'ALONE', 'small', 'Shown', 'embedded', 'Photo', 'worst_first', 'histogram',
-           'table', 'card', 'write_page', 'Report', 'report']
+           'card', 'write_page', 'Report', 'report']
 
 # %% ../../nbs/deployment/04_report.ipynb #151e68c2
 import base64, csv, io, math
@@ -196,23 +196,6 @@ if (buttons.length) choose(buttons[0]);
 """
 
 # %% ../../nbs/deployment/04_report.ipynb #70501426
-def table(
-    head: Sequence[str],
-    rows: Iterable[Sequence],  # None: a dash
-    texts: bool=False,         # columns of texts, not of numbers
-) -> str:                      # HTML
-    "Table of texts and numbers, escaped"
-    def cell(value):
-        if value is None: return "-"
-        if isinstance(value, float): value = f"{value:g}" if texts else f"{value:.3f}"
-        return escape(str(value))
-    lines = ["".join(f"<td>{cell(value)}</td>" for value in row) for row in rows]
-    body = "".join(f"<tr>{line}</tr>" for line in lines)
-    top = "".join(f"<th scope=col>{escape(name)}</th>" for name in head)
-    top = f"<thead><tr>{top}</tr></thead>" if head else ""
-    style = ' class="texts"' if texts else ""
-    return f'<div class="wide"><table{style}>{top}<tbody>{body}</tbody></table></div>'
-
 def card(
     photo: Photo,
 ) -> str:          # HTML
@@ -353,7 +336,7 @@ def _of_answers(folder: Path) -> _Source:
     summary += f"; {failed} without an answer" if failed else ""
     return _Source(f"Report: {root.name or folder.name}",
                    summary, photos, threshold, _notes(info.get("notes", [])),
-                   [("Where from", table([], facts.items(), True))])
+                   [("Where from", plots.html_table([], facts.items(), True))])
 
 # %% ../../nbs/deployment/04_report.ipynb #0ecb9985
 def _look(detector: Detector, item, score: float) -> tuple[Tensor, Tensor]:
@@ -381,8 +364,8 @@ def _figures(metrics: dict) -> str:
     rows.append(row("all defects", metrics, counts["defective"], decisions["true_positives"]))
     rows.append(("good", counts["good"], decisions["false_positives"], None, None, None))
     rows.append(row("baseline (mean image)", metrics["baseline"], None, None))
-    return table(["kind", "images", "called defective", "image AUROC", "pixel AUROC", "AUPRO"],
-                 rows)
+    return plots.html_table(["kind", "images", "called defective", "image AUROC", "pixel AUROC",
+                             "AUPRO"], rows)
 
 def _of_run(run: Run, data: str|Path|None, device: str) -> _Source:
     "Report on a run that was evaluated"
@@ -419,8 +402,8 @@ def _of_run(run: Run, data: str|Path|None, device: str) -> _Source:
              "threshold": metrics["threshold"], "pixel threshold": metrics["pixel_threshold"],
              **record.get("versions", {})}
     details = [("Settings that differ from the shipped recipe",
-                table(["setting", "here", "shipped"], changed, True)),
-               ("Where from", table([], facts.items(), True))]
+                plots.html_table(["setting", "here", "shipped"], changed, True)),
+               ("Where from", plots.html_table([], facts.items(), True))]
     notes = dict.fromkeys([*record.get("notes", []), *metrics["notes"]])
     return _Source(f"Report: {metrics['category']}", summary, photos, metrics["threshold"],
                    [("Figures by kind of defect", _figures(metrics)), *_notes(list(notes))],

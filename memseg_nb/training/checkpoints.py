@@ -9,6 +9,7 @@ __all__ = ['MAY_CHANGE', 'save_state', 'load_state', 'save_json', 'load_json', '
 # %% ../../nbs/training/02_checkpoints.ipynb #123d8cc9
 import contextlib, csv, hashlib, json, os
 from collections.abc import Mapping
+from html import escape
 from pathlib import Path
 
 import torch
@@ -21,6 +22,7 @@ from ..files import MemSegError, check_finite, digest, replacing
 from ..model.encoder import Encoder
 from ..model.losses import Losses
 from ..model.memseg import MemSeg, build_model
+from ..plots import html_table
 from ..recipe import (Recipe, TrainingRecipe, allowed, checked, flatten, load_recipe,
                       setting)
 from .steps import ADVICE, Trainer
@@ -208,6 +210,16 @@ class Run:
         return run
 
     def __repr__(self): return f"Run({str(self.folder)!r})"
+
+    def _repr_html_(self):
+        try: record = self.record
+        except MemSegError as error: return f"<p>{escape(repr(self))}: {escape(str(error))}</p>"
+        names = "category", "status", "steps_done", "threshold", "pixel_threshold"
+        rows = [(name.replace("_", " "), record[name]) for name in names if name in record]
+        with contextlib.suppress(MemSegError):  # not evaluated yet
+            rows.append(("image AUROC", load_json(self.metrics_file).get("image_auroc")))
+        return html_table(["Run", self.folder.name], rows)
+
     def __fspath__(self): return str(self.folder)
 
     def make_folder(self) -> "Run":
