@@ -308,64 +308,8 @@ class Detector:
         A photo gets an overlay, a mask and a map (none, small or full); all together get
         scores.csv and regions.json."""
         if maps not in MAPS: raise MemSegError(f"maps {maps!r}: expected {', '.join(MAPS)}")
-        photos, out, batch = Path(photos), Path(out), batch or self.recipe.evaluation.batch
-        notes, failed, defective = [], {}, 0
-        root = photos.parent if photos.is_file() else photos
-        with collected(notes): paths = [photos] if photos.is_file() else find_images(photos, True)
-        if out.resolve() == photos.resolve():
-            raise MemSegError(f"{out}: holds the photos themselves: choose another folder for the "
-                              "results")
-        stems, table, regions = result_stems(paths, root), out / "scores.csv", out / "regions.json"
-        coco = Coco(threshold=self.threshold, pixel_threshold=self.pixel_threshold,
-                    photos=str(root.absolute()), bits=self.recipe.image.bits, notes=notes)
-        unwanted = [f"{stem}_map.npy" for stem in stems.values()] if maps == "none" else []
-        unwanted = [name for name in unwanted if (out / name).exists()]  # of an earlier time
-        kinds = RESULTS[:2] if maps == "none" else RESULTS
-        claim(out, [table.name, regions.name, *unwanted,
-                    *(f"{stem}_{kind}" for stem in stems.values() for kind in kinds)])
-        try:
-            for path in (regions, *(out / name for name in unwanted)): path.unlink(missing_ok=True)
-            # 1: by line
-            with (collected(notes),
-                  table.open("w", 1, "utf-8", "backslashreplace", newline="") as file,
-                  tqdm(total=len(paths), desc="photos", unit="image", disable=not progress) as bar):
-                rows = csv.writer(file)
-                rows.writerow(COLUMNS)
-                for some in batches(paths, batch):
-                    for path, answer in zip(some, self._answers(some)):
-                        name = path.relative_to(root).as_posix()
-                        if isinstance(answer, Prediction):
-                            saved = _attempt(path, answer.save, out, stems[path], maps)
-                            if isinstance(saved, str): answer = saved
-                        if isinstance(answer, str):
-                            failed[path] = answer
-                            row = [name, *[""] * (len(COLUMNS) - 2), answer]
-                        else:
-                            defective += answer.is_defective
-                            largest = answer.largest_region or Region(0, ("", "", "", ""), 0.)
-                            coco.add(name, answer)
-                            row = [name, f"{answer.score:.6f}", answer.is_defective,
-                                   len(answer.regions), largest.area, *largest.box, ""]
-                        rows.writerow(map(guarded, row))
-                        bar.update()
-        except OSError as error:
-            raise MemSegError(f"{table}: can't be written ({error.strerror or error}): make room "
-                              "or choose another folder (--out)") from error
-        finally:  # also of those that were answered before an interruption
-            if table.exists(): coco.save(regions)
-        for line in notes if progress else (): tqdm.write(f"note: {line}")
-        return Folder(table, len(paths) - len(failed), defective, failed, notes)
-
-    def _answers(self, paths: Sequence[Path]) -> list[Prediction|str]:
-        "An answer a photo, or a text that says why there is none; a bad photo costs no other one"
-        found = [_attempt(path, read_photo, path, self.recipe.image) for path in paths]
-        images = [image for image in found if isinstance(image, Tensor)]
-        try: answers = iter(predict_batch(self, images))
-        except Exception:  # memory that ran out, perhaps: one by one
-            answers = (_attempt(path, self.predict, image)
-                       for path, image in zip(paths, found) if isinstance(image, Tensor))
-        return [image if isinstance(image, str) else next(answers) for image in found]
-
+        batch = batch or self.recipe.evaluation.batch
+        return _predict_folder(self, Path(photos), Path(out), batch, progress, maps)
 
 # %% ../../nbs/deployment/01_detector.ipynb #3bb66335
 def predict_batch(
@@ -382,3 +326,64 @@ def predict_batch(
     full = [resize(map[None], image.shape[-2:])[0].clamp(0, 1) for map, image in zip(maps, images)]
     return [Prediction(image, map, score, *thresholds, find_regions(map, detector.pixel_threshold),
                        small) for image, map, score, small in zip(images, full, scores, maps)]
+
+# %% ../../nbs/deployment/01_detector.ipynb #bba9464a
+def _predict_folder(detector: Detector, photos: Path, out: Path, batch: int, progress: bool,
+                    maps: str) -> Folder:
+    "The work of `Detector.predict_folder`"
+    notes, failed, defective = [], {}, 0
+    root = photos.parent if photos.is_file() else photos
+    with collected(notes): paths = [photos] if photos.is_file() else find_images(photos, True)
+    if out.resolve() == photos.resolve():
+        raise MemSegError(f"{out}: holds the photos themselves: choose another folder for the "
+                          "results")
+    stems, table, regions = result_stems(paths, root), out / "scores.csv", out / "regions.json"
+    coco = Coco(threshold=detector.threshold, pixel_threshold=detector.pixel_threshold,
+                photos=str(root.absolute()), bits=detector.recipe.image.bits, notes=notes)
+    unwanted = [f"{stem}_map.npy" for stem in stems.values()] if maps == "none" else []
+    unwanted = [name for name in unwanted if (out / name).exists()]  # of an earlier time
+    kinds = RESULTS[:2] if maps == "none" else RESULTS
+    claim(out, [table.name, regions.name, *unwanted,
+                *(f"{stem}_{kind}" for stem in stems.values() for kind in kinds)])
+    try:
+        for path in (regions, *(out / name for name in unwanted)): path.unlink(missing_ok=True)
+        # 1: by line
+        with (collected(notes),
+              table.open("w", 1, "utf-8", "backslashreplace", newline="") as file,
+              tqdm(total=len(paths), desc="photos", unit="image", disable=not progress) as bar):
+            rows = csv.writer(file)
+            rows.writerow(COLUMNS)
+            for some in batches(paths, batch):
+                for path, answer in zip(some, _answers(detector, some)):
+                    name = path.relative_to(root).as_posix()
+                    if isinstance(answer, Prediction):
+                        saved = _attempt(path, answer.save, out, stems[path], maps)
+                        if isinstance(saved, str): answer = saved
+                    if isinstance(answer, str):
+                        failed[path] = answer
+                        row = [name, *[""] * (len(COLUMNS) - 2), answer]
+                    else:
+                        defective += answer.is_defective
+                        largest = answer.largest_region or Region(0, ("", "", "", ""), 0.)
+                        coco.add(name, answer)
+                        row = [name, f"{answer.score:.6f}", answer.is_defective,
+                               len(answer.regions), largest.area, *largest.box, ""]
+                    rows.writerow(map(guarded, row))
+                    bar.update()
+    except OSError as error:
+        raise MemSegError(f"{table}: can't be written ({error.strerror or error}): make room "
+                          "or choose another folder (--out)") from error
+    finally:  # also of those that were answered before an interruption
+        if table.exists(): coco.save(regions)
+    for line in notes if progress else (): tqdm.write(f"note: {line}")
+    return Folder(table, len(paths) - len(failed), defective, failed, notes)
+
+def _answers(detector: Detector, paths: Sequence[Path]) -> list[Prediction|str]:
+    "An answer a photo, or a text that says why there is none; a bad photo costs no other one"
+    found = [_attempt(path, read_photo, path, detector.recipe.image) for path in paths]
+    images = [image for image in found if isinstance(image, Tensor)]
+    try: answers = iter(predict_batch(detector, images))
+    except Exception:  # memory that ran out, perhaps: one by one
+        answers = (_attempt(path, detector.predict, image)
+                   for path, image in zip(paths, found) if isinstance(image, Tensor))
+    return [image if isinstance(image, str) else next(answers) for image in found]
