@@ -303,6 +303,7 @@ def report(source, out, data, device):
     from memseg_nb.deployment.report import report as write_report
     click.echo(write_report(source, out, data, device).file)
 
+# %% ../nbs/05_cli.ipynb #60720ca3
 @cli.command()
 @click.argument("paths", metavar="[RUN] IMAGE|FOLDER", nargs=-1, required=True)
 @_out("Folder for overlays, masks, maps (.npy), scores.csv and regions.json (COCO).")
@@ -313,8 +314,8 @@ def report(source, out, data, device):
 @click.option("--precision", metavar="NAME",
               help="torch: float32, bfloat16, auto (the faster); onnx: float32, float16, int8.")
 @click.option("--maps", type=click.Choice(["none", "small", "full"]), default="small",
-              show_default=True, help="Anomaly maps to keep: small has the network's size (float16), "
-                                      "full the photo's (float32).")
+              show_default=True, help="Anomaly maps to keep: small has the network's size (float16),"
+                                      " full the photo's (float32).")
 def predict(paths, out, memory, device, runtime, precision, maps):
     """Heatmap, mask, score and decision for a photo, or all photos in and below a folder.
 
@@ -484,8 +485,8 @@ def data():
 @data.command()
 @click.argument("source", metavar="SOURCE")
 @_out("The new folder, in MVTec AD's layout.")
-@click.option("--from", "kind", required=True, help="Which layout SOURCE has; list: a folder with a "
-              "CSV file of columns file, label and perhaps mask and split.",
+@click.option("--from", "kind", required=True, help="Which layout SOURCE has; list: a folder with "
+              "a CSV file of columns file, label and perhaps mask and split.",
               type=click.Choice(["visa", "btad", "kolektor", "ksdd2", "loco", "ad2", "list"]))
 def convert(source, out, kind):
     "Copy a data set into MVTec AD's layout; SOURCE stays as it is."
@@ -496,8 +497,8 @@ def convert(source, out, kind):
     if done.left_out: click.echo(f"note: {done.left_out} defective photos of the training part are "
                                  "left out", err=True)
     count = [done.counts.get(name, 0) for name in ("train", "good", "defective")]
-    click.echo(f"{count[0]} photos to train on, {count[1]} good and {count[2]} defective ones to test "
-               f"on: {out}\nnext: memseg train --data {out} --category {done.folders[0].name} "
+    click.echo(f"{count[0]} photos to train on, {count[1]} good and {count[2]} defective ones to "
+               f"test on: {out}\nnext: memseg train --data {out} --category {done.folders[0].name} "
                "--out RUN")
 
 @cli.group()
