@@ -314,8 +314,8 @@ def report(source, out, data, device):
 @click.option("--precision", metavar="NAME",
               help="torch: float32, bfloat16, auto (the faster); onnx: float32, float16, int8.")
 @click.option("--maps", type=click.Choice(["none", "small", "full"]), default="small",
-              show_default=True, help="Anomaly maps to keep: small has the network's size (float16),"
-                                      " full the photo's (float32).")
+              show_default=True, help="Anomaly maps to keep: small has the network's size "
+                                      "(float16), full the photo's (float32).")
 def predict(paths, out, memory, device, runtime, precision, maps):
     """Heatmap, mask, score and decision for a photo, or all photos in and below a folder.
 
