@@ -3,6 +3,7 @@ import json
 import os
 import pickle
 import re
+import shutil
 import stat
 import struct
 
@@ -414,3 +415,17 @@ def test_the_record_is_plain_json(tiny_run):
     record = json.loads(tiny_run.record_file.read_text())
     assert record["status"] == "done" and record["steps_done"] == 3 and record["weights"]["used"] == "random"
     assert {"category", "data", "versions", "split", "threshold", "pixel_threshold", "device"} < record.keys()
+
+
+def test_a_notebook_shows_what_a_run_is(tiny_run, tmp_path):
+    shown = tiny_run._repr_html_()
+    assert repr(tiny_run) == f"Run({str(tiny_run.folder)!r})"
+    assert "<td>hex_nut</td>" in shown and "<td>done</td>" in shown and "AUROC" not in shown
+    assert f"<td>{tiny_run.record['threshold']:.3f}</td>" in shown
+    run = Run(tmp_path / "<b>")
+    assert "&lt;b&gt;" in run._repr_html_() and "<b>" not in run._repr_html_(), "nothing there yet"
+    shutil.copytree(tiny_run.folder, run.folder)
+    run.metrics_file.write_text('{"image_auroc": 0.91234}')
+    assert "<td>image AUROC</td><td>0.912</td>" in run._repr_html_()
+    run.record_file.write_text("{")
+    assert "damaged" in run._repr_html_(), "words, no error"

@@ -24,7 +24,7 @@ def train_arguments(data, out, *more):
 
 
 COMMANDS = ["demo", "products", "simulate", "train", "evaluate", "predict", "benchmark", "compare", "ablate",
-            "pretrain", "bench", "course"]
+            "pretrain", "bench", "course", "report", "data", "export"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -161,7 +161,7 @@ def test_simulate_writes_anomalies_that_differ_only_under_the_mask(memseg, tiny_
 def test_train_evaluate_predict(memseg, tiny_data, tmp_path):
     run = tmp_path / "my run"
     code, out, _ = memseg(*train_arguments(tiny_data, run))
-    assert code == 0 and f"memseg evaluate {run}" in out
+    assert code == 0 and f"next: memseg evaluate {run}" in out
     code, out, _ = memseg("evaluate", run, "--device", "cpu")
     assert code == 0 and "baseline" in out
     metrics = json.loads((run / "metrics.json").read_text())
@@ -173,6 +173,37 @@ def test_train_evaluate_predict(memseg, tiny_data, tmp_path):
     rows = list(csv.DictReader((tmp_path / "answers" / "scores.csv").open()))
     assert [row["file"] for row in rows] == sorted(p.name for p in photos.iterdir())
     assert np.load(next((tmp_path / "answers").glob("*.npy"))).shape == (64, 64)
+
+
+def test_train_with_a_flat_folder_of_good_photos(memseg, tiny_data, tmp_path):
+    "No test folder, so the next step is predict; the run goes on, and says why it has no figures"
+    good, run = tmp_path / "my nuts", tmp_path / "run"
+    shutil.copytree(tiny_data / "hex_nut" / "train" / "good", good)
+    assert memseg("train", "--good", good, "--data", tiny_data, "--out", run)[0] == 2
+    assert memseg("train", "--good", tmp_path / "none", "--out", run)[0] == 1
+    code, out, err = memseg("train", "--good", good, "--out", run, *SETTINGS)
+    assert code == 0 and f"next: memseg predict {run} PHOTOS --out DIR" in out, err
+    record = json.loads((run / "run.json").read_text())
+    assert record["category"] == "my nuts" and record["data"] == str(good)
+    for more in (["--resume"], ["--resume", "--good", good]):
+        assert memseg("train", "--out", run, *more)[0] == 0
+    assert memseg("predict", run, good, "--out", tmp_path / "answers", "--device", "cpu")[0] == 0
+    code, _, err = memseg("evaluate", run)
+    assert code == 1 and "needs some in test/good and test/DEFECT" in err
+    code, out, err = memseg("train", "--good", tiny_data / "hex_nut", "--out", tmp_path / "other", *SETTINGS)
+    assert code == 0 and "next: memseg evaluate" in out, "a product's folder is good as well"
+    (tmp_path / "empty").mkdir()
+    code, _, err = memseg("train", "--good", tmp_path / "empty", "--out", tmp_path / "third", *SETTINGS)
+    assert code == 1 and "no images in it" in err and not (tmp_path / "third").exists()
+
+
+def test_memory_takes_the_folder_of_a_product(memseg, tiny_data, tmp_path):
+    photo = tiny_data / "hex_nut" / "test" / "good" / "001.png"
+    for name, memory in (("a", tiny_data / "hex_nut"), ("b", tiny_data / "hex_nut" / "train" / "good")):
+        code, _, err = memseg("predict", "--memory", memory, photo, "--out", tmp_path / name, "--device",
+                              "cpu")
+        assert code == 0, err
+    assert (tmp_path / "a" / "scores.csv").read_bytes() == (tmp_path / "b" / "scores.csv").read_bytes()
 
 
 def test_predict_takes_a_single_photo(memseg, tiny_run, tiny_data, tmp_path):

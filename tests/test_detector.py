@@ -1,5 +1,6 @@
 "The detector: images of any kind and size, regions, files, and folders with something wrong in them"
 import csv
+import json
 import os
 import shutil
 import subprocess
@@ -143,12 +144,34 @@ def test_regions_by_hand():
 
 def test_what_is_saved(dark, tmp_path):
     found = dark.predict(photo())
-    paths = found.save(tmp_path / "new" / "folder", "part 7")
+    paths = found.save(tmp_path / "new" / "folder", "part 7", "full")
     assert [path.name for path in paths] == ["part 7_overlay.png", "part 7_mask.png", "part 7_map.npy"]
     assert sorted(path.name for path in paths[0].parent.iterdir()) == sorted(path.name for path in paths)
     assert np.array_equal(np.load(paths[2]), found.map.numpy()) and np.load(paths[2]).dtype == np.float32
     assert np.array_equal(np.asarray(Image.open(paths[1])) > 0, found.mask.numpy())
     assert Image.open(paths[0]).size == (160, 96)
+    small = np.load(found.save(tmp_path / "small", "part 7")[2])
+    assert small.dtype == np.float16 and np.abs(small - dark.model.anomaly_map(
+        module.resize(photo(), (64, 64))[None])[0].numpy()).max() < 1e-3
+    assert len(found.save(tmp_path / "none", "part 7", "none")) == 2
+    assert len(list((tmp_path / "none").iterdir())) == 2
+
+
+def test_maps_that_are_not_wanted_leave_none_of_an_earlier_time(dark, photos, tmp_path):
+    out, own = tmp_path / "out", tmp_path / "out" / "5_map.npy"
+    sizes = {}
+    for maps in ("full", "small", "none"):
+        dark.predict_folder(photos, out, progress=False, maps=maps)
+        sizes[maps] = sum(path.stat().st_size for path in out.glob("*.npy"))
+    assert sizes["full"] > sizes["small"] > sizes["none"] == 0 and (out / "regions.json").exists()
+    shutil.rmtree(out)
+    out.mkdir()
+    own.write_text("the user's own")
+    with pytest.raises(MemSegError, match="5_map.npy: is in the way"):
+        dark.predict_folder(photos, out, progress=False, maps="none")
+    assert own.read_text() == "the user's own"
+    with pytest.raises(MemSegError, match="maps 'large': expected none, small, full"):
+        dark.predict_folder(photos, tmp_path / "other", progress=False, maps="large")
 
 
 def test_overlay_and_show(dark, monkeypatch):
@@ -158,6 +181,15 @@ def test_overlay_and_show(dark, monkeypatch):
     monkeypatch.setattr(module.plots, "show", lambda figure, alt: seen.append(alt))
     found.show()
     assert "defective" in seen[0]
+
+
+def test_a_notebook_shows_short_words_and_a_picture(dark):
+    found = dark.predict(photo())
+    words = f"Prediction(defective: {found.score:.3f}, threshold 0.500; 96x160 pixels, 1 regions)"
+    assert repr(found) == words
+    assert 'alt="image, anomaly map and overlay; defective' in found._repr_html_()
+    assert repr(dark) == "Detector(looks at 64x64 pixels, on cpu, threshold 0.500, pixel threshold 0.600)"
+    assert "<td>pixel threshold</td><td>0.600</td>" in dark._repr_html_()
 
 
 @pytest.fixture
@@ -179,7 +211,7 @@ def test_a_folder_streams_through(dark, photos, tmp_path, capsys):
     assert (int(rows[3]["largest_region"]) > 500 and rows[3]["regions"] == "1"
             and abs(int(rows[3]["top"]) - 30) < 3)
     assert rows[0]["largest_region"] == "0" and rows[0]["top"] == rows[0]["error"] == ""
-    assert len(list((tmp_path / "out").glob("[!.]*"))) == 7 * 3 + 1
+    assert len(list((tmp_path / "out").glob("[!.]*"))) == 7 * 3 + 2
     assert capsys.readouterr().err == ""
     dark.predict_folder(photos, tmp_path / "out", batch=7)
     assert dark.model.batches[-1] == 7 and "7/7" in capsys.readouterr().err
@@ -211,6 +243,21 @@ def test_photos_of_one_name_do_not_overwrite_each_other(dark, photos, tmp_path):
     assert {"3.png_map.npy", "3.jpg_map.npy", "4_map.npy"} <= names and len(names) == 8
 
 
+def test_folders_below_are_looked_into_and_results_keep_their_place(dark, photos, tmp_path):
+    for name in ("a/0.png", "a/b/0.png", "a.b/0.jpg", "ground_truth/0.png", ".hidden/0.png"):
+        (photos / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(photos / "3.png", photos / name)
+    os.symlink(photos, photos / "a" / "circle")
+    for _ in range(2):  # results that lie among the photos are no photos
+        done = dark.predict_folder(photos, photos / "results", progress=False)
+        files = [row["file"] for row in csv.DictReader(done.table.open())]
+        assert files == [f"{k}.png" for k in range(7)] + ["a/0.png", "a/b/0.png", "a.b/0.jpg"]
+    assert done.defective == 4 and not any("skipped" in note for note in done.notes), done.notes
+    for stem in ("0", "a/0", "a/b/0", "a.b/0"):
+        assert {f"{stem}_{kind}" for kind in module.RESULTS} <= {
+            path.relative_to(photos / "results").as_posix() for path in (photos / "results").rglob("*")}
+
+
 def test_folders_that_do_not_work(dark, photos, tmp_path):
     with pytest.raises(MemSegError, match="the photos themselves"):
         dark.predict_folder(photos, photos, progress=False)
@@ -228,16 +275,18 @@ def test_folders_that_do_not_work(dark, photos, tmp_path):
 
 def test_an_interrupted_folder_keeps_the_rows_that_were_answered(dark, photos, tmp_path, monkeypatch):
     save, seen = Prediction.save, []
-    def stop(answer, out, stem):
+    def stop(answer, out, stem, maps):
         seen.append((out / "scores.csv").read_text().splitlines())
         if stem == "5": raise KeyboardInterrupt
-        return save(answer, out, stem)
+        return save(answer, out, stem, maps)
     monkeypatch.setattr(Prediction, "save", stop)
     with pytest.raises(KeyboardInterrupt):
         dark.predict_folder(photos, tmp_path / "out", progress=False)
     assert [len(lines) for lines in seen] == [1, 2, 3, 4, 5, 6], "a row is there before the next answer"
     rows = list(csv.DictReader((tmp_path / "out" / "scores.csv").open()))
     assert [row["file"] for row in rows] == [f"{k}.png" for k in range(5)]
+    regions = json.loads((tmp_path / "out" / "regions.json").read_text())
+    assert [image["file_name"] for image in regions["images"]] == [row["file"] for row in rows]
     monkeypatch.setattr(Prediction, "save", save)
     assert dark.predict_folder(photos, tmp_path / "out", progress=False).predicted == 7, "and again"
 

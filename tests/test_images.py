@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 
 from memseg_nb.recipe import check_size
-from memseg_nb.data.images import (IMAGE_SUFFIXES, Category, ImageSet, TestImage, find_images,
-                                   list_categories, local_path, open_category, read_image,
+from memseg_nb.data.images import (IMAGE_SUFFIXES, Category, ImageSet, TestImage, find_images, good_photos,
+                                   list_categories, local_path, open_category, open_photos, read_image,
                                    read_mask, resize, save_image)
-from memseg_nb.files import MemSegError
+from memseg_nb.files import WRITTEN, MemSegError
 
 
 @pytest.fixture
@@ -413,6 +413,34 @@ def test_masks_named_like_their_image_and_of_other_suffixes(tmp_path):
     (truth/"000_mask.png").rename(truth/"000.PNG")
     (truth/"001_mask.png").rename(truth/"001_mask.bmp")
     assert [t.mask.name for t in open_category(tmp_path).test if t.mask] == ["000.PNG", "001_mask.bmp"]
+
+
+def test_good_photos_alone_are_a_product_without_a_test(tmp_path):
+    (tmp_path/"flat").mkdir()
+    for k in range(3): save_image(tmp_path/"flat"/f"{k}.png", torch.rand(3, 20, 20))
+    make_product(tmp_path/"products")
+    flat = open_photos(tmp_path/"flat")
+    assert (flat.name, len(flat.train), flat.test) == ("flat", 3, ())
+    assert flat == open_category(tmp_path/"flat", "flat")
+    assert "needs PRODUCT/train/good" in message(open_category, tmp_path/"flat"), "its name has to be given"
+    product, = (tmp_path/"products").iterdir()
+    assert open_photos(product) == open_category(product) and open_photos(product).test
+    assert good_photos(product) == product/"train"/"good" and good_photos(tmp_path/"flat") == tmp_path/"flat"
+    (tmp_path/"empty").mkdir()
+    assert "no images in it" in message(open_photos, tmp_path/"empty")
+    assert "no such folder" in message(open_photos, tmp_path/"none")
+
+
+def test_images_below_a_folder_but_no_masks_and_no_results(tmp_path):
+    for name in ("z.png", "b/1.png", "b/a/0.png", "b/ground_truth/1.png", "results/9.png", ".cache/9.png"):
+        (tmp_path/name).parent.mkdir(parents=True, exist_ok=True)
+        save_image(tmp_path/name, torch.rand(3, 20, 20))
+    (tmp_path/"results"/WRITTEN).write_text("[]")
+    (tmp_path/"b"/"back").symlink_to(tmp_path)
+    found = [p.relative_to(tmp_path).as_posix() for p in find_images(tmp_path, below=True)]
+    assert found == ["z.png", "b/1.png", "b/a/0.png"]
+    assert find_images(tmp_path) == [tmp_path/"z.png"]
+    assert find_images(tmp_path/"results", below=True) == [tmp_path/"results"/"9.png"], "what is asked for"
 
 
 def test_good_elsewhere_in_the_path(tmp_path):

@@ -1,5 +1,8 @@
 "Figures: what goes in, what comes out, and that it can be seen without eyes and without a screen."
+import base64
+import html
 import io
+import re
 import subprocess
 import sys
 
@@ -132,3 +135,17 @@ def test_show_without_a_screen_says_so(monkeypatch, capsys):
     plots.show(plots.grid([IMAGE]), alt="noise")
     out = capsys.readouterr().out
     assert "noise" in out and "plots.save" in out
+
+
+def test_tables_as_html_escape_and_round():
+    text = plots.html_table(["<a>", "b"], [("x & y", .12345), (None, 3)])
+    assert "&lt;a&gt;" in text and "x &amp; y" in text and "<td>0.123</td>" in text and "<td>-</td>" in text
+    assert "<td>0.0004</td>" in plots.html_table([], [("rate", .0004)], texts=True)
+    assert "<th" not in plots.html_table([], [("a", 1)])
+
+
+def test_a_picture_as_html_is_a_png_with_its_text():
+    text = plots.html_picture(plots.grid([np.eye(9)]), 'a "diagonal" <line>')
+    alt, data = re.fullmatch('<img alt="([^"]*)" src="data:image/png;base64,([^"]*)">', text).groups()
+    assert html.unescape(alt) == 'a "diagonal" <line>'
+    assert Image.open(io.BytesIO(base64.b64decode(data))).width > 9

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['IMAGE_SUFFIXES', 'GOOD_NAMES', 'LAYOUT', 'resize', 'read_image', 'read_mask', 'save_image', 'find_images',
-           'TestImage', 'Category', 'good_folder', 'list_categories', 'open_category', 'ImageSet']
+           'TestImage', 'Category', 'good_photos', 'good_folder', 'list_categories', 'open_category', 'open_photos',
+           'ImageSet']
 
 # %% ../../nbs/data/01_images.ipynb #6363f3e7
 import warnings
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from .formats import (has_more_bits, local_path, mask_values, note, notice,
                                     open_picture, to_rgb, turned)
-from ..files import MemSegError, replacing
+from ..files import WRITTEN, MemSegError, replacing
 from ..recipe import check_size
 
 # %% ../../nbs/data/01_images.ipynb #2228200c
@@ -87,13 +88,14 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".j2k", ".jp
                   ".qoi")
 _LITTER = ("thumbs.db", "desktop.ini", "scores.csv")
 
-def _images_in(folder: Path, says: bool=False) -> list[Path]:
+def _images_in(folder: Path, says: bool=False, below: bool=False) -> list[Path]:
     "The images directly in `folder`, sorted by name; none if there is no such folder"
     if not folder.is_dir(): return []
     there = (p for p in folder.iterdir() if not p.name.startswith("."))
     there = sorted(there, key=lambda p: p.name)
     found = [p for p in there if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()]
-    others = [p.name for p in there if p not in set(found) and p.name.lower() not in _LITTER]
+    others = [p.name for p in there if p not in set(found) and p.name.lower() not in _LITTER
+              and not (below and p.is_dir())]
     if found and others and says:
         names = ", ".join(others[:3]) + (" .." if len(others) > 3 else "")
         note(folder, f"{len(others)} skipped, no image files of a kind that is read: {names}")
@@ -106,12 +108,22 @@ def _existing(folder: str|Path, needs: str) -> Path:
     found = "is a file" if folder.exists() else "no such folder"
     raise MemSegError(f"{folder}: {found}: needs {needs}")
 
+def _folders_below(folder: Path, seen: set[Path]) -> list[Path]:
+    "`folder` and those below it, each once, also where links go in a circle; masks and results not"
+    if (real := folder.resolve()) in seen: return []
+    seen.add(real)
+    inner = [p for p in _subfolders(folder)
+             if p.name != "ground_truth" and not (p/WRITTEN).exists()]
+    return [folder, *(one for p in inner for one in _folders_below(p, seen))]
+
 def find_images(
-    folder: str|Path,  # looked into, not below
-) -> list[Path]:       # at least one, sorted by name
+    folder: str|Path,
+    below: bool=False,  # look into its sub-folders as well, but for ground_truth and results
+) -> list[Path]:        # at least one, sorted by name, folder by folder
     "The images of one folder"
     folder = _existing(folder, "a folder of images")
-    if found := _images_in(folder, says=True): return found
+    folders = _folders_below(folder, set()) if below else [folder]
+    if found := [path for one in folders for path in _images_in(one, True, below)]: return found
     kinds = ", ".join(IMAGE_SUFFIXES)
     raise MemSegError(f"{folder}: no images in it: needs files ending in {kinds}")
 
@@ -190,6 +202,13 @@ def _test_images(folder: Path) -> tuple[TestImage, ...]:
                       f"e.g. {wanted}")
     return tuple(test)
 
+def good_photos(
+    folder: str|Path,  # of a product in MVTec AD's layout, or of good photos alone
+) -> Path:             # train/good in it, or the folder itself
+    "The folder where the good photos lie"
+    folder = _existing(folder, "a folder of good photos")
+    return good_folder(folder) or folder
+
 LAYOUT = "needs PRODUCT/train/good/*.png (and to test: PRODUCT/test/good, PRODUCT/test/DEFECT)"
 
 def good_folder(
@@ -224,12 +243,20 @@ def open_category(
     root: str|Path,       # folder of products, or one product's folder
     name: str|None=None,  # which product; may be left out where there is only one
 ) -> Category:
-    "The files of one product in MVTec AD's layout"
-    folder = _choose(_existing(root, "a folder in MVTec AD's layout"), name)
-    train, _ = _photos(good := good_folder(folder))
+    "The files of one product in MVTec AD's layout, or of a flat folder given with its own name"
+    root = _existing(root, "a folder in MVTec AD's layout")
+    flat = name == _name(root) and not list_categories(root) and _images_in(good_photos(root))
+    folder = root if flat else _choose(root, name)
+    train, _ = _photos(good := good_photos(folder))
     if not train: raise MemSegError(f"{good}: no good images: needs some to learn from")
     return Category(_name(folder), folder, tuple(train), _test_images(folder))
 
+def open_photos(
+    folder: str|Path,  # of good photos, or of one product in MVTec AD's layout
+) -> Category:         # it bears the folder's name
+    "Good photos as a product; where they lie alone, there is nothing to test on"
+    find_images(good_photos(folder))  # some, or an error
+    return open_category(folder, _name(local_path(folder)))
 
 # %% ../../nbs/data/01_images.ipynb #d02fec43
 class ImageSet:
