@@ -6,7 +6,7 @@
 __all__ = ['recipe_options', 'textures_option', 'training_options', 'product_options', 'seeds_option', 'memory_option',
            'device_option', 'KEYS', 'NO_RUN', 'DEMO', 'NO_ROOM', 'Size', 'Device', 'Command', 'Program',
            'effective_recipe', 'cli', 'products', 'simulate', 'train', 'evaluate', 'predict', 'export', 'pretrain',
-           'benchmark', 'compare', 'ablate', 'bench', 'course', 'progress', 'demo', 'main']
+           'benchmark', 'compare', 'ablate', 'bench', 'course', 'copy', 'progress', 'demo', 'main']
 
 # %% ../nbs/05_cli.ipynb #e77f7157
 import difflib
@@ -448,11 +448,19 @@ def bench(out, quick, rows, device):
 
 @cli.group()
 def course():
-    "The exercises of the course."
+    "The lessons and exercises of the course."
+
+@course.command()
+@click.argument("folder", type=click.Path())
+def copy(folder):
+    "Copy the notebooks of this version into a new FOLDER, to be opened in JupyterLab."
+    from memseg_nb.exercises.engine import copy_course
+    first = copy_course(folder)
+    click.echo(f"the course is in {folder}: jupyter lab {first}")
 
 @course.command()
 def progress():
-    "Which exercises are solved, lesson by lesson."
+    "List the exercises, lesson by lesson, and mark those that are solved."
     from memseg_nb.exercises import engine as module
     click.echo(module.progress_table(module.progress()))
 

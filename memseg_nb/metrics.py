@@ -238,7 +238,7 @@ def best_f1(
     scores: Sequence[float],  # one an image; higher: more suspicious
     labels: Sequence[bool],   # True: defective
 ) -> F1|None:                 # None where one of the classes is missing
-    "Best F1 over all thresholds: chosen with the labels, so it is a bound and no promise"
+    "Best F1 over all thresholds: chosen with the labels, so only an upper bound"
     from sklearn.metrics import precision_recall_curve
     scores, labels, both = _checked_scores(scores, labels)
     if not both:

@@ -119,7 +119,7 @@ def axes_grid(
     height: float=2.5, # of one axes, inches
     bare: bool=False,  # pictures: no ticks, no frame
 ) -> tuple[Figure, np.ndarray]:  # the figure and its axes, (rows, columns)
-    "A figure that no global state knows of, so nothing has to be closed"
+    "A figure outside of matplotlib's global state, so nothing has to be closed"
     figure = Figure(figsize=(columns * width, rows * height), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat:

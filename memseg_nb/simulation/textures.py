@@ -303,7 +303,7 @@ def _recolour(images: Tensor, draws: Tensor) -> Tensor:
 
 # %% ../../nbs/simulation/03_textures.ipynb #98d73734
 class TextureSource(Protocol):
-    "Anything that hands out foreign textures"
+    "Source of foreign textures, of any kind"
     def sample(
         self,
         count: int,                  # B, how many
