@@ -66,7 +66,7 @@ def show(
     figure: Figure,     # of matplotlib
     alt: str,           # what is to be seen, for readers who can't see it
     dpi: int=DPI,       # pixels an inch
-    svg: bool=False,    # offer an SVG as well, for drawings; a notebook that isn't trusted shows the PNG
+    svg: bool=False,    # an SVG as well, for drawings; an untrusted notebook shows the PNG
 ) -> None:
     "Display the figure with its alt text in a notebook; elsewhere in the system's picture viewer"
     png = as_png(figure, dpi)
