@@ -60,7 +60,8 @@ def as_svg(
     file = io.StringIO()
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "memseg_nb"}):
         figure.savefig(file, format="svg", facecolor="white", metadata={"Date": None})
-    return re.sub(r"(\d\.\d\d)\d+", r"\1", file.getvalue())
+    drawing = re.sub(r"(\d\.\d\d)\d+", r"\1", file.getvalue())
+    return drawing.replace("<svg ", '<svg style="max-width: 100%; height: auto" ', 1)
 
 def show(
     figure: Figure,     # of matplotlib
@@ -355,7 +356,8 @@ def _connect(axis):
             arrow((65.5, y + 3.4), (65.5, y + 6.4))
             arrow((75, y + 5), (75, y + 7))
     for x, y, text in [
-            (13, 45.2, "differences:\nsimulated, in training only"), (32.8, 45.2, "encoder\n(frozen)"),
+            (13, 45.2, "differences:\nsimulated, in training only"),
+            (32.8, 45.2, "encoder\n(frozen)"),
             (50, 45.2, "commonalities:\nstored samples, difference"),
             (65.5, 45.2, "attention\nmaps"), (75, 45.2, "fusion"), (85.2, 45.2, "decoder"),
             (96, 45.2, "answer"), (58, 3.1, "mask $M$: the truth, in training only"),
