@@ -23,8 +23,8 @@ help:                    ## what there is
 demo: $(READY)           ## find defects on an embedded product: pictures and figures in demo/
 	$(BIN)/memseg demo --out demo
 
-lab: $(READY)-lab        ## open the first lesson in JupyterLab
-	$(BIN)/jupyter lab --notebook-dir=. nbs/simulation/01_perlin.ipynb
+lab: $(READY)-lab        ## open the overview, the first lesson, in JupyterLab
+	$(BIN)/jupyter lab --notebook-dir=. nbs/00_overview.ipynb
 
 test: $(READY)-test      ## the tests of the library, the lessons and the site: some minutes
 	$(PYTEST)

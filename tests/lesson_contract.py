@@ -19,9 +19,14 @@ ROOT = Path(__file__).parents[1]
 NBS = ROOT / "nbs"
 SECTIONS = ["The picture", "By hand", "Naive, then fast", "Play", "Break it", "Paper and code", "Exercises",
             "Summary"]
+OVERVIEW = "00_overview"    # opens the course; it has a form of its own
+OVERVIEW_SECTIONS = ["Only good photos", "Differences and commonalities", "The network", "A defect, found live",
+                     "Play", "The course", "Summary"]
+OVERVIEW_CELLS, OVERVIEW_WIDGETS = 40, 2
 BOX = ["You will be able to", "You need first", "Run time", "Paper"]
 LONGEST, PROSE = 110, 2 / 7  # lines of a code cell; share of Markdown among all cells, at least
 WIDTH = 100                 # characters of a line of code in a notebook
+WITHOUT_FIGURE = ["model/01_encoder", "model/02_memory", "deployment/01_detector"]  # not yet
 EXERCISE = r"^- (\w+)\.\d+ "
 
 
@@ -59,11 +64,39 @@ def lacks(path):
     "What a lesson lacks, in words; an empty list where it lacks nothing"
     notebook = json.loads(Path(path).read_text())
     found = sections(notebook)
-    missing = [f"section {name!r}" for name in SECTIONS if name not in found]
-    if not missing and [name for name in found if name in SECTIONS] != SECTIONS:
-        missing.append(f"the order {', '.join(SECTIONS)}")
-    return (missing + _box(path, found) + _cells(notebook) + _play(found.get("Play", [])) + _table(found)
-            + _exercises(path, found))
+    if Path(path).stem == OVERVIEW:
+        return (_order(found, OVERVIEW_SECTIONS) + _box(path, found) + _cells(notebook)
+                + _play(found.get("Play", []), OVERVIEW_WIDGETS) + _overview(notebook, found))
+    return (_order(found, SECTIONS) + _box(path, found) + _cells(notebook) + _figure(path, notebook)
+            + _play(found.get("Play", [])) + _table(found) + _exercises(path, found))
+
+
+def _order(found, wanted):
+    missing = [f"section {name!r}" for name in wanted if name not in found]
+    if not missing and [name for name in found if name in wanted] != wanted:
+        missing.append(f"the order {', '.join(wanted)}")
+    return missing
+
+
+def _overview(notebook, found):
+    "Short, the whole figure, and the map of the course as a table with every part"
+    parts = tomllib.loads((NBS / "course.toml").read_text(encoding="utf-8"))["part"]
+    shown = "".join("".join(output.get("data", {}).get("text/markdown", ""))
+                    for cell in found.get("The course", []) for output in cell.get("outputs", []))
+    code = "\n".join("".join(cell["source"]) for cell in found.get("The network", []))
+    missing = [] if "show_network()" in code else ["the figure of the whole network"]
+    missing += [f"the part {part['title']!r} in its map" for part in parts if f"**{part['title']}**" not in shown]
+    count = len(notebook["cells"])
+    return missing + ([f"brevity: {count} cells, {OVERVIEW_CELLS} at the most"] if count > OVERVIEW_CELLS else [])
+
+
+def _figure(path, notebook):
+    "A lesson of the main path shows the figure of the network, before its code begins, with its own part lit"
+    name = Path(path).with_suffix("").as_posix()
+    if not any(name.endswith(lesson) and kind == "main" for lesson, kind in course().items()): return []
+    if any(name.endswith(lesson) for lesson in WITHOUT_FIGURE): return []
+    first = "\n".join("".join(cell["source"]) for cell in notebook["cells"][:8] if cell["cell_type"] == "code")
+    return [] if re.search(r'show_network\("', first) else ["the figure of the network, near its top"]
 
 
 def _box(path, found):
@@ -108,13 +141,15 @@ def _cells(notebook):
     return [f"prose: {share:.0%} of its cells"] if share < PROSE else []
 
 
-def _play(cells):
-    "A question in italics, and a widget that shows something: its output has a picture and its words"
+def _play(cells, count=1):
+    "So many questions in italics, and widgets that show something: their output has a picture and its words"
     prose = " ".join(cell["source"] for cell in cells if cell["cell_type"] == "markdown").replace("\n", " ")
     shown = [output.get("data", {}) for cell in cells for output in cell.get("outputs", [])]
     widgets = [data for data in shown if "?" in "".join(data.get("text/plain", "")).split("\n")[0]]
-    missing = [] if re.search(r"\*[^*]+\?[^*]*\*", prose) else ["a question in italics under Play"]
-    return missing + ([] if widgets else ["a widget under Play"])
+    asked = len(re.findall(r"(?<!\*)\*[^*]+\?[^*]*\*(?!\*)", prose))
+    lacking = [("a question in italics", asked), ("a widget", len(widgets))]
+    some = "" if count == 1 else f": {count} are needed"
+    return [f"{words} under Play{some}" for words, there in lacking if there < count]
 
 
 def _table(found):

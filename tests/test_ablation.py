@@ -336,7 +336,7 @@ def test_tables_can_be_joined(tmp_path):
 def test_readme_says_what_the_committed_table_says():
     rows, readme = TABLE.read(ROOT / "nbs" / "results" / "ablations.csv"), (ROOT / "README.md").read_text()
     assert len(rows) == len(VARIANTS) * 2 * 3 and not any(row["error"] for row in rows)
-    said = " ".join(readme.split("**What each piece buys**")[1].split("\n\n")[0].split())
+    said = " ".join(readme.split("**Ablation**")[1].split("\n\n")[0].split())
     more = bought(rows, "aupro")
     for way, sign in (("no_memory", 1), ("n1", 1), ("no_foreground", 1), ("no_attention", -1)):
         assert f"{sign * more[way].mean:.3f} ± {more[way].deviation:.3f}" in said, way

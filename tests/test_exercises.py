@@ -8,8 +8,8 @@ import torch
 
 import memseg_nb
 from memseg_nb.exercises import engine as course
-from memseg_nb.exercises.engine import (KINDS, Hint, TooLong, check, close, course_lessons, current_key,
-                                        exercises, expect, expect_letters, expect_number, expect_tensor, find,
+from memseg_nb.exercises.engine import (KINDS, Hint, TooLong, check, close, copy_course, course_lessons,
+                                        current_key, exercises, expect, expect_letters, expect_number, expect_tensor, find,
                                         has_loop, judge, limited, progress, progress_table,
                                         read_progress, record, solution, solve, unwritten)
 from memseg_nb.files import MemSegError
@@ -429,3 +429,35 @@ ALSO_RIGHT += [(key, answer) for key, answers in right_answers().items() for ans
                          ids=[f"{key}-{k}" for k, (key, _) in enumerate(ALSO_RIGHT)])
 def test_other_right_answers_are_accepted(key, answer):
     assert judge(key, answer) is None
+
+
+# The notebooks of the installed version
+
+def test_the_course_is_copied_whole_and_nothing_is_overwritten(tmp_path):
+    root = Path(memseg_nb.__file__).parents[1]
+    first = copy_course(tmp_path / "new" / "course")
+    assert first == tmp_path / "new" / "course" / "nbs" / "00_overview.ipynb"
+    for lesson in course_lessons():
+        copied = tmp_path / "new" / "course" / "nbs" / f"{lesson.notebook}.ipynb"
+        assert copied.read_bytes() == (root / "nbs" / f"{lesson.notebook}.ipynb").read_bytes()
+    assert (first.parents[1] / "data" / "perlin" / "noise.npz").is_file()  # read by the lesson on noise
+    assert not [path.name for path in (tmp_path / "new").rglob(".*")]
+    first.write_text("my notes")
+    with pytest.raises(MemSegError, match="exists and is not empty; name a new folder"):
+        copy_course(tmp_path / "new" / "course")
+    assert first.read_text() == "my notes"
+
+
+def test_an_installation_without_notebooks_says_where_they_are(tmp_path, monkeypatch):
+    monkeypatch.setattr(memseg_nb, "__file__", str(tmp_path / "memseg_nb" / "__init__.py"))
+    with pytest.raises(MemSegError, match="has no nbs and no data/perlin, .*take them from the repository"):
+        copy_course(tmp_path / "course")
+    assert not (tmp_path / "course").exists()
+
+
+def test_a_copy_that_fails_leaves_nothing(tmp_path, monkeypatch):
+    def full(*_, **__): raise OSError("no space left on device")
+    monkeypatch.setattr(course.shutil, "copytree", full)
+    with pytest.raises(MemSegError, match="can't be copied .no space left on device.: make room"):
+        copy_course(tmp_path / "course")
+    assert list(tmp_path.iterdir()) == []

@@ -10,7 +10,7 @@ import subprocess
 import measure_lessons
 import pytest
 from fastcore.nbio import read_nb
-from lesson_contract import (LONGEST, NBS, ROOT, SECTIONS, WIDTH, course, lacks, misfits, name_of,
+from lesson_contract import (LONGEST, NBS, OVERVIEW, OVERVIEW_SECTIONS, ROOT, SECTIONS, WIDTH, course, lacks, misfits, name_of,
                              notebooks, too_wide)
 from nbdev.clean import clean_nb
 from nbdev.export import nb_export
@@ -22,7 +22,7 @@ NOTEBOOKS, COURSE = notebooks(), course()
 LESSONS = [NBS / f"{name}.ipynb" for name in COURSE]
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=name_of)
 each_lesson = pytest.mark.parametrize("path", LESSONS, ids=name_of)
-NO_MODULE = {"index", "guides/assignment_solution"}  # notebooks that export nothing
+NO_MODULE = {"index", "00_overview", "guides/assignment_solution"}  # notebooks that export nothing
 
 
 def needed(path):
@@ -132,7 +132,7 @@ def test_speaks_of_no_machine(path):
 def test_pictures_have_alt_text(path):
     notebook = json.loads(path.read_text())
     outputs = [o for c in notebook["cells"] for o in c.get("outputs", [])]
-    pictures = [o for o in outputs if "image/png" in o.get("data", {})]
+    pictures = [o for o in outputs if {"image/png", "image/svg+xml"} & set(o.get("data", {}))]
     assert all(o["metadata"].get("image/png", {}).get("alt")
                for o in pictures), "show figures with plots.show"
     assert pictures or path not in LESSONS, "no picture: committed without its outputs?"
@@ -163,6 +163,7 @@ def test_functions_in_the_tables_exist(path):
     for file in modules(LIBRARY).values():
         if file.parent.name == "exercises": continue
         for place in {file.stem, file.parent.name}: sources.setdefault(place, []).append(file)
+    if path.stem == OVERVIEW: pytest.skip("an overview has no such table")
     table = "\n".join(cells(path, "markdown")).split("## Paper and code")[1].split("\n## ")[0]
     for module, name in re.findall(r"`(\w+)\.(\w+)", table):
         if module not in sources or f"{module}.{name}" in settings: continue
@@ -220,3 +221,38 @@ def test_a_missing_box_and_a_missing_widget_are_named(memory):
     broken.write_text(json.dumps(notebook))
     assert lacks(broken) == ["measured run time and memory in its box: python tests/measure_lessons.py",
                              "a widget under Play"]
+
+
+@pytest.fixture
+def overview(tmp_path):
+    "The overview, and a place for a worse one"
+    return json.loads((NBS / f"{OVERVIEW}.ipynb").read_text()), tmp_path / f"{OVERVIEW}.ipynb"
+
+
+@pytest.mark.parametrize("section", OVERVIEW_SECTIONS)
+def test_a_missing_section_of_the_overview_is_named(section, overview):
+    notebook, broken = overview
+    broken.write_text(json.dumps(notebook).replace(f"## {section}", f"## Not {section}"))
+    assert any(section in each for each in lacks(broken))
+
+
+def test_the_overview_is_short_and_has_the_figure_two_widgets_and_the_map(overview):
+    notebook, broken = overview
+    broken.write_text(json.dumps(notebook))
+    assert lacks(broken) == [] and next(iter(COURSE)) == OVERVIEW
+    long = dict(notebook, cells=[*notebook["cells"], *[dict(notebook["cells"][0])] * 30])
+    broken.write_text(json.dumps(long))
+    assert [each for each in lacks(broken) if each.startswith("brevity")]
+    broken.write_text(json.dumps(notebook).replace("show_network()", "show_network"))
+    assert lacks(broken) == ["the figure of the whole network"]
+    for cell in notebook["cells"]: cell.pop("outputs", None)
+    broken.write_text(json.dumps(notebook))
+    assert {"a widget under Play: 2 are needed", "the part 'Differences' in its map"} <= set(lacks(broken))
+
+
+def test_a_lesson_without_the_figure_of_the_network_is_named(tmp_path):
+    text = (NBS / "simulation" / "01_perlin.ipynb").read_text()
+    broken = tmp_path / "simulation" / "01_perlin.ipynb"
+    broken.parent.mkdir()
+    broken.write_text(text.replace("show_network", "show_nothing"))
+    assert lacks(broken) == ["the figure of the network, near its top"]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from conftest import FULL, SPREAD, TOGETHER
-from lesson_contract import too_wide
+from lesson_contract import course, too_wide
 
 ROOT = Path(__file__).parents[1]
 
@@ -41,6 +41,8 @@ def wheel(tmp_path_factory):
 def test_wheel_holds_library_recipe_and_licence_and_no_more(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     assert {"settings.ini", "course.toml", "cli.py", "py.typed"} <= {
+        name.removeprefix("memseg_nb/") for name in names}
+    assert {f"course/nbs/{name}.ipynb" for name in course()} <= {
         name.removeprefix("memseg_nb/") for name in names}
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"memseg_nb"}
@@ -78,6 +80,11 @@ def test_wheel_runs_away_from_the_repository(wheel, tmp_path):
                           text=True)
     assert all(line.startswith(str(tmp_path / "site"))
                for line in done.stdout.split()), done.stdout + done.stderr
+    copied = subprocess.run([sys.executable, "-m", "memseg_nb.cli", "course", "copy", "mine"], cwd=tmp_path,
+                            env=environment, capture_output=True, text=True)
+    assert "jupyter lab mine/nbs/00_overview.ipynb" in copied.stdout, copied.stderr
+    assert (tmp_path / "mine" / "nbs" / "00_overview.ipynb").read_bytes() == (
+        ROOT / "nbs" / "00_overview.ipynb").read_bytes()
     small = ["--size", "64", "--steps", "2", "--weights", "random", "--set", "training.workers=0", "--set",
              "memory.samples=5"]
     demo = subprocess.run([sys.executable, "-m", "memseg_nb.cli", "demo", "--out", "demo", *small],

@@ -5,12 +5,14 @@ import io
 import re
 import subprocess
 import sys
+from xml.etree import ElementTree
 
 import matplotlib
 import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch
 from PIL import Image
 
 from memseg_nb import plots
@@ -149,3 +151,42 @@ def test_a_picture_as_html_is_a_png_with_its_text():
     alt, data = re.fullmatch('<img alt="([^"]*)" src="data:image/png;base64,([^"]*)">', text).groups()
     assert html.unescape(alt) == 'a "diagonal" <line>'
     assert Image.open(io.BytesIO(base64.b64decode(data))).width > 9
+
+
+# The network's figure
+
+def test_the_figure_of_the_network_lights_what_is_asked_for():
+    "Lit parts have thick borders; nothing else changes but colours and weights; text stays text"
+    def thick(*lit):
+        boxes = [p for p in plots.network_figure(*lit).axes[0].patches if isinstance(p, FancyBboxPatch)]
+        return len(boxes), sum(box.get_linewidth() == 2 for box in boxes)
+    count = sum(len(boxes) for _, boxes in plots.NETWORK.values())
+    assert thick() == (count, 0) and thick(*plots.NETWORK) == (count, count)
+    for part, (_, boxes) in plots.NETWORK.items(): assert thick(part) == (count, len(boxes))
+    drawing = plots.as_svg(plots.network_figure("memory"))
+    assert drawing == plots.as_svg(plots.network_figure("memory")) and ElementTree.fromstring(drawing) is not None
+    for words in ("argmin", "coordinate", "stored samples", "in training only", "simulated"): assert words in drawing
+    with pytest.raises(MemSegError, match="memmory: no part of the network's figure; expected some of photo, "):
+        plots.network_figure("memmory")
+
+
+def test_boxes_of_the_network_do_not_overlap():
+    "But for the cards of the memory, which lie on each other"
+    boxes = [box[:4] for part, (_, some) in plots.NETWORK.items() for box in some if part != "memory"]
+    for k, (x, y, width, height) in enumerate(boxes):
+        assert 0 <= x and x + width <= 101 and 0 <= y and y + height <= 45
+        for left, bottom, wide, high in boxes[:k]:
+            assert x + width <= left or left + wide <= x or y + height <= bottom or bottom + high <= y
+
+
+def test_a_drawing_is_shown_as_svg_and_as_png_with_the_same_words(monkeypatch):
+    import IPython
+    import IPython.display
+    seen = []
+    monkeypatch.setattr(IPython, "get_ipython", lambda: "a shell")
+    monkeypatch.setattr(IPython.display, "display", lambda data, **more: seen.append((data, more)))
+    plots.show_network("memory", "difference")
+    (data, more), = seen
+    assert data["image/svg+xml"].startswith("<?xml") and data["image/png"].startswith(b"\x89PNG")
+    assert data["text/plain"] == more["metadata"]["image/png"]["alt"]
+    assert data["text/plain"].endswith("lit here: memory, difference")

@@ -247,6 +247,9 @@ def test_the_keyboard_leads_through_and_the_speaker_reads_the_prose(slides, play
     page.wait_for_function("window.Reveal?.isReady()")
     assert page.locator("section.present h1").inner_text() == "Simulation"
     page.keyboard.press("ArrowRight")
+    assert page.locator("section.present h2").inner_text() == "The network"
+    assert "lit here: perlin" in page.locator("section.present img").get_attribute("alt")
+    page.keyboard.press("ArrowRight")
     assert page.locator("section.present h2").inner_text() == "The picture"
     assert (page.locator("section.present img").is_visible()
             and not page.locator("section.present aside.notes").is_visible())

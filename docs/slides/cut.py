@@ -260,6 +260,7 @@ def deck(chapter: chapters.Chapter) -> list[Slide]:
     cells = chapters.read(chapter.path)["cells"]
     (_, head), *sections = things(cells)
     slides = [_title(chapter, head)]
+    slides += [Slide("The network", picture=value) for kind, value in head if kind == "picture"]
     ways = {"Play": _play, "Paper and code": _ledger, "Summary": _summary,
             "Exercises": lambda p: _list("Exercises", p)}
     for title, parts in sections:

@@ -161,7 +161,7 @@ def markdown(
     rows: Sequence[dict],
     key: str="image_auroc",  # of FIGURES
 ) -> str:
-    "A row a variant, a column a product, and what the whole network has more"
+    "A row a variant, a column a product, and the gain of the whole network"
     found, more, names = summarise(rows, key), bought(rows, key), distinct(rows, "category")
     lines = [["network", *names, "the whole has more"], ["---"] * (len(names) + 2)]
     for way in distinct(rows, "way"):

@@ -57,7 +57,7 @@ class Decoder(nn.Module):
 
 # %% ../../nbs/model/05_memseg.ipynb #69d90c36
 class Explained(NamedTuple):
-    "All that the network computes for a batch, from first to last"
+    "Every tensor that the network computes for a batch, from first to last"
     features: Features  # stem, layer1, layer2, layer3 of the frozen encoder
     match: Match        # index and distances of the nearest sample, difference to it (DI*)
     maps: tuple         # M1..M3, (B, 1, h, w)

@@ -21,7 +21,7 @@ def wander(
     bend: float=20.,   # how much the direction changes at a step, degrees, standard deviation
     steps: int=8,
 ) -> list:             # of (x, y), steps + 1 points
-    "A line that changes its mind a little at every step: scratch, crack or hair"
+    "A line that turns a little at every step: scratch, crack or hair"
     angles = np.radians(degrees + np.cumsum(rng.standard_normal(steps) * bend))
     walk = np.stack([np.cos(angles), np.sin(angles)], 1) * (length / steps)
     return [tuple(point) for point in np.concatenate([[start], start + np.cumsum(walk, 0)])]

@@ -37,7 +37,7 @@ def scattered(
 # %% ../../nbs/products/04_fabric.ipynb #a8678b90
 @dataclass
 class _Weave:
-    "Where each pixel lies among the yarns"
+    "Place of each pixel among the yarns"
     p: np.ndarray               # across the warp, (H, W): warp yarn i fills i..i + 1
     q: np.ndarray               # across the weft
     no_warp: np.ndarray | bool=False  # where warp yarns are missing
@@ -155,7 +155,7 @@ def _loose_thread(s: Surface, rng: Generator) -> None:
     part.height += cover * (top - part.height)
 
 def _spill(s: Surface, rng: Generator) -> None:
-    "Something was spilt and dried"
+    "A spill that has dried"
     distance = blob(s.x, s.y, rng, spot(s, rng), rng.uniform(.025, .12))
     distance = distance + .010 * rough(s.x.shape, rng, .06, 3)
     tint = [(.50, .36, .22), (.36, .36, .40), (.58, .45, .22)][rng.integers(3)]

@@ -88,7 +88,7 @@ def match_tone(
     images: Tensor,              # whose tones they take over, (B, 3, H, W), 0..1
     generator: torch.Generator,  # every draw comes from it
 ) -> Tensor:                     # (B, 3, H, W), 0..1
-    "The same patterns, about as bright, as rich in contrast and as colourful as the images"
+    "Textures with the brightness, contrast and colourfulness of the images"
     level, contrast, colour = uniform((3, len(images), 1, 1, 1), 0, 1, generator, images.device)
     grey, own = source.mean(1, keepdim=True), images.mean(1, keepdim=True)
     mean = lambda picture: picture.mean((2, 3), keepdim=True)  # noqa: E731
@@ -214,7 +214,7 @@ def vary_light(
     gradient: float=0.,          # largest relative change of light, centre to corner; 0 is off
     gamma: float=0.,             # the tone curve's exponent is 1/(1 + gamma)..1 + gamma; 0 is off
 ) -> Tensor:                     # (B, 3, H, W), 0..1
-    "The same products in another light: changes that are no defects"
+    "Images of the same products in another light: changes that are no defects"
     change = uniform((4, len(images), 1, 1), -1, 1, generator, images.device)
     if gain or gradient:
         y, x = [torch.linspace(-1, 1, side, device=images.device) for side in images.shape[2:]]

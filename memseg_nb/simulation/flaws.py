@@ -22,7 +22,7 @@ from ..files import MemSegError
 
 # %% ../../nbs/simulation/05_flaws.ipynb #aa393b5a
 def _log_uniform(rng, low, high):
-    "As many draws between 1 and 2 as between 10 and 20"
+    "Random numbers whose logarithm is uniform: equally many in 1..2 and in 10..20"
     return math.exp(rng.uniform(math.log(low), math.log(high)))
 
 def blob(
@@ -51,15 +51,15 @@ def blob(
 
 # %% ../../nbs/simulation/05_flaws.ipynb #a7fc13aa
 def _spot(rng, size, unit, low=1.2, high=8):
-    "One small thing"
+    "One small blob"
     return blob(rng, size, _log_uniform(rng, low, high) * unit, rng.uniform(.8, 1.5) * max(unit, 1))
 
 def _spots(rng, size, unit):
-    "Two to eight smaller ones"
+    "Two to eight smaller blobs"
     return np.max([_spot(rng, size, unit, 1, 3) for _ in range(rng.integers(2, 9))], 0)
 
 def _stain(rng, size, unit):
-    "One large thing, with a sharp edge or a soft one"
+    "One large blob, with a sharp or a soft edge"
     return blob(rng, size, _log_uniform(rng, 8, 40) * unit, _log_uniform(rng, 1, 12) * unit)
 
 # %% ../../nbs/simulation/05_flaws.ipynb #12dcd268
@@ -110,7 +110,7 @@ def _line(rng, size, unit, restless, steps, branching=0.):
     return np.minimum(ink / max(ink.max(), 1e-6) * 1.3, 1)
 
 def _crack(rng, size, unit):
-    "It wanders and branches"
+    "A thin line that wanders and branches"
     return _line(rng, size, unit, rng.uniform(.1, .5), _log_uniform(rng, 15, 250), .01)
 
 def _scratch(rng, size, unit):
@@ -154,7 +154,7 @@ def _band(rng, size, unit):
     return mask
 
 def _chip(rng, size, unit):
-    "Something missing at one of the four sides"
+    "A piece missing at one of the four sides"
     side = rng.integers(4)
     height, width = size if side % 2 == 0 else size[::-1]
     centre, half = rng.uniform(0, width), _log_uniform(rng, 4, 40) * unit
@@ -311,7 +311,7 @@ def choose_fills(
     kinds: Tensor,               # index into KINDS, (B,)
     generator: torch.Generator,  # every draw comes from it
 ) -> Tensor:                     # index into FILLS, (B,), long
-    "What goes into each shape: mostly another level where it is thin"
+    "Choose the filling of each shape: mostly another level if it is thin"
     shares = [[thin, large] for _, thin, large in _FILLS.values()]
     shares = torch.tensor(shares, device=kinds.device).T
     edges = shares.cumsum(1)[(kinds >= len(THIN)).long(), :-1]
@@ -341,7 +341,7 @@ def draw_strength(
     ease: float,                 # 0: from .06, 1: from .36
     generator: torch.Generator,  # every draw comes from it
 ) -> Tensor:                     # c, up to .55, six of ten negative, (B,)
-    "How much darker or brighter each flaw is"
+    "Draw the contrast of each flaw, darker or brighter"
     size, direction = uniform((2, count), 0, 1, generator)
     faintest, strongest = .06 + .3 * ease, .55
     return torch.where(direction < .6, -1., 1.) * faintest * (strongest / faintest) ** size

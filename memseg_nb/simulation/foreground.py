@@ -29,7 +29,7 @@ def grey(
 def histogram(
     grey: Tensor,  # grey images, (B, H, W), 0..1
 ) -> Tensor:       # share of the pixels that have each grey level, (B, 256), float64
-    "How often each of the 256 grey levels occurs in each image"
+    "Count of each of the 256 grey levels, as a share of the pixels"
     levels = torch.round(grey.flatten(1) * 255).int()
     offsets = 256 * torch.arange(len(levels), device=grey.device, dtype=torch.int32)[:, None]
     counts = torch.bincount((levels + offsets).flatten(), minlength=256 * len(levels))
@@ -68,7 +68,7 @@ def otsu(
 
 # %% ../../nbs/simulation/02_foreground.ipynb #ad4166e0
 class Judgement(NamedTuple):
-    "What the grey levels say about product and background"
+    "Product and background, judged by the grey levels"
     found: Tensor         # bool, (B, H, W): the class that is rarer along the border
     separability: Tensor  # (B,), see `TwoClasses`
     valley: Tensor        # (B,), see `TwoClasses`
@@ -81,7 +81,7 @@ def judge(
     valley: float=.13,      # more: no sharp edge between them
     border: float=.4,       # more: the border looks like the rest
 ) -> Judgement:             # for each image
-    "Which pixels are product, and whether there is a background at all"
+    "Tell product from background, and whether there is a background at all"
     split = two_classes(grey)
     bright = grey > split.threshold[:, None, None]
     margin = max(1, round(min(grey.shape[1:]) / 64))
@@ -101,7 +101,7 @@ def _any(
     mask: Tensor,  # bool, (B, H, W)
     side: int,     # side of the square, pixels
 ) -> Tensor:       # bool, (B, H - side + 1, W - side + 1)
-    "Whether a square has any mask in it, for each place where it fits into the image"
+    "Tell, for each place of a square in the image, whether it has any mask in it"
     for axis in (1, 2):
         reach = 1
         while reach < side:
@@ -144,7 +144,7 @@ def fill(
 def any_pixel(
     masks: Tensor,  # bool, (B, H, W)
 ) -> Tensor:        # bool, (B,)
-    "Which masks are not empty"
+    "Tell which masks are not empty"
     return masks.view(torch.uint8).flatten(1).amax(1).bool()
 
 # %% ../../nbs/simulation/02_foreground.ipynb #cc685acb
@@ -158,7 +158,7 @@ class Rule:
         self,
         grey: Tensor,  # grey images, 0..1
     ) -> Tensor:       # bool, the same shape
-        "Where the product is"
+        "Mask of the product"
         compare = {">": torch.gt, ">=": torch.ge, "<": torch.lt, "<=": torch.le}[self.sign]
         return compare(torch.round(grey * 255), self.level)
 
@@ -178,7 +178,7 @@ def foreground(
     opening: int=2,      # radius of the opening, pixels at 256 x 256
     closing: int=4,      # radius of the closing, pixels at 256 x 256
 ) -> Tensor:             # M_I, bool, (B, H, W), never empty
-    "Where the product is (MemSeg, section 3.2, step 1)"
+    "Mask of the product (MemSeg, section 3.2, step 1)"
     height, width = images.shape[-2:]
     whole = torch.ones(len(images), dtype=torch.bool, device=images.device)
     if method == "off":
@@ -197,7 +197,7 @@ def misses(
     images: Tensor,  # good ones, (B, 3, H, W), 0..1
     rule: Rule,
 ) -> bool:
-    "Whether a rule selects the border of most images, more than their middle, or nothing"
+    "Tell whether a rule selects the border of most images, more than their middle, or nothing"
     mask = rule(grey(images))
     margin = max(1, round(min(mask.shape[1:]) / 64))
     inside = mask[:, margin:-margin, margin:-margin]
@@ -212,7 +212,7 @@ def choose_method(
     table: Mapping,  # rules by category
     images: Tensor|None=None,  # some good ones, (B, 3, H, W): auto tries a rule on them
 ) -> str:            # otsu, off or a rule
-    "What decides about the foreground of this category"
+    "Choose the method that finds the foreground of this category"
     if method == "auto":
         found = table.get(category, "otsu")
         is_rule = found not in ("otsu", "off")

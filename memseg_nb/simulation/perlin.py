@@ -125,7 +125,7 @@ def binarise(
     noise: Tensor,        # Perlin noise, (B, H, W), about -1..1
     threshold: float=.5,  # T in the paper: higher means smaller defects
 ) -> Tensor:              # M_P, bool, (B, H, W)
-    "Where the noise rises above `threshold` (MemSeg, section 3.2, step 1)"
+    "Mask of the noise above `threshold` (MemSeg, section 3.2, step 1)"
     return noise > threshold
 
 def perlin_noise(
