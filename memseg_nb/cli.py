@@ -301,13 +301,9 @@ def predict(paths, out, memory, device, runtime, precision):
     _check_path(memory, "such folder", "--memory needs a folder of good photos")
     if not memory: _check_path(paths[0], "run folder", NO_RUN)
     _check_path(paths[-1], "such photo or folder", "needs photos to look at")
-    from memseg_nb.data.images import find_images
     from memseg_nb.deployment.detector import Detector
-    from memseg_nb.training.thresholds import few_images
     detector = (Detector.remember(memory, device=device) if memory
                 else Detector.load(paths[0], device, runtime, precision))
-    if memory and (note := few_images(len(find_images(memory)))):
-        click.echo(f"note: {note}", err=True)
     done = detector.predict_folder(paths[-1], out)
     click.echo(f"{done.predicted} photos, {done.defective} called defective: {done.table}")
     if done.failed:

@@ -18,10 +18,10 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..files import MemSegError, check_finite, digest, replacing
-from ..model.encoder import Encoder
+from ..model.backbones import make_encoder
 from ..model.losses import Losses
 from ..model.memseg import MemSeg, build_model
-from ..recipe import (Recipe, TrainingRecipe, allowed, checked, flatten, load_recipe,
+from ..recipe import (SINCE, Recipe, TrainingRecipe, allowed, checked, flatten, load_recipe,
                       setting)
 from .steps import ADVICE, Trainer
 
@@ -264,7 +264,7 @@ def fingerprint(
 ) -> str:  # 16 hexadecimal digits
     "A short name for the settings that decide the weights: equal settings, equal names"
     settings = {name: value for name, value in flatten(recipe).items() if name not in MAY_CHANGE
-                and (name, value) != ("image.bits", "auto")}  # runs of earlier versions lack it
+                and SINCE.get(name) != value}  # runs of earlier versions lack these
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 def check_same(
@@ -348,7 +348,7 @@ def load_model(
         raise MemSegError(f"{run.model_file} was made with other settings than recipe.ini says: "
                           "train again")
     check_finite(run.model_file, tensors)
-    model = build_model(run.recipe, Encoder())
+    model = build_model(run.recipe, make_encoder(run.recipe.encoder.backbone))
     with _fitting(run.model_file): model.load_state_dict(tensors)
     for part in (model.encoder, model.fusion, model.decoder):
         part.to(memory_format=torch.channels_last)
