@@ -246,7 +246,7 @@ class Detector:
             model.to(device).remember(memory.batch([k]) for k in range(len(memory)))
         for line in notes: tqdm.write(f"note: {line}")
         simulator = make_simulator(recipe, good.name, memory.batch(range(min(8, len(memory)))))
-        found = settle(model, memory, simulator, recipe, remembered=True, network=began is not None)
+        found = settle(model, memory, simulator, recipe, first=0, network=began is not None)
         if note := few_images(found): tqdm.write(f"note: {note}")
         return cls(model, recipe, found.image, found.pixel)
 

@@ -134,7 +134,8 @@ class MemSeg(nn.Module):
         device = self.unit1.device
         features = (self.encoder(batch.to(device)) for batch in images)
         if self.memory.match == "patch":
-            units = self.memory.learn(features, self.encoder)
+            self.memory.learn(features, self.encoder)
+            units = self.memory.units()
         else:
             self.memory.fill(features)
             units = unit_difference(self.memory)
@@ -196,7 +197,7 @@ def build_model(
             memory = PatchMemory(levels, kept.difference, kept.pooling, kept.patches)
         else: memory = Memory(kept.match, kept.difference, kept.pooling)
         if recipe.evaluation.calibrate == "on":
-            calibration = Calibration(1 + (kept.match == "patch") * (memory.levels - 1))
+            calibration = Calibration(memory.levels - 1 if kept.match == "patch" else 0)
         fusion = FeatureFusion(recipe.fusion.normalise, recipe.fusion.scale,
                                recipe.attention.reduction, recipe.attention.smallest_width,
                                encoder.channels[1:4])

@@ -46,6 +46,7 @@ class PatchMemory(nn.Module):
         if pooling < 1 or pooling % 2 == 0:
             raise MemSegError(f"memory pooling={pooling!r}: expected an odd number, 3 or 1 (off)")
         self.difference, self.pooling, self.count, self.levels = difference, pooling, count, levels
+        self.gists, self.some = None, ()  # of the images learned last, not saved
         self.keep([torch.empty(0, 0)] * levels, [torch.empty(0, dtype=torch.int32)] * levels)
 
     def fill(
@@ -96,7 +97,7 @@ class PatchMemory(nn.Module):
         self,
         level: int,               # 1 to 3, or 4
         maps: Tensor,             # of images, (B, C, h, w)
-        own: Tensor|None=None,    # (B,): the image whose patches don't count; None: all count
+        own: Tensor|None=None,    # (B,) or (B, K): images whose patches don't count; None: all do
     ) -> tuple[Tensor, Tensor]:   # difference to the nearest patch, (B, C, h, w); distance, (B, h, w)
         "Nearest patch of each place on one level; a distance is a mean over the channels"
         self.check()
@@ -109,7 +110,7 @@ class PatchMemory(nn.Module):
         scale = spread.view(-1) * len(spread)**.5
         ready, differences, distances = patches / scale, [], []
         for k, image in enumerate(places.flatten(1, 2)):
-            left_out = None if own is None else owner == own[k]
+            left_out = None if own is None else torch.isin(owner, own[k].int())
             index, distance = nearest(image / scale, ready, left_out)
             gap = image - patches[index]
             differences.append(gap.abs() if self.difference == "absolute" else gap.square())
@@ -119,7 +120,7 @@ class PatchMemory(nn.Module):
                 torch.stack(distances).unflatten(1, shape))
 
     def forward(self, features: Features, own: Tensor|None=None) -> Match:
-        "Differences of layers 1 to 3; `own` leaves out the patches of these images, (B,)"
+        "Differences of layers 1 to 3; `own` as in `compare`"
         found = [self.compare(level, features[level], own) for level in (1, 2, 3)]
         differences, distances = zip(*found)
         return Match(None, distances, differences)
@@ -140,28 +141,42 @@ class PatchMemory(nn.Module):
         self,
         features: Iterable[Features],  # of good images, a batch each
         encoder: Encoder,              # for layer 4
-        times: float=2.,               # as in `unit_difference`
-    ) -> tuple[Tensor, ...]:           # unit of the difference, (C, 1, 1) of layers 1 to 3
-        "Replace the patches by those of these images; return the unit of a difference"
+    ) -> None:
+        "Replace the patches by those of these images"
         kept = [(*part[1:], encoder.layer4(part.layer3)) for part in features]
+        if not kept: raise MemSegError("memory: no samples to keep; give some good images")
         self.fill(kept)
-        units, first, sums, count = [], 0, [0.] * 3, 0
-        for part in kept[:8]:
+        means = [torch.cat([part[k].mean((2, 3)) for part in kept])
+                 for k in range(1, self.levels)]
+        self.gists = torch.cat([level / level.std(0, unbiased=False).clamp_min(1e-6)
+                                for level in means], 1)
+        self.some = kept[:8]
+
+    def units(self, times: float=2.) -> tuple[Tensor, ...]:  # (C, 1, 1) of layers 1 to 3
+        "Unit of a difference, as `unit_difference` has it, from the first images learned"
+        units, first = [], 0
+        gaps = [[] for _ in range(3)]
+        for part in self.some:
             own = torch.arange(first, first + len(part[0]), device=part[0].device)
             first += len(part[0])
-            gaps = self.compare_all(part, own)
-            if not all(gap.isfinite().all() for gap in gaps): continue  # a single image
-            sums = [total + gap.mean((2, 3)).sum(0) for total, gap in zip(sums, gaps)]
-            count += len(part[0])
-        for total, spread in zip(sums, self.spread()):
-            usual = total / max(count, 1) if count else spread.view(-1) / times
+            for level in (1, 2, 3):
+                gaps[level - 1].append(self.compare(level, part[level - 1], own)[0].mean((2, 3)))
+        for gap, spread in zip(gaps, self.spread()):
+            usual = torch.cat(gap).mean(0)
+            if self.samples < 2: usual = spread.view(-1) / times  # nothing to compare with
             usual = usual.maximum(.1 * usual.mean()).maximum(.01 * spread.mean())
             units.append(times * usual.view(-1, 1, 1))
+        self.some = ()
         return tuple(units)
 
-    def compare_all(self, maps: Sequence[Tensor], own: Tensor|None=None) -> list[Tensor]:
-        "Differences on layers 1 to 3"
-        return [self.compare(level, maps[level - 1], own)[0] for level in (1, 2, 3)]
+    def alike(
+        self,
+        image: int,       # its number
+        share: float=.1,  # of all images
+    ) -> Tensor:          # (1, K): its number and those of the images most like it
+        "Images to leave out when one of them is judged as if it came from another day"
+        distance = (self.gists - self.gists[image]).square().sum(1)
+        return distance.argsort()[:max(1, round(share * len(distance)))][None]
 
     def _load_from_state_dict(self, state, prefix, *rest):
         for k in range(1, self.levels + 1):  # make room

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FEW', 'WEIGHT', 'separate', 'Thresholds', 'few_images', 'log_odds', 'false_alarm_threshold', 'second_opinion',
-           'choose_thresholds', 'settle']
+           'choose_thresholds', 'others', 'settle']
 
 # %% ../../nbs/training/03_thresholds.ipynb #899452f1
 import math
@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ..data.images import ImageSet
 from ..files import check_finite
@@ -120,7 +121,7 @@ def choose_thresholds(
     simulator: Simulator,
     recipe: Recipe,          # its sections training (seed), light and evaluation
     versions: int=4,         # simulated versions of each image
-    remembered: bool=False,  # image k is memory sample k as well
+    first: int|None=None,    # image k is memory sample first + k as well; None: it isn't
 ) -> Thresholds:
     "Thresholds from good images, and from simulated defects in them; no test image is involved"
     from scipy.stats import beta
@@ -130,9 +131,8 @@ def choose_thresholds(
     for number in range(len(images)):
         generator = draws(recipe.training.seed, THRESHOLDS, number)
         batch, masks = _versions(images[number][None], simulator, light, generator, versions)
-        batch, own = batch.to(device), torch.full((len(batch),), number, device=device)
-        index = match_others(model, batch, own) if remembered else None
-        maps = model.map(batch, index).cpu()
+        batch = batch.to(device)
+        maps = model.map(batch, others(model, batch, number, first)).cpu()
         check_finite("the network", {"anomaly map": maps})
         pixels.update(maps, masks)
         scores, spoilt = image_score(maps, share), masks.flatten(1).any(1)
@@ -150,13 +150,27 @@ def choose_thresholds(
                       at_most, found)
 
 # %% ../../nbs/training/03_thresholds.ipynb #5f0e7a11
+def others(
+    model: MemSeg,
+    images: Tensor,   # versions of one good image, (B, 3, H, W)
+    number: int,      # of it, among the images held back
+    first: int|None,  # number of the first of those in the memory; None: not in it
+) -> Tensor|None:     # what `MemSeg.map` takes
+    "What to leave out of the memory for an image that is in it: itself, and patches of its like"
+    if first is None: return None
+    if model.memory.match == "patch":
+        if first + number >= model.memory.samples: return None
+        return model.memory.alike(first + number).expand(len(images), -1)
+    return match_others(model, images, torch.full((len(images),), first + number,
+                                                  device=images.device))
+
 @torch.no_grad()
 def settle(
     model: MemSeg,         # trained, or as it came
     images: ImageSet,      # good images, held back
     simulator: Simulator,
     recipe: Recipe,
-    remembered: bool,      # image k is in the memory, under number k
+    first: int|None,       # number of the first of them in the memory; None: not in it
     network: bool,         # False: the network learned nothing, the memory decides alone
 ) -> Thresholds:
     "Bring a network to the scale of good images, then choose its thresholds"
@@ -165,8 +179,6 @@ def settle(
         weight, evidence = [2. * network, *WEIGHT[:len(model.calibration.weight) - 1]], []
         for number in range(min(len(images), 100)):
             batch = images[number][None].to(model.unit1.device)
-            own = torch.tensor([number], device=batch.device)
-            index = match_others(model, batch, own) if remembered else None
-            evidence.append(model.evidence(batch, index, network))
+            evidence.append(model.evidence(batch, others(model, batch, number, first), network))
         model.calibration.fit(evidence, recipe.image.size, weight)
-    return choose_thresholds(model, images, simulator, recipe, remembered=remembered)
+    return choose_thresholds(model, images, simulator, recipe, first=first)

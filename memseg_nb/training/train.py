@@ -237,8 +237,14 @@ def _announce(team: Team, run: Run, trainer: Trainer, parts: Split, simulator: S
 def _finish(run: Run, trainer: Trainer, simulator: Simulator, held_back: ImageSet, parts: Split,
             recipe: Recipe, progress: bool):
     "Thresholds, result and picture of the losses"
-    remembered = parts.shared and parts.held_back == parts.train
-    thresholds = settle(trainer.model, held_back, simulator, recipe, remembered,
+    first, model = 0 if parts.shared and parts.held_back == parts.train else None, trainer.model
+    if model.memory.match == "patch":  # no step follows: all may be remembered
+        later = parts.held_back if first is None else ()
+        known = ImageSet([*parts.memory, *later], recipe.image.size, bits=recipe.image.bits)
+        model.eval().memory.learn((model.encoder(known.batch([k]).to(model.unit1.device))
+                                   for k in range(len(known))), model.encoder)
+        if later: first = len(parts.memory)
+    thresholds = settle(model, held_back, simulator, recipe, first,
                         run.record.get("warm_start") is not None or trainer.step > 0)
     metadata = dict(kind="model", recipe=fingerprint(recipe), step=trainer.step)
     save_state(run.model_file, trainer.model.state_dict(), metadata)
