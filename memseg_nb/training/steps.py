@@ -68,6 +68,7 @@ def split(
     samples: int,           # N, the memory images wanted
     held_back: float,       # share kept for the thresholds, at least 8 images or a fifth; 0 is off
     seed: int,              # of the run
+    together: bool=False,   # images are remembered and trained on, however many there are
 ) -> Split:
     "Share out the good images: disjoint if there are enough, else shared, and saying so"
     if len(paths) < 2:
@@ -78,12 +79,12 @@ def split(
     held = max(math.ceil(held_back * len(order)), min(8, len(order) // 5))
     if not held_back or len(order) < FEW: held = 0
     back, rest = order[:held], order[held:]
-    shared = len(rest) < 2 * samples
+    shared = together or len(rest) < 2 * samples
     train, notes = rest if shared else rest[samples:], []
-    if shared:
+    if shared and not together:
         notes.append(f"{len(paths)} good images are too few to keep {samples} for the memory "
                      f"alone: {len(rest[:samples])} are remembered and trained on as well")
-    if not held:
+    if not held and held_back:
         notes.append("no good image was held back: the thresholds come from images that were "
                      "trained on")
     parts = tuple(rest[:samples]), tuple(train), tuple(back or train)
@@ -269,8 +270,9 @@ def match_others(
     model: MemSeg,
     images: Tensor,  # (B, 3, H, W), 0..1
     own: Tensor,     # (B,), int64: memory sample of the same photo, or any other number
-) -> Tensor:         # for `MemSeg.explain`: (B,), or (B, 3) if each level has a match of its own
-    "The nearest memory sample that does not come from the same photo"
+) -> Tensor:         # (B,): nearest other sample, (B, 3) if each level has its own; or `own`
+    "What `MemSeg.explain` takes so that no image is compared with itself"
+    if model.memory.match == "patch": return own
     distances = model.memory(model.encoder(images)).distances
     same = own[:, None] == torch.arange(len(model.memory.layer1), device=own.device)
     if distances.ndim == 3: same = same[:, None]
