@@ -97,7 +97,8 @@ def _out(help: str, default: str|None=None, metavar: str="DIR"):
 
 recipe_options = _options(
     click.option("--recipe", "recipe_file", metavar="FILE", callback=_check_recipe,
-                 help="Your own settings.ini, may hold only what differs; or quick."),
+                 help="Your own settings.ini, may hold only what differs; or "
+                      "imagenet, formulas, or quick, the better of the two that is installed."),
     click.option("--set", "overrides", metavar="SECTION.KEY=VALUE", multiple=True,
                  help="Change one setting of the recipe, e.g. training.learning_rate=0.01; "
                       "may be repeated."),
@@ -149,6 +150,13 @@ def effective_recipe(
     changes += [f"{KEYS[name]}={value}" for name, value in options.items() if value is not None]
     if options.get("steps") is not None: changes.append("training.minutes=0")
     return load_recipe(recipe_file, [*defaults, *changes])
+
+def _say_quick(recipe_file: str|None):
+    "Note which recipe `quick` is in this environment"
+    if recipe_file != "quick": return
+    click.echo("note: recipe quick: " + (
+        "imagenet (EfficientNet-Lite0)" if NAMED["quick"] == NAMED["imagenet"] else
+        "formulas; better with pip install 'memseg-nb[imagenet]'"), err=True)
 
 # %% ../nbs/05_cli.ipynb #99eaee0c
 @click.group(cls=Program, context_settings=dict(help_option_names=["-h", "--help"],
@@ -264,6 +272,7 @@ def train(data, category, good, out, resume, recipe_file, overrides, size, **opt
             own = Path(out)/"recipe.ini"
             recipe_file = recipe_file or (own if own.is_file() else None)
         recipe = effective_recipe(recipe_file, overrides, size, **options)
+        _say_quick(recipe_file)
     from memseg_nb.training import train as training
     from memseg_nb.data.images import open_category, open_photos
     run = training.train(open_photos(good) if good else data, category, out, recipe, resume=resume)
@@ -321,7 +330,7 @@ def predict(paths, out, memory, device, runtime, precision, maps):
     """Heatmap, mask, score and decision for a photo, or all photos in and below a folder.
 
     In place of RUN a file of `memseg export` will do. With --memory no RUN is needed: the
-    network as it was trained on formulas looks at the difference to some good photos.
+    recipe quick, as it is without training, looks at the difference to some good photos.
     """
     if len(paths) != (1 if memory else 2):
         raise click.UsageError(f"{len(paths)} paths: needs photos only with --memory, else a RUN "
@@ -332,9 +341,13 @@ def predict(paths, out, memory, device, runtime, precision, maps):
     _check_path(memory, "such folder", "--memory needs a folder of good photos")
     if not memory: _check_path(paths[0], "run folder", NO_RUN)
     _check_path(paths[-1], "such photo or folder", "needs photos to look at")
+    if memory: _say_quick("quick")
     from memseg_nb.deployment.detector import Detector
     detector = (Detector.remember(memory, device=device) if memory
                 else Detector.load(paths[0], device, runtime, precision))
+    if memory:
+        click.echo(f"threshold {detector.threshold:.3f}: of further good photos about "
+                   f"{detector.recipe.evaluation.false_alarms:.0%} at most should lie above it")
     done = detector.predict_folder(paths[-1], out, maps=maps)
     click.echo(f"{done.predicted} photos, {done.defective} called defective: {done.table}")
     if done.failed:
@@ -361,6 +374,7 @@ def export(run, out, memory, precision, samples, photos):
     _check_path(run, "run folder", NO_RUN)
     _check_path(memory, "such folder", "--memory needs a folder of good photos")
     _check_path(photos, "such folder", "--photos needs a folder of good photos")
+    if memory: _say_quick("quick")
     from memseg_nb.deployment.detector import Detector
     from memseg_nb.deployment.onnx import export_onnx
     from memseg_nb.data.images import good_photos
@@ -407,6 +421,7 @@ def benchmark(data, out, categories, mvtec, jobs, recipe_file, overrides, size, 
     if categories and mvtec: raise click.UsageError("--categories and --mvtec: give one of them")
     _check_path(data, "such folder", "--data needs a folder of products")
     recipe = effective_recipe(recipe_file, overrides, size, **options)
+    _say_quick(recipe_file)
     from memseg_nb.evaluation import benchmark as module
     rows = module.benchmark(data, out, module.MVTEC if mvtec else categories, recipe, jobs=jobs)
     click.echo(module.markdown(rows))
@@ -426,9 +441,9 @@ def benchmark(data, out, categories, mvtec, jobs, recipe_file, overrides, size, 
               help="Each training's time.")
 @recipe_options
 def compare(data, out, categories, ways, seeds, minutes, recipe_file, overrides, size, seed):
-    "Compare what the network may begin with, at equal time: random weights, formulas, ImageNet. Base: the recipe quick."
+    "Compare what the network may begin with, at equal time: random weights, formulas, ImageNet. Base: the recipe formulas."
     _check_path(data, "such folder", "--data needs a folder of products")
-    recipe = effective_recipe(recipe_file or "quick", overrides, size, seed=seed)
+    recipe = effective_recipe(recipe_file or "formulas", overrides, size, seed=seed)
     from memseg_nb.evaluation import comparison
     rows = comparison.compare_starts(data, out, categories, ways or comparison.DEFAULT, seeds,
                                      minutes, recipe)
@@ -447,9 +462,9 @@ def compare(data, out, categories, ways, seeds, minutes, recipe_file, overrides,
               help="Of each training.")
 @recipe_options
 def ablate(data, out, categories, variants, seeds, steps, recipe_file, overrides, size, seed):
-    "Take away one piece at a time, train the rest, and see what the piece buys. Base: quick, with the paper's simulation."
+    "Take away one piece at a time, train the rest, and see what the piece buys. Base: formulas, with the paper's simulation."
     _check_path(data, "such folder", "--data needs a folder of products")
-    given = recipe_file or "quick", overrides, size
+    given = recipe_file or "formulas", overrides, size
     effective_recipe(*given, seed=seed)  # a mistyped setting is reported before PyTorch is imported
     from memseg_nb.evaluation import ablation
     recipe = effective_recipe(*given, ablation.BASE, seed=seed)
@@ -527,7 +542,9 @@ DEMO = ("training.minutes=0", "training.steps=200")
 @recipe_options
 def demo(out, product, recipe_file, overrides, size, **options):
     "See it work: render a product, train, find its defects, compare with a plain baseline. Some minutes on two cores."
-    recipe = effective_recipe(recipe_file or "quick", overrides, size, DEMO, **options)
+    recipe_file = recipe_file or "quick"
+    recipe = effective_recipe(recipe_file, overrides, size, DEMO, **options)
+    _say_quick(recipe_file)
     from memseg_nb.evaluation import evaluate as evaluation
     from memseg_nb.products.catalogue import PRODUCTS, write_products
     from memseg_nb.training import train as training

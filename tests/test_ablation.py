@@ -26,7 +26,7 @@ SMALL = [*BASE, *TINY, "training.warm_start=off"]
 @pytest.fixture(scope="module")
 def small():
     "64 x 64 pixels"
-    return load_recipe("quick", SMALL)
+    return load_recipe("formulas", SMALL)
 
 
 @pytest.fixture
@@ -140,7 +140,7 @@ def test_what_cannot_be_switched_off(model):
 # the variants
 
 def test_every_variant_changes_one_thing():
-    recipe = load_recipe("quick", BASE)
+    recipe = load_recipe("formulas", BASE)
     for name, variant in VARIANTS.items():
         changed = recipe.replace(**variant.settings).differences(recipe)
         assert len(changed) + bool(variant.off) == (name != "whole"), name
@@ -235,9 +235,9 @@ def test_every_variant_is_trained_as_it_says(tiny_data, tmp_path, monkeypatch, c
         seen[len(seen)] = recipe, off
         return dict(image_auroc=.5, pixel_auroc=None, aupro=None, seconds=0.)
     monkeypatch.setattr(ablation, "trial", note)
-    ablate(tiny_data, tmp_path, seeds=2, steps=7, recipe=load_recipe("quick", [*BASE, "training.seed=4"]))
+    ablate(tiny_data, tmp_path, seeds=2, steps=7, recipe=load_recipe("formulas", [*BASE, "training.seed=4"]))
     assert len(seen) == 2 * len(VARIANTS) and "n60, hex_nut, seed 5: 0.5" in capsys.readouterr().out
-    base = load_recipe("quick", BASE).replace(**FAIR | {"training.steps": 7})
+    base = load_recipe("formulas", BASE).replace(**FAIR | {"training.steps": 7})
     plan = [(seed, variant) for seed in (4, 5) for variant in VARIANTS.values()]
     for (seed, variant), (recipe, off) in zip(plan, seen.values()):
         assert recipe == base.replace(**{"training.seed": seed} | variant.settings) and off == variant.off

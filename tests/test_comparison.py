@@ -13,14 +13,14 @@ from memseg_nb.evaluation.comparison import (COLUMNS, DEFAULT, SAYS, TABLE, WAYS
 from memseg_nb.files import MemSegError
 from memseg_nb.recipe import load_recipe
 
-QUICK = load_recipe("quick")
+QUICK = load_recipe("formulas")
 ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
 def small():
     "Two steps at 64 x 64 pixels, by count"
-    return load_recipe("quick", [*TINY, "training.steps=2", "training.precision=float32"])
+    return load_recipe("formulas", [*TINY, "training.steps=2", "training.precision=float32"])
 
 
 @pytest.fixture(scope="module")

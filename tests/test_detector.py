@@ -371,7 +371,7 @@ def test_load_errors(tiny_run, tmp_path):
 
 # no training at all
 
-SMALL = load_recipe("quick", ["image.height=64", "image.width=64"])
+SMALL = load_recipe("formulas", ["image.height=64", "image.width=64"])
 
 
 @pytest.fixture(scope="module")

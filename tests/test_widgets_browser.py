@@ -39,7 +39,7 @@ CELLS = {
     "monitor":
     "from memseg_nb.products.catalogue import write_products\nfrom memseg_nb.recipe import load_recipe\n"
     "write_products('data', 'hex_nut', size=(64, 64), train=8, good=1, defective=1, progress=False)\n"
-    "small = load_recipe('quick').replace(**{'image.height': 64, 'image.width': 64, 'training.minutes': 0.,\n"
+    "small = load_recipe('formulas').replace(**{'image.height': 64, 'image.width': 64, 'training.minutes': 0.,\n"
     "    'training.steps': 500, 'memory.samples': 3, 'training.good': 1, 'training.simulated': 1})\n"
     "TrainingMonitor('data', 'hex_nut', 'run', small, every=2)"}
 

@@ -196,7 +196,7 @@ class PageDetector(NamedTuple):
 
 def page_detector(product: str, size: tuple[int, int], photos: int=10) -> PageDetector:
     "A small network that remembers good photos of an embedded product; nothing is trained"
-    recipe = load_recipe("quick").replace(**{"image.height": size[0], "image.width": size[1]})
+    recipe = load_recipe("formulas").replace(**{"image.height": size[0], "image.width": size[1]})
     with tempfile.TemporaryDirectory() as root:
         write_products(root, product, size, train=photos, good=1, defective=0, progress=False)
         folder = Path(root) / product / "train" / "good"
@@ -204,7 +204,7 @@ def page_detector(product: str, size: tuple[int, int], photos: int=10) -> PageDe
         good = ImageSet(split(find_images(folder), recipe.memory.samples, 0., recipe.training.seed).memory,
                         size)
         found = choose_thresholds(small.model, good, make_simulator(recipe, product), recipe, versions=2,
-                                  remembered=True)
+                                  first=0)
         return PageDetector(Detector(small.model, recipe, found.image, found.pixel), small,
                             good.batch(range(photos)))
 
@@ -325,7 +325,7 @@ _STEPS = 40  # of the training that is recorded
 
 def _monitor(folder: Folder, product: str="hex_nut", side: int=64) -> tuple[dict, dict]:
     "The training monitor's state after a small training, and what it noted"
-    recipe = load_recipe("quick").replace(**{
+    recipe = load_recipe("formulas").replace(**{
         "image.height": side, "image.width": side, "training.minutes": 0., "training.steps": _STEPS,
         "training.precision": "float32", "training.warm_start": "off", "training.norms": "learn",
         # from random weights: there is something to be seen

@@ -175,7 +175,7 @@ def weight_bytes(small: Small) -> int:
 
 def remembering(product: str, size: tuple[int, int], photos: int=10) -> Detector:
     "The detector that remembers so many photos of an embedded product; nothing is trained"
-    recipe = load_recipe("quick").replace(**{"image.height": size[0], "image.width": size[1]})
+    recipe = load_recipe("formulas").replace(**{"image.height": size[0], "image.width": size[1]})
     with tempfile.TemporaryDirectory() as folder:
         write_products(folder, product, size, train=photos, good=1, defective=0, progress=False)
         return Detector.remember(Path(folder) / product / "train" / "good", recipe, "cpu")

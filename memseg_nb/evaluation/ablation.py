@@ -221,7 +221,7 @@ def figure(
 # %% ../../nbs/evaluation/04_ablation.ipynb #55209aac
 COLUMNS = ("way", "category", "seed", "samples", *FIGURES, "seconds", "error")
 TABLE = Table("ablations", COLUMNS, report, figure)
-BASE = ("simulation.flaws=0", "training.learning_rate=0.002")  # sets the default apart from `quick`
+BASE = ("simulation.flaws=0", "training.learning_rate=0.002")  # sets the default apart from `formulas`
 FAIR = {"training.warm_start": "off", "training.norms": "learn", "training.minutes": 0.}
 
 def ablate(
@@ -231,14 +231,14 @@ def ablate(
     variants: Iterable[str]=tuple(VARIANTS),  # of VARIANTS; the others are compared with `whole`
     seeds: int=3,                         # trainings of each; the first has the recipe's seed
     steps: int=200,                       # of each training
-    recipe: Recipe|None=None,             # all other settings; None: `quick` and BASE
+    recipe: Recipe|None=None,             # all other settings; None: `formulas` and BASE
     progress: bool=True,                  # show bars and a line a training
 ) -> list[dict]:                          # a dictionary of COLUMNS a training
     "Train every variant on every product; run it again to go on"
     data, out, variants = Path(data), Path(out), list(variants)
     names = choose_products(data, categories)
     check_known("variant", variants, VARIANTS)
-    recipe = (recipe or load_recipe("quick", BASE)).replace(**FAIR | {"training.steps": steps})
+    recipe = (recipe or load_recipe("formulas", BASE)).replace(**FAIR | {"training.steps": steps})
     keep_settings(out, recipe)
     def work(way, name, seed):
         variant = VARIANTS[way]

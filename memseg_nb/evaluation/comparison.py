@@ -22,7 +22,7 @@ from ..recipe import Recipe, load_recipe
 from ..training.checkpoints import Run
 
 # %% ../../nbs/evaluation/03_comparison.ipynb #83f987bd
-# what each way sets; the first four add up; `quick` freezes batch norms after a warm start
+# what each way sets; the first four add up; `formulas` freezes batch norms after a warm start
 WAYS = {
     "random": {"encoder.weights": "random", "encoder.exposure": "as_is",
                "training.warm_start": "off"},
@@ -136,14 +136,14 @@ def compare_starts(
     ways: Iterable[str]=DEFAULT,          # of WAYS
     seeds: int=3,                         # trainings of each; the first has the recipe's seed
     minutes: float=1.,                    # of each training; 0: the recipe's steps, not equal time
-    recipe: Recipe|None=None,             # all other settings; None: `quick`
+    recipe: Recipe|None=None,             # all other settings; None: `formulas`
     progress: bool=True,                  # show bars and a line a training
 ) -> list[dict]:                          # a dictionary of COLUMNS a training
     "Train every product from every start; run it again to go on"
     data, out, ways = Path(data), Path(out), list(ways)
     names = choose_products(data, categories)
     check_known("way", ways, WAYS)
-    recipe = (recipe or load_recipe("quick")).replace(**{"training.minutes": minutes})
+    recipe = (recipe or load_recipe("formulas")).replace(**{"training.minutes": minutes})
     keep_settings(out, recipe)
     def work(way, name, seed):
         folder = make_folder(out/way/name)/f"seed{seed}"

@@ -167,7 +167,7 @@ class TrainingMonitor(TrainingPanel):
         data: str | Path="data",         # folder in MVTec's layout
         category: str="",                # which product; empty where there is one only
         out: str | Path="runs/watched",  # folder of the run
-        recipe: Recipe | None=None,      # None: the quick one
+        recipe: Recipe | None=None,      # None: `formulas`
         photo=None,                      # to look at, for `as_image`; None: a defective one
         every: int=10,                   # steps between two looks
     ):
@@ -179,7 +179,7 @@ class TrainingMonitor(TrainingPanel):
                       out=("folder of the run", out))
         controls = {name: ipywidgets.Text(str(value), description=words, continuous_update=False,
                                           **WIDE) for name, (words, value) in fields.items()}
-        super().__init__(recipe or load_recipe("quick"), every, controls,
+        super().__init__(recipe or load_recipe("formulas"), every, controls,
                          (ipywidgets.HBox(list(self.buttons.values())),))
 
     def resume(self) -> None:

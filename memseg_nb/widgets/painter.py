@@ -63,7 +63,7 @@ def example_detector(
     photos: int=10,                    # good ones that it remembers
 ) -> Detector:
     "A detector that remembers good photos of an embedded product; nothing is trained"
-    recipe = load_recipe("quick").replace(**{"image.height": size[0], "image.width": size[1]})
+    recipe = load_recipe("formulas").replace(**{"image.height": size[0], "image.width": size[1]})
     with tempfile.TemporaryDirectory() as folder:
         write_products(folder, product, size=size, train=photos, good=1, defective=0,
                        progress=False)
