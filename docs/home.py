@@ -64,12 +64,14 @@ def _make() -> dict:
 
     from memseg_nb.deployment.detector import Detector
     from memseg_nb.products.catalogue import render_product, write_products
+    from memseg_nb.recipe import load_recipe
 
     with tempfile.TemporaryDirectory() as folder:
         write_products(
             folder, PRODUCT, size=(128, 128), seed=0, train=GOOD, good=1, defective=1, progress=False
         )
-        detector = Detector.remember(Path(folder) / PRODUCT / "train" / "good")
+        recipe = load_recipe("formulas")  # the weights that the library brings
+        detector = Detector.remember(Path(folder) / PRODUCT / "train" / "good", recipe)
     clean = render_product(PRODUCT, (SIDE, SIDE), seed=SEED)[0].permute(1, 2, 0).numpy().astype(float)
     painted = [_stroke(clean, k / (FRAMES - 1)) for k in range(FRAMES)]
     answers = [detector.predict(np.round(image * 255).astype(np.uint8)) for image in painted]

