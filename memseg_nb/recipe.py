@@ -403,7 +403,7 @@ SINCE = {"image.bits": "auto", "encoder.backbone": "resnet18", "memory.patches":
          "evaluation.calibrate": "off", "evaluation.false_alarms": .05}
 
 def load_recipe(
-    path: str|Path|None=None,     # your own recipe, may hold only what differs; or the name of one that comes along
+    path: str|Path|None=None,     # your own, perhaps only what differs; or a name of NAMED
     overrides: Iterable[str]=(),  # "section.key=value", stronger than any file
 ) -> Recipe:
     "The shipped recipe, overlaid by `path`, overlaid by `overrides`"

@@ -41,7 +41,8 @@ def wheel(tmp_path_factory):
 
 def test_wheel_holds_library_recipe_and_licence_and_no_more(wheel):
     names = zipfile.ZipFile(wheel).namelist()
-    assert {"settings.ini", "course.toml", "cli.py", "py.typed"} <= {
+    assert {"settings.ini", "course.toml", "cli.py", "py.typed", "recipes/formulas.ini",
+            "recipes/imagenet.ini"} <= {
         name.removeprefix("memseg_nb/") for name in names}
     assert {f"course/nbs/{name}.ipynb" for name in course()} <= {
         name.removeprefix("memseg_nb/") for name in names}
