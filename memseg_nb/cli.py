@@ -345,9 +345,6 @@ def predict(paths, out, memory, device, runtime, precision, maps):
     from memseg_nb.deployment.detector import Detector
     detector = (Detector.remember(memory, device=device) if memory
                 else Detector.load(paths[0], device, runtime, precision))
-    if memory:
-        click.echo(f"threshold {detector.threshold:.3f}: of further good photos about "
-                   f"{detector.recipe.evaluation.false_alarms:.0%} at most should lie above it")
     done = detector.predict_folder(paths[-1], out, maps=maps)
     click.echo(f"{done.predicted} photos, {done.defective} called defective: {done.table}")
     if done.failed:

