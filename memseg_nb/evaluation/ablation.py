@@ -221,7 +221,7 @@ def figure(
 # %% ../../nbs/evaluation/04_ablation.ipynb #55209aac
 COLUMNS = ("way", "category", "seed", "samples", *FIGURES, "seconds", "error")
 TABLE = Table("ablations", COLUMNS, report, figure)
-BASE = ("simulation.flaws=0", "training.learning_rate=0.002")  # sets the default apart from `formulas`
+BASE = ("simulation.flaws=0", "training.learning_rate=0.002")  # what differs from `formulas`
 FAIR = {"training.warm_start": "off", "training.norms": "learn", "training.minutes": 0.}
 
 def ablate(
