@@ -333,10 +333,16 @@ def predict(paths, out, memory, device, runtime, precision, maps):
     if not memory: _check_path(paths[0], "run folder", NO_RUN)
     _check_path(paths[-1], "such photo or folder", "needs photos to look at")
     from memseg_nb.deployment.detector import Detector
+    from memseg_nb.evaluation.evaluate import chosen_for
+    from memseg_nb.training.checkpoints import Run
     detector = (Detector.remember(memory, device=device) if memory
                 else Detector.load(paths[0], device, runtime, precision))
+    rate = detector.recipe.evaluation.false_alarms if memory else None
+    if Path(paths[0]).is_dir() and not memory:
+        rate = Run.open(paths[0]).record.get("thresholds", {}).get("false_alarms")
     done = detector.predict_folder(paths[-1], out, maps=maps)
-    click.echo(f"{done.predicted} photos, {done.defective} called defective: {done.table}")
+    click.echo(f"{done.predicted} photos, {done.defective} called defective{chosen_for(rate)}: "
+               f"{done.table}")
     if done.failed:
         raise MemSegError(f"{len(done.failed)} photos have no answer: "
                           f"{'; '.join(done.failed.values())}")
