@@ -204,7 +204,7 @@ def page_detector(product: str, size: tuple[int, int], photos: int=10) -> PageDe
         good = ImageSet(split(find_images(folder), recipe.memory.samples, 0., recipe.training.seed).memory,
                         size)
         found = choose_thresholds(small.model, good, make_simulator(recipe, product), recipe, versions=2,
-                                  remembered=True)
+                                  first=0)
         return PageDetector(Detector(small.model, recipe, found.image, found.pixel), small,
                             good.batch(range(photos)))
 
