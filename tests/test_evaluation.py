@@ -138,6 +138,19 @@ def test_summary_is_a_table(run, no_figures):
     assert len({len(line) for line in lines[:-1]}) == 1, "columns stand below each other"
 
 
+def test_the_summary_says_which_false_alarm_rate_was_promised(run, no_figures):
+    "5 % in a new run; nothing in one of an earlier version, whose thresholds came from elsewhere"
+    metrics = evaluate(run, progress=False, device="cpu")
+    assert metrics["false_alarms"] == run.record["thresholds"]["false_alarms"] == .05
+    assert summary(metrics).splitlines()[-1].endswith(" (threshold chosen for 5 % false alarms)")
+    earlier = {"balanced_accuracy": .9, "good": 12}
+    run.update(thresholds=earlier)
+    metrics = evaluate(run, progress=False, device="cpu")
+    assert metrics["false_alarms"] is None and summary(metrics).endswith("called defective")
+    del metrics["false_alarms"]  # and in figures of an earlier version
+    assert summary(metrics).endswith("called defective")
+
+
 def test_without_masks_pixel_figures_are_null(run, data):
     shutil.rmtree(data / "hex_nut" / "ground_truth")
     metrics = evaluate(run, data=data, progress=False, device="cpu")

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['confusion', 'distance_to_mean', 'read_test', 'Measured', 'measure', 'results', 'baseline', 'typical', 'worst',
-           'sheet', 'category_of', 'check_writable', 'write_figures', 'write_scores', 'summary', 'evaluate']
+           'sheet', 'category_of', 'check_writable', 'write_figures', 'write_scores', 'chosen_for', 'summary',
+           'evaluate']
 
 # %% ../../nbs/evaluation/01_evaluate.ipynb #0b5eb848
 import csv
@@ -255,6 +256,12 @@ def write_scores(
             row = item.path, item.defect, f"{score:.6f}", bool(score > threshold)
             table.writerow(map(guarded, row))
 
+def chosen_for(
+    rate: float|None,  # of false alarms, 0..1; None: unknown, as in runs of earlier versions
+) -> str:              # empty if it is unknown
+    "Words on the rate that a threshold was chosen for, to end a sentence with"
+    return "" if rate is None else f" (threshold chosen for {100 * rate:.3g} % false alarms)"
+
 def summary(
     metrics: dict,  # of `evaluate`
 ) -> str:           # lines to print
@@ -270,7 +277,8 @@ def summary(
     decisions, counts = metrics["confusion"], metrics["counts"]
     found, false = decisions["true_positives"], decisions["false_positives"]
     lines.append(f"at threshold {metrics['threshold']:.3f}: {found} of {counts['defective']} "
-                 f"defective images found, {false} of {counts['good']} good ones called defective")
+                 f"defective images found, {false} of {counts['good']} good ones called defective"
+                 + chosen_for(metrics.get("false_alarms")))
     return "\n".join(lines + [f"note: {note}" for note in metrics["notes"]])
 
 # %% ../../nbs/evaluation/01_evaluate.ipynb #9e24fd32
@@ -304,6 +312,7 @@ def evaluate(
         plain = baseline(category, size, settings, progress)
     metrics = {"category": category.name, "size": list(size), **results(measured, threshold),
                "threshold": threshold, "pixel_threshold": pixel_threshold,
+               "false_alarms": record.get("thresholds", {}).get("false_alarms"),
                "counts": {"images": good + defective, "good": good, "defective": defective,
                           "with_mask": defective - len(unknown),
                           "regions": sum(counts.regions for counts in measured.pixels.values())},

@@ -2,7 +2,7 @@
 
 # %% auto #0
 __all__ = ['check_halfway', 'check_rate', 'check_draw', 'check_split', 'check_figure', 'check_luck', 'check_going_on',
-           'check_descend', 'check_balanced', 'check_cheapest']
+           'check_descend', 'check_rank', 'check_cheapest']
 
 # %% ../../nbs/exercises/05_training.ipynb #c9c3e4d6
 import math
@@ -218,28 +218,35 @@ def check_descend(descend):
            "the first step is right, but not four of them")
 
 # %% ../../nbs/exercises/05_training.ipynb #adab46c7
-@exercise("thresholds.1", "Balanced accuracy", "rebuilding",
-          "balanced_accuracy(good, defective, threshold)", """
-def balanced_accuracy(good, defective, threshold):
-    kept = (good <= threshold).double().mean()
-    found = (defective > threshold).double().mean()
-    return ((kept + found) / 2).item()
+@exercise("thresholds.1", "A rank that keeps a promise", "rebuilding",
+          "rank_threshold(good, rate)", """
+def rank_threshold(good, rate):
+    gaps = math.floor(rate * (len(good) + 1) + 1e-9)  # that may lie above it
+    return sorted(good)[-gaps] if gaps else None
 """)
-def check_balanced(balanced_accuracy):
-    "Unequal numbers, a score at the threshold"
-    good, bad = torch.tensor([.1, .2, .2, .3, .4, .5, .6, .2, .1, .3]), torch.tensor([.3, .7])
-    given = expect_number(balanced_accuracy(good.clone(), bad.clone(), .35),
-                          "the balanced accuracy")
-    expect(not close(given, 8 / 12),
-           "that's the share of all images that are right; with ten good ones and "
-           "two defective ones each share should count the same")
-    expect(not close(given, .7 + .5), "the mean of the two shares, not their sum")
-    expect(not close(given, .4), "that's what is wrong: good ones thrown away, defective ones kept")
-    expect(close(given, .6),
-           f"0.7 of the good are kept, 0.5 of the defective found: 0.6; yours is {given:.3f}")
-    good, bad = torch.tensor([.5, .5, .25]), torch.tensor([.5, .75])
-    given = expect_number(balanced_accuracy(good, bad, .5), "the balanced accuracy")
-    expect(close(given, .75), "scores exactly at the threshold mean good")
+def check_rank(rank_threshold):
+    "Ten scores, unordered; nineteen for 5 %; one too few; how often a further score is above"
+    ten = [.31, .12, .55, .18, .24, .9, .15, .42, .2, .11]
+    given = expect_number(rank_threshold(list(ten), .2), "the threshold for ten scores")
+    expect(given not in (8, 9), "that's a rank; the score of that rank is asked for")
+    expect(given in ten, f"one of the scores is asked for; {given:g} is none of them")
+    expect(given != .2, "sort the scores first: they come in any order")
+    expect(given != .42, "two of these ten lie above, but three of eleven gaps do: more than 0.2")
+    expect(given != .9, "the highest of ten keeps the promise, but a lower one does as well")
+    expect(given == .55,
+           "ten scores leave eleven gaps; at most 0.2 of eleven, two gaps, may lie above")
+    few = [k / 20 for k in range(1, 20)]
+    given = expect_number(rank_threshold(list(few), .05), "the threshold for nineteen scores")
+    expect(given == .95, "one gap of twenty is 0.05: the highest of nineteen scores keeps that")
+    given = rank_threshold(few[:18], .05)
+    expect(given is None,
+           "above the highest of eighteen scores lies one gap of nineteen, more than 0.05: too "
+           "few, so None")
+    draw = torch.Generator().manual_seed(1)
+    scores = torch.rand(400, 30, generator=draw).tolist()
+    above = [row[-1] > expect_number(rank_threshold(row[:-1], .1)) for row in scores]
+    expect(abs(sum(above) / 400 - .1) < .04,
+           "of 400 further scores, about one in ten should lie above the threshold by 29 others")
 
 # %% ../../nbs/exercises/05_training.ipynb #1c24cf82
 def _cost(scores, defective, threshold, missed, thrown):

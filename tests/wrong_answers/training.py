@@ -123,16 +123,23 @@ WRONG["train.4"] = (
 RIGHT["train.4"] = (lambda *given: list(_descend(*given)),)
 
 
+def _rank(good, rate, gaps=1, order=sorted):
+    "`gaps`: how many more than scores"
+    above = math.floor(rate * (len(good) + gaps) + 1e-9)
+    return order(good)[-above] if above else None
+
 WRONG["thresholds.1"] = (
-    Wrong(lambda g, d, t: ((g <= t).sum() + (d > t).sum()).item() / (len(g) + len(d)), "each share",
-          "plain accuracy"),
-    Wrong(lambda g, d, t: ((g < t).double().mean() + (d >= t).double().mean()).item() / 2,
-          "exactly", "the threshold itself"),
-    Wrong(lambda g, d, t: ((g > t).double().mean() + (d <= t).double().mean()).item() / 2, "wrong",
-          "counts the wrong ones"),
-    Wrong(lambda g, d, t: ((g <= t).double().mean() + (d > t).double().mean()).item(), "mean",
-          "the sum"),
+    Wrong(lambda good, rate: sorted(good)[-math.floor(rate * len(good) + 1e-9) - 1], "gaps",
+          "the share of these images, not of further ones"),
+    Wrong(lambda good, rate: max(good), "a lower one", "the highest"),
+    Wrong(lambda good, rate: _rank(good, rate) or max(good), "None", "the highest where there are too few"),
+    Wrong(lambda good, rate: _rank(good, rate, order=list), "sort", "forgets to sort"),
+    Wrong(lambda good, rate: sum(good) / len(good), "one of the scores", "the mean"),
+    Wrong(lambda good, rate: math.ceil((len(good) + 1) * (1 - rate)), "that's a rank", "the rank"),
 )
+RIGHT["thresholds.1"] = (
+    lambda good, rate: next((s for s in sorted(good)
+                             if 1 + sum(o > s for o in good) <= rate * (len(good) + 1) + 1e-9), None),)
 
 
 def _cost(scores, defective, threshold, missed, thrown):
