@@ -468,7 +468,7 @@ def ablate(data, out, categories, variants, seeds, steps, recipe_file, overrides
               help="Measured as well: auto, cpu (none), cuda, cuda:0 or mps.")
 def bench(out, quick, rows, device):
     "Time the library against its obvious version, as ratios, with a table and a picture. About six minutes on two cores."
-    from memseg_nb.bench import report as speed
+    from memseg_nb.bench import speed
     lines = speed.bench(out, quick, rows, device)
     click.echo(f"table and picture: {Path(out)/'bench.md'}, {Path(out)/'bench.png'}")
     if failed := [line for line in lines if line["note"].startswith("failed")]:
