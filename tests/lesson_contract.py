@@ -20,8 +20,8 @@ NBS = ROOT / "nbs"
 SECTIONS = ["The picture", "By hand", "Naive, then fast", "Play", "Break it", "Paper and code", "Exercises",
             "Summary"]
 OVERVIEW = "00_overview"    # opens the course; it has a form of its own
-OVERVIEW_SECTIONS = ["Only good photos", "Differences and commonalities", "The network", "A defect, found live",
-                     "Play", "The course", "Summary"]
+OVERVIEW_SECTIONS = ["Only good photos", "Differences and commonalities", "The network",
+                     "A defect, found live", "Play", "The course", "Summary"]
 OVERVIEW_CELLS, OVERVIEW_WIDGETS = 40, 2
 BOX = ["You will be able to", "You need first", "Run time", "Paper"]
 LONGEST, PROSE = 110, 2 / 7  # lines of a code cell; share of Markdown among all cells, at least
@@ -85,9 +85,11 @@ def _overview(notebook, found):
                     for cell in found.get("The course", []) for output in cell.get("outputs", []))
     code = "\n".join("".join(cell["source"]) for cell in found.get("The network", []))
     missing = [] if "show_network()" in code else ["the figure of the whole network"]
-    missing += [f"the part {part['title']!r} in its map" for part in parts if f"**{part['title']}**" not in shown]
+    titles = [part["title"] for part in parts]
+    missing += [f"the part {title!r} in its map" for title in titles if f"**{title}**" not in shown]
     count = len(notebook["cells"])
-    return missing + ([f"brevity: {count} cells, {OVERVIEW_CELLS} at the most"] if count > OVERVIEW_CELLS else [])
+    if count > OVERVIEW_CELLS: missing.append(f"brevity: {count} cells, {OVERVIEW_CELLS} at the most")
+    return missing
 
 
 def _figure(path, notebook):
@@ -95,7 +97,8 @@ def _figure(path, notebook):
     name = Path(path).with_suffix("").as_posix()
     if not any(name.endswith(lesson) and kind == "main" for lesson, kind in course().items()): return []
     if any(name.endswith(lesson) for lesson in WITHOUT_FIGURE): return []
-    first = "\n".join("".join(cell["source"]) for cell in notebook["cells"][:8] if cell["cell_type"] == "code")
+    first = "\n".join("".join(cell["source"]) for cell in notebook["cells"][:8]
+                      if cell["cell_type"] == "code")
     return [] if re.search(r'show_network\("', first) else ["the figure of the network, near its top"]
 
 

@@ -10,7 +10,7 @@ import torch
 from memseg_nb.files import WRITTEN
 from memseg_nb.bench import naive as peers
 from memseg_nb.bench import cases as rows
-from memseg_nb.bench import report as speed
+from memseg_nb.bench import speed
 from memseg_nb.bench import timing
 from memseg_nb.model.losses import memseg_loss
 from memseg_nb.metrics import rank, rank_score

@@ -132,12 +132,14 @@ def test_a_record_whose_values_have_changed_is_refused(tmp_path):
     save_json(path, {"threshold": .4142, "category": "hex_nut", "split": {1: ("a.png",)}})
     assert load_json(path) == {"threshold": .4142, "category": "hex_nut", "split": {"1": ["a.png"]}}
     whole = path.read_text()
-    for text, other in ("4142", "1424"), ("4142", "4143"), ("hex_nut", "hex_nuu"), ("a.png", "b.png"), ('"1"', '"2"'):
+    for text, other in (("4142", "1424"), ("4142", "4143"), ("hex_nut", "hex_nuu"), ("a.png", "b.png"),
+                        ('"1"', '"2"')):
         path.write_text(whole.replace(text, other))
         with pytest.raises(MemSegError, match="run.json is damaged or was edited: .*copy it again"):
             load_json(path)
     seal = json.loads(whole)["sha256"]
-    path.write_text(whole.replace(f',\n  "sha256": "{seal}"', "").replace(".4142", ".5"))  # an edit that is meant
+    unsealed = whole.replace(f',\n  "sha256": "{seal}"', "")
+    path.write_text(unsealed.replace(".4142", ".5"))  # an edit that is meant
     assert load_json(path)["threshold"] == .5
 
 

@@ -599,7 +599,7 @@ def test_ctrl_c_saves_and_resume_ends_at_the_same_weights(tiny_data, tmp_path):
 
 
 def test_bench_writes_a_table(memseg, tmp_path, monkeypatch):
-    from memseg_nb.bench import report as speed
+    from memseg_nb.bench import speed
     from memseg_nb.bench.cases import Measured
     monkeypatch.setattr(speed, "ROWS",
                         {"match": lambda shop: [Measured("work", "loops", 2., 1., 2., 1., 3.)]})

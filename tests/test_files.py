@@ -132,7 +132,8 @@ def test_one_process_locks_a_folder_once_and_again_later(tmp_path):
         open(tmp_path/"missing")
 
 
-@pytest.mark.parametrize("begin", [clean_up, lambda out: claim(out, ["table.csv"])], ids=["clean_up", "claim"])
+@pytest.mark.parametrize("begin", [clean_up, lambda out: claim(out, ["table.csv"])],
+                         ids=["clean_up", "claim"])
 def test_only_what_the_dead_have_left_is_removed(tmp_path, holder, begin):
     holder.kill()
     holder.wait()

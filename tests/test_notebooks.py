@@ -10,8 +10,8 @@ import subprocess
 import measure_lessons
 import pytest
 from fastcore.nbio import read_nb
-from lesson_contract import (LONGEST, NBS, OVERVIEW, OVERVIEW_SECTIONS, ROOT, SECTIONS, WIDTH, course, lacks, misfits, name_of,
-                             notebooks, too_wide)
+from lesson_contract import (LONGEST, NBS, OVERVIEW, OVERVIEW_SECTIONS, ROOT, SECTIONS, WIDTH, course, lacks,
+                             misfits, name_of, notebooks, too_wide)
 from nbdev.clean import clean_nb
 from nbdev.export import nb_export
 

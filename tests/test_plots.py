@@ -164,9 +164,12 @@ def test_the_figure_of_the_network_lights_what_is_asked_for():
     assert thick() == (count, 0) and thick(*plots.NETWORK) == (count, count)
     for part, (_, boxes) in plots.NETWORK.items(): assert thick(part) == (count, len(boxes))
     drawing = plots.as_svg(plots.network_figure("memory"))
-    assert drawing == plots.as_svg(plots.network_figure("memory")) and ElementTree.fromstring(drawing) is not None
-    for words in ("argmin", "coordinate", "stored samples", "in training only", "simulated"): assert words in drawing
-    with pytest.raises(MemSegError, match="memmory: no part of the network's figure; expected some of photo, "):
+    assert drawing == plots.as_svg(plots.network_figure("memory"))
+    assert ElementTree.fromstring(drawing) is not None
+    for words in ("argmin", "coordinate", "stored samples", "in training only", "simulated"):
+        assert words in drawing
+    wrong = "memmory: no part of the network's figure; expected some of photo, "
+    with pytest.raises(MemSegError, match=wrong):
         plots.network_figure("memmory")
 
 

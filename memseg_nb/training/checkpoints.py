@@ -85,7 +85,7 @@ def load_state(
 # %% ../../nbs/training/02_checkpoints.ipynb #32e6b004
 def _sealed(value: Mapping) -> dict:
     "Entries, and SHA-256 of them all"
-    found = hashlib.sha256(json.dumps(value, allow_nan=False).encode()).hexdigest()
+    found = hashlib.sha256(json.dumps(value).encode()).hexdigest()
     return dict(value, sha256=found)
 
 def save_json(
