@@ -37,7 +37,7 @@ def fold_norms(
     "Fold each batch norm into the convolution before it"
     before = None, None
     for name, part in list(module.named_children()):
-        if isinstance(part, nn.BatchNorm2d) and isinstance(before[1], nn.Conv2d):
+        if type(part) is nn.BatchNorm2d and isinstance(before[1], nn.Conv2d):  # no activation in it
             setattr(module, before[0], fuse_conv_bn_eval(before[1], part))
             setattr(module, name, nn.Identity())
         else:

@@ -115,17 +115,18 @@ class TimmEncoder(Encoder):
         self.backbone, self.name = f"timm:{name}", name
         super().__init__(seed, frozen)
 
-    def build(self) -> None:
-        "Make timm's network, and note which of its parts lead to which level"
-        self.body = timm_network(self.name)
+    def make(self, seed: int) -> None:
+        "Make timm's network as timm does, and note which of its parts lead to which level"
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.body = timm_network(self.name)
         info = self.body.feature_info
         reached = dict(zip(self.body.return_layers, info.reduction()))
         if info.reduction() != [2, 4, 8, 16, 32]:
-            raise MemSegError(f"backbone timm:{self.name}: gives maps at 1/{info.reduction()} of "
-                              "the size; needs 1/2, 1/4, 1/8, 1/16 and 1/32")
+            raise MemSegError(f"backbone timm:{self.name}: gives maps at 1/n of the size for n in "
+                              f"{info.reduction()}; needs 2, 4, 8, 16 and 32")
         self.channels = tuple(info.channels())
-        settings = self.body.pretrained_cfg if hasattr(self.body, "pretrained_cfg") else {}
-        self.norm = (settings.get("mean", Encoder.norm[0]), settings.get("std", Encoder.norm[1]))
+        self.norm = tuple(self.body.pretrained_cfg[name] for name in ("mean", "std"))
         self.parts, part = [], []
         for name in self.body:
             part.append(name)

@@ -109,15 +109,19 @@ class PatchMemory(nn.Module):
         places = pool(maps.float(), self.pooling).permute(0, 2, 3, 1)
         scale = spread.view(-1) * len(spread)**.5
         ready, differences, distances = patches / scale, [], []
-        for k, image in enumerate(places.flatten(1, 2)):
+        # one image at a time; a graph has no loop
+        parts = (places,) if torch.compiler.is_exporting() else places.split(1)
+        for k, part in enumerate(parts):
             left_out = None if own is None else torch.isin(owner, own[k].int())
-            index, distance = nearest(image / scale, ready, left_out)
-            gap = image - patches[index]
+            part = part.flatten(0, 2)
+            with torch.autocast(part.device.type, enabled=False):  # a difference of large numbers
+                index, distance = nearest(part / scale, ready, left_out)
+            gap = part - patches[index]
             differences.append(gap.abs() if self.difference == "absolute" else gap.square())
             distances.append(distance)
-        shape = places.shape[1:3]
-        return (torch.stack(differences).unflatten(1, shape).permute(0, 3, 1, 2),
-                torch.stack(distances).unflatten(1, shape))
+        shape = -1, *places.shape[1:3]
+        return (torch.cat(differences).unflatten(0, shape).permute(0, 3, 1, 2),
+                torch.cat(distances).unflatten(0, shape))
 
     def forward(self, features: Features, own: Tensor|None=None) -> Match:
         "Differences of layers 1 to 3; `own` as in `compare`"
@@ -200,16 +204,15 @@ class Calibration(nn.Module):
         self.register_buffer("weight", torch.zeros(1 + levels))  # 0: does not count
         self.register_buffer("middle", torch.tensor(0.))         # value of the sum that becomes 0.5
         self.register_buffer("width", torch.tensor(1.))
+        self.note()
 
-    @property
-    def ready(self) -> bool:
-        "Whether it was fitted"
-        return bool(self.weight.any())
+    def note(self) -> None:
+        "Note whether it was fitted, and whether the network counts, or the memory alone"
+        self.ready, self.network = bool(self.weight.any()), bool(self.weight[0])
 
-    @property
-    def network(self) -> bool:
-        "Whether the network counts, or the memory alone"
-        return bool(self.weight[0])
+    def _load_from_state_dict(self, *arguments):
+        super()._load_from_state_dict(*arguments)
+        self.note()
 
     def fit(
         self,
@@ -229,6 +232,7 @@ class Calibration(nn.Module):
         middle, usual = totals[int(share * (len(totals) - 1))], totals[len(totals) // 2]
         self.middle.copy_(middle)
         self.width.copy_(((middle - usual) / 4).clamp_min(1e-6))  # the median becomes 0.018
+        self.note()
 
     def total(self, parts: Sequence[Tensor|None], size: tuple[int, int]) -> Tensor:
         "Sum of the standardised maps (B, h, w), each enlarged to `size`"

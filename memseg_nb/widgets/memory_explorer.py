@@ -31,7 +31,7 @@ def example_memory(
     "A network that remembers an embedded product, and photos to try it on"
     good = torch.stack([render_product(product, size, split="train", index=k)[0]
                         for k in range(samples)])
-    model = fresh_model(load_recipe("quick"))[0].eval()
+    model = fresh_model(load_recipe("formulas"))[0].eval()
     model.remember(good.split(8))
     kinds = [*PRODUCTS[product].defects, None]
     tests = {f"{kind or 'good'} {k}": render_product(product, size, defect=kind, index=k)
