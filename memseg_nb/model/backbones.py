@@ -153,7 +153,7 @@ class TimmEncoder(Encoder):
 
 def timm_network(
     name: str,         # timm's
-    **weights,         # `pretrained` or `checkpoint_path`, as timm takes them
+    **weights,         # `pretrained` and `pretrained_cfg_overlay`, as timm takes them
 ) -> nn.ModuleDict:    # FeatureListNet
     "Network of timm that gives feature maps"
     try: import timm
@@ -162,9 +162,10 @@ def timm_network(
                           "pip install 'memseg-nb[timm]'") from None
     try: body = timm.create_model(name, features_only=True, **weights)
     except Exception as error:  # unknown names, networks without maps, no connection
-        raise MemSegError(f"backbone timm:{name}: {str(error).splitlines()[0]}; timm.list_models() "
-                          "tells the names, encoder.weights may be a file") from error
-    if not isinstance(body, nn.ModuleDict):
+        why = (str(error) or type(error).__name__).splitlines()[0]
+        raise MemSegError(f"backbone timm:{name}: {why}; timm.list_models() tells the names, "
+                          "encoder.weights may be a file") from error
+    if not hasattr(body, "return_layers"):
         raise MemSegError(f"backbone timm:{name}: is no chain of modules; try another one, such "
                           "as timm:resnet10t")
     return body
