@@ -113,6 +113,7 @@ class PatchMemory(nn.Module):
         parts = (places,) if torch.compiler.is_exporting() else places.split(1)
         for k, part in enumerate(parts):
             left_out = None if own is None else torch.isin(owner, own[k].int())
+            if left_out is not None: left_out &= ~left_out.all()  # something has to remain
             part = part.flatten(0, 2)
             with torch.autocast(part.device.type, enabled=False):  # a difference of large numbers
                 index, distance = nearest(part / scale, ready, left_out)
