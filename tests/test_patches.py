@@ -1,4 +1,6 @@
 "Patches: the nearest of all, never one's own, the same again; and a map on the scale of good images"
+import shutil
+
 import numpy as np
 import onnxruntime
 import pytest
@@ -134,7 +136,12 @@ def test_what_does_not_fit():
 
 # The scale of good images
 
-EVIDENCE = [[draw(1, 64, 64, seed=k) * 3 - 5, draw(1, 8, 8, seed=20 + k), draw(1, 4, 4, seed=40 + k)]
+def smooth(seed):
+    "Log-odds of a good image, without the noise of single pixels"
+    return F.interpolate(draw(1, 1, 8, 8, seed=seed) * 3 - 5, (64, 64), mode="bilinear")[0]
+
+
+EVIDENCE = [[smooth(k), draw(1, 8, 8, seed=20 + k), draw(1, 4, 4, seed=40 + k)]
             for k in range(6)]
 
 
@@ -159,7 +166,7 @@ def test_good_pixels_stay_below_a_half():
     usual = ((totals.median() - calibration.middle) / calibration.width).sigmoid()
     assert abs(usual - .018) < .001, "the median becomes 0.018"
     maps = torch.cat([calibration(parts, (64, 64)) for parts in EVIDENCE])
-    assert maps.shape == (6, 64, 64) and 0 <= maps.min() and maps.max() <= 1
+    assert maps.shape == (6, 64, 64) and 0 <= maps.min() and maps.max() <= 1 and (maps < .5).float().mean() > .99
 
 
 def test_more_evidence_never_lowers_the_map():
@@ -219,7 +226,8 @@ def test_a_run_is_loaded_as_it_was_and_judged(run, photos, tiny_data, tmp_path, 
     model, again = load_model(run), load_model(run)
     assert model.calibration.ready and model.calibration.network and model.memory.samples == 12
     assert torch.equal(model.anomaly_map(photos), again.anomaly_map(photos))
-    assert evaluate(run, out=tmp_path / "evaluation") is not None
+    shutil.copytree(run.folder, tmp_path / "run")
+    evaluate(tmp_path / "run", progress=False)
     code, _, err = memseg("predict", run.folder, tiny_data / "hex_nut" / "test", "--out", tmp_path / "found")
     assert code == 0, err
 

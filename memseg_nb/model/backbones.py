@@ -20,8 +20,15 @@ from .encoder import Encoder
 # %% ../../nbs/model/08_backbones.ipynb #5874caf4
 class ConvNorm(nn.Sequential):
     "Convolution, padded as TensorFlow does, batch norm, ReLU6"
-    def __init__(self, channels_in: int, channels: int, side: int=1, stride: int=1,
-                 groups: int=1, bounded: bool=True):  # False: no ReLU6
+    def __init__(
+        self,
+        channels_in: int,
+        channels: int,
+        side: int=1,         # of the window, pixels
+        stride: int=1,       # 1 or 2
+        groups: int=1,       # `channels`: each channel on its own
+        bounded: bool=True,  # False: no ReLU6
+    ):
         conv = nn.Conv2d(channels_in, channels, side, stride, groups=groups, bias=False)
         super().__init__()
         self.conv, self.norm = conv, nn.BatchNorm2d(channels, eps=1e-3)
@@ -35,7 +42,14 @@ class ConvNorm(nn.Sequential):
 
 class InvertedResidual(nn.Module):
     "Many channels inside, few at both ends (Sandler et al.: MobileNetV2, CVPR 2018)"
-    def __init__(self, channels_in: int, channels: int, side: int, stride: int, expansion: int):
+    def __init__(
+        self,
+        channels_in: int,
+        channels: int,
+        side: int,       # of the depthwise window, pixels
+        stride: int,     # 1 or 2
+        expansion: int,  # channels inside, for each that comes in
+    ):
         super().__init__()
         inside = channels_in * expansion
         self.expand = ConvNorm(channels_in, inside) if expansion > 1 else nn.Identity()
@@ -77,8 +91,9 @@ class EfficientNetLite0(Encoder):
         return stem, stem
 
 # %% ../../nbs/model/08_backbones.ipynb #ffd55802
-PARTS = {"_conv_stem": "conv", "_bn0": "norm", "_expand_conv": "expand.conv", "_depthwise_conv": "depthwise.conv",
-         "_bn1": "depthwise.norm", "_project_conv": "project.conv", "_bn2": "project.norm"}
+PARTS = {"_conv_stem": "conv", "_bn0": "norm", "_expand_conv": "expand.conv",
+         "_depthwise_conv": "depthwise.conv", "_bn1": "depthwise.norm",
+         "_project_conv": "project.conv", "_bn2": "project.norm"}
 
 def lite0_names(
     state: dict,  # of the package's file, name -> tensor
@@ -111,7 +126,12 @@ class TimmEncoder(Encoder):
     "Feature extractor of timm; all of it is frozen"
     fixed, is_deep_fixed = ("body",), True
 
-    def __init__(self, name: str, seed: int=0, frozen: bool=True):  # name of timm's
+    def __init__(
+        self,
+        name: str,          # timm's
+        seed: int=0,        # of the weights that it starts with
+        frozen: bool=True,  # False: all of it can be trained
+    ):
         self.backbone, self.name = f"timm:{name}", name
         super().__init__(seed, frozen)
 
