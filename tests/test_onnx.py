@@ -27,7 +27,7 @@ from memseg_nb.recipe import load_recipe
 from memseg_nb.deployment.runtimes import Bfloat16, OnnxModel, cost, cost_table, in_precision
 
 SIZE = (64, 64)
-SMALL = load_recipe("quick", ["image.height=64", "image.width=64", "memory.samples=4"])
+SMALL = load_recipe("formulas", ["image.height=64", "image.width=64", "memory.samples=4"])
 
 
 @pytest.fixture(scope="module")

@@ -75,14 +75,15 @@ class Patches(nn.Module):
         level: int,               # 1 to 3, or 4
         maps: Tensor,             # of images, (B, C, h, w)
         own: Tensor|None=None,    # (B,) or (B, K): images whose patches don't count; None: all do
-    ) -> tuple[Tensor, Tensor]:   # difference to the nearest patch, (B, C, h, w); distance, (B, h, w)
-        "Nearest patch of each place on one level; a distance is a mean over the channels"
+    ) -> tuple[Tensor, Tensor]:
+        "Difference to the nearest patch, (B, C, h, w), and distance, a channels' mean, (B, h, w)"
         self.check()
         patches, owner, spread = (getattr(self, name.format(level))
                                   for name in ("layer{}", "owner{}", "layer{}_spread"))
         if maps.ndim != 4 or maps.shape[1] != patches.shape[1]:
-            raise MemSegError(f"features of layer{level} {tuple(maps.shape)} do not fit the memory's "
-                              f"{patches.shape[1]} channels: use the encoder that it was filled with")
+            raise MemSegError(f"features of layer{level} {tuple(maps.shape)} do not fit the "
+                              f"memory's {patches.shape[1]} channels: use the encoder that it was "
+                              "filled with")
         places = pool(maps.float(), self.pooling).permute(0, 2, 3, 1)
         scale = spread.view(-1) * len(spread)**.5
         ready, differences, distances = patches / scale, [], []
@@ -245,7 +246,8 @@ class Calibration(nn.Module):
             if maps is None: continue
             maps = (maps - mean) * (weight / spread)
             if maps.shape[1:] != tuple(size):
-                maps = F.interpolate(maps[:, None], size, mode="bilinear", align_corners=False)[:, 0]
+                maps = F.interpolate(maps[:, None], size, mode="bilinear",
+                                     align_corners=False)[:, 0]
             whole = whole + maps
         return whole
 
