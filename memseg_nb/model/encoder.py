@@ -77,7 +77,8 @@ class Encoder(nn.Module):
     backbone, fixed = "resnet18", FROZEN    # `fixed`: parts that never train if it is frozen
     is_deep_fixed = False                   # whether layer 4 is among them
     channels = 64, 64, 128, 256, 512        # of stem and layers 1 to 4
-    norm = (.485, .456, .406), (.229, .224, .225)  # ImageNet's mean and deviation of red, green, blue
+    # ImageNet's mean and deviation of red, green and blue
+    norm = (.485, .456, .406), (.229, .224, .225)
 
     def __init__(
         self,
