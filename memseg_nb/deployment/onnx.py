@@ -37,7 +37,7 @@ def fold_norms(
     "Fold each batch norm into the convolution before it"
     before = None, None
     for name, part in list(module.named_children()):
-        if isinstance(part, nn.BatchNorm2d) and isinstance(before[1], nn.Conv2d):
+        if type(part) is nn.BatchNorm2d and isinstance(before[1], nn.Conv2d):  # no activation in it
             setattr(module, before[0], fuse_conv_bn_eval(before[1], part))
             setattr(module, name, nn.Identity())
         else:
@@ -271,6 +271,11 @@ def export_onnx(
         raise MemSegError(f"{type(model).__name__} can't be exported: give a run, or a detector "
                           "that computes with PyTorch in float32")
     there = model.memory.samples
+    patches, resnet = model.memory.match == "patch", model.encoder.backbone == "resnet18"
+    if memory_samples is not None and patches:
+        raise MemSegError(f"{memory_samples} memory samples: this memory holds patches of all "
+                          "images, so leave it out (--samples); memory.patches of the training's "
+                          "recipe says how many")
     if memory_samples is not None and not 1 <= memory_samples <= there:
         raise MemSegError(f"{memory_samples} memory samples: this memory has {there}, so 1 to "
                           f"{there}")
@@ -284,7 +289,9 @@ def export_onnx(
         paths = photos_of(run) if photos is None else find_images(Path(photos))
         images = calibration_images(paths, recipe, record["category"])
     graph = to_graph(model, size, share, samples)
-    if precision == "int8": graph = quantise(graph, images)
+    # distances to patches are of the map itself, and small networks suffer more from rounding
+    keep = KEEP if resnet and not patches else ("encoder", *KEEP)
+    if precision == "int8": graph = quantise(graph, images, keep)
     if precision != "float32": store_half(graph)
     facts = (memseg_nb.__version__, fingerprint(recipe), record["category"], precision, *size,
              samples, share, record["threshold"], record["pixel_threshold"],

@@ -21,7 +21,7 @@ from .onnx import (FACTS, PRECISIONS, content_digest, export_onnx,
                                        fold_norms, need)
 from ..files import MemSegError, check_finite, digest
 from ..metrics import PixelMetrics, image_auroc, image_score
-from ..model.memseg import MemSeg, probability
+from ..model.memseg import MemSeg
 from ..recipe import load_recipe
 from ..training.checkpoints import Run, entries, entry, fingerprint
 
@@ -184,7 +184,7 @@ class Bfloat16(nn.Module):
     def anomaly_map(self, images: Tensor) -> Tensor:  # (B, 3, H, W), 0..1; (B, H, W), 0..1
         "Probability of anomalous for each pixel"
         with torch.autocast(images.device.type, torch.bfloat16):
-            map = probability(self.network(images.contiguous(memory_format=torch.channels_last)))
+            map = self.network.map(images.contiguous(memory_format=torch.channels_last))
         check_finite("the network", {"anomaly map": map})
         return map
 

@@ -20,8 +20,15 @@ from .encoder import Encoder
 # %% ../../nbs/model/08_backbones.ipynb #5874caf4
 class ConvNorm(nn.Sequential):
     "Convolution, padded as TensorFlow does, batch norm, ReLU6"
-    def __init__(self, channels_in: int, channels: int, side: int=1, stride: int=1,
-                 groups: int=1, bounded: bool=True):  # False: no ReLU6
+    def __init__(
+        self,
+        channels_in: int,
+        channels: int,
+        side: int=1,         # of the window, pixels
+        stride: int=1,       # 1 or 2
+        groups: int=1,       # `channels`: each channel on its own
+        bounded: bool=True,  # False: no ReLU6
+    ):
         conv = nn.Conv2d(channels_in, channels, side, stride, groups=groups, bias=False)
         super().__init__()
         self.conv, self.norm = conv, nn.BatchNorm2d(channels, eps=1e-3)
@@ -35,7 +42,14 @@ class ConvNorm(nn.Sequential):
 
 class InvertedResidual(nn.Module):
     "Many channels inside, few at both ends (Sandler et al.: MobileNetV2, CVPR 2018)"
-    def __init__(self, channels_in: int, channels: int, side: int, stride: int, expansion: int):
+    def __init__(
+        self,
+        channels_in: int,
+        channels: int,
+        side: int,       # of the depthwise window, pixels
+        stride: int,     # 1 or 2
+        expansion: int,  # channels inside, for each that comes in
+    ):
         super().__init__()
         inside = channels_in * expansion
         self.expand = ConvNorm(channels_in, inside) if expansion > 1 else nn.Identity()
@@ -77,8 +91,9 @@ class EfficientNetLite0(Encoder):
         return stem, stem
 
 # %% ../../nbs/model/08_backbones.ipynb #ffd55802
-PARTS = {"_conv_stem": "conv", "_bn0": "norm", "_expand_conv": "expand.conv", "_depthwise_conv": "depthwise.conv",
-         "_bn1": "depthwise.norm", "_project_conv": "project.conv", "_bn2": "project.norm"}
+PARTS = {"_conv_stem": "conv", "_bn0": "norm", "_expand_conv": "expand.conv",
+         "_depthwise_conv": "depthwise.conv", "_bn1": "depthwise.norm",
+         "_project_conv": "project.conv", "_bn2": "project.norm"}
 
 def lite0_names(
     state: dict,  # of the package's file, name -> tensor
@@ -111,21 +126,27 @@ class TimmEncoder(Encoder):
     "Feature extractor of timm; all of it is frozen"
     fixed, is_deep_fixed = ("body",), True
 
-    def __init__(self, name: str, seed: int=0, frozen: bool=True):  # name of timm's
+    def __init__(
+        self,
+        name: str,          # timm's
+        seed: int=0,        # of the weights that it starts with
+        frozen: bool=True,  # False: all of it can be trained
+    ):
         self.backbone, self.name = f"timm:{name}", name
         super().__init__(seed, frozen)
 
-    def build(self) -> None:
-        "Make timm's network, and note which of its parts lead to which level"
-        self.body = timm_network(self.name)
+    def make(self, seed: int) -> None:
+        "Make timm's network as timm does, and note which of its parts lead to which level"
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.body = timm_network(self.name)
         info = self.body.feature_info
         reached = dict(zip(self.body.return_layers, info.reduction()))
         if info.reduction() != [2, 4, 8, 16, 32]:
-            raise MemSegError(f"backbone timm:{self.name}: gives maps at 1/{info.reduction()} of "
-                              "the size; needs 1/2, 1/4, 1/8, 1/16 and 1/32")
+            raise MemSegError(f"backbone timm:{self.name}: gives maps at 1/n of the size for n in "
+                              f"{info.reduction()}; needs 2, 4, 8, 16 and 32")
         self.channels = tuple(info.channels())
-        settings = self.body.pretrained_cfg if hasattr(self.body, "pretrained_cfg") else {}
-        self.norm = (settings.get("mean", Encoder.norm[0]), settings.get("std", Encoder.norm[1]))
+        self.norm = tuple(self.body.pretrained_cfg[name] for name in ("mean", "std"))
         self.parts, part = [], []
         for name in self.body:
             part.append(name)
@@ -152,7 +173,7 @@ class TimmEncoder(Encoder):
 
 def timm_network(
     name: str,         # timm's
-    **weights,         # `pretrained` or `checkpoint_path`, as timm takes them
+    **weights,         # `pretrained` and `pretrained_cfg_overlay`, as timm takes them
 ) -> nn.ModuleDict:    # FeatureListNet
     "Network of timm that gives feature maps"
     try: import timm
@@ -161,9 +182,10 @@ def timm_network(
                           "pip install 'memseg-nb[timm]'") from None
     try: body = timm.create_model(name, features_only=True, **weights)
     except Exception as error:  # unknown names, networks without maps, no connection
-        raise MemSegError(f"backbone timm:{name}: {str(error).splitlines()[0]}; timm.list_models() "
-                          "tells the names, encoder.weights may be a file") from error
-    if not isinstance(body, nn.ModuleDict):
+        why = (str(error) or type(error).__name__).splitlines()[0]
+        raise MemSegError(f"backbone timm:{name}: {why}; timm.list_models() tells the names, "
+                          "encoder.weights may be a file") from error
+    if not hasattr(body, "return_layers"):
         raise MemSegError(f"backbone timm:{name}: is no chain of modules; try another one, such "
                           "as timm:resnet10t")
     return body

@@ -77,7 +77,8 @@ class Encoder(nn.Module):
     backbone, fixed = "resnet18", FROZEN    # `fixed`: parts that never train if it is frozen
     is_deep_fixed = False                   # whether layer 4 is among them
     channels = 64, 64, 128, 256, 512        # of stem and layers 1 to 4
-    norm = (.485, .456, .406), (.229, .224, .225)  # ImageNet's mean and deviation of red, green, blue
+    # ImageNet's mean and deviation of red, green and blue
+    norm = (.485, .456, .406), (.229, .224, .225)
 
     def __init__(
         self,
@@ -86,16 +87,20 @@ class Encoder(nn.Module):
     ):
         super().__init__()
         self.frozen = frozen
-        with torch.device("meta"):
-            self.build()
-        self.to_empty(device="cpu")
-        initialise(self, torch.Generator().manual_seed(seed), "fan_out")
+        self.make(seed)
         for name, values in zip(("mean", "std"), self.norm):
             self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
         self.register_buffer("exposure", torch.tensor(0.))  # e; saved: weights are made for it
         for name in self.fixed if frozen else ():
             getattr(self, name).requires_grad_(False)
         self.train()
+
+    def make(self, seed: int) -> None:
+        "Make the layers, with random weights"
+        with torch.device("meta"):
+            self.build()
+        self.to_empty(device="cpu")
+        initialise(self, torch.Generator().manual_seed(seed), "fan_out")
 
     def build(self) -> None:
         "Make the layers"

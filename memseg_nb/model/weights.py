@@ -165,10 +165,19 @@ def load_backbone(
         raise MemSegError(f"weights formulas with backbone {encoder.backbone}: these are a "
                           "ResNet18's; use encoder.weights=auto, or backbone resnet18")
     if isinstance(encoder, TimmEncoder):
-        how = dict(checkpoint_path=str(path)) if path else dict(pretrained=True)
-        encoder.body.load_state_dict(timm_network(encoder.name, **how).state_dict())
-        return (str(path), hashlib.sha256(path.read_bytes()).hexdigest()) if path else (
-            f"timm, {encoder.name}", None)
+        how, digest = {}, None
+        if path:
+            state, digest = read_weights(path)
+            there = {name.replace(".", "_") for name in state}
+            lacks = [name for name in encoder.body.state_dict()
+                     if name.replace(".", "_") not in there]
+            if lacks:
+                raise MemSegError(f"weights file {path}: lacks {lacks[0]}; needs timm's of "
+                                  f"{encoder.name}")
+            how = dict(pretrained_cfg_overlay=dict(file=str(path)))
+        body = timm_network(encoder.name, pretrained=True, **how)
+        encoder.body.load_state_dict(body.state_dict())
+        return str(path or f"timm, {encoder.name}"), digest
     path = path or lite0_file()
     if path is None:
         raise MemSegError("backbone efficientnet_lite0: its weights are in a package: "
