@@ -343,10 +343,16 @@ def predict(paths, out, memory, device, runtime, precision, maps):
     _check_path(paths[-1], "such photo or folder", "needs photos to look at")
     if memory: _say_quick("quick")
     from memseg_nb.deployment.detector import Detector
+    from memseg_nb.evaluation.evaluate import chosen_for
+    from memseg_nb.training.checkpoints import Run
     detector = (Detector.remember(memory, device=device) if memory
                 else Detector.load(paths[0], device, runtime, precision))
+    rate = detector.recipe.evaluation.false_alarms if memory else None
+    if Path(paths[0]).is_dir() and not memory:
+        rate = Run.open(paths[0]).record.get("thresholds", {}).get("false_alarms")
     done = detector.predict_folder(paths[-1], out, maps=maps)
-    click.echo(f"{done.predicted} photos, {done.defective} called defective: {done.table}")
+    click.echo(f"{done.predicted} photos, {done.defective} called defective{chosen_for(rate)}: "
+               f"{done.table}")
     if done.failed:
         raise MemSegError(f"{len(done.failed)} photos have no answer: "
                           f"{'; '.join(done.failed.values())}")
@@ -480,7 +486,7 @@ def ablate(data, out, categories, variants, seeds, steps, recipe_file, overrides
               help="Measured as well: auto, cpu (none), cuda, cuda:0 or mps.")
 def bench(out, quick, rows, device):
     "Time the library against its obvious version, as ratios, with a table and a picture. About six minutes on two cores."
-    from memseg_nb.bench import report as speed
+    from memseg_nb.bench import speed
     lines = speed.bench(out, quick, rows, device)
     click.echo(f"table and picture: {Path(out)/'bench.md'}, {Path(out)/'bench.png'}")
     if failed := [line for line in lines if line["note"].startswith("failed")]:

@@ -76,7 +76,7 @@ def others(
 # %% ../../nbs/training/03_thresholds.ipynb #be1f9843
 FEW = 20  # images: below, a threshold is little more than a guess
 MOST = 100  # good images that thresholds are chosen with
-WEIGHT = (0., .5, .5)  # of the distances on layers 2, 3 and 4, beside the network's 2
+WEIGHT = (.5, 0., .5, .5)  # of the network, and of the distances on layers 2, 3 and 4
 
 class Thresholds(NamedTuple):
     "Where defective begins, and what it costs"
@@ -161,9 +161,11 @@ def settle(
     "Bring a network to the scale of good images, then choose its thresholds"
     model.eval()
     if model.calibration is not None:
-        weight, evidence = [2. * network, *WEIGHT[:len(model.calibration.weight) - 1]], []
+        weight, evidence = [*WEIGHT[:len(model.calibration.weight)]], []
+        if not network: weight[0] = 0.
         for number in range(min(len(images), MOST)):
             batch = images[number][None].to(model.unit1.device)
             evidence.append(model.evidence(batch, others(model, batch, number, first), network))
         model.calibration.fit(evidence, recipe.image.size, weight)
-    return choose_thresholds(model, images, simulator, recipe, first=first)
+    versions = 4 if len(images) <= 30 else 2
+    return choose_thresholds(model, images, simulator, recipe, versions, first)

@@ -36,7 +36,7 @@ from .processes import (Team, connected, in_order, join, patient, together,
                                           until_over)
 from .steps import (Split, StepData, Trainer, choose_precision, draws,
                                       learning_rate, new_trainer, split, train_step)
-from .thresholds import few_images, settle
+from .thresholds import MOST, few_images, settle
 
 # %% ../../nbs/training/04_train.ipynb #670aa0f7
 class Clock:
@@ -239,11 +239,10 @@ def _finish(run: Run, trainer: Trainer, simulator: Simulator, held_back: ImageSe
     "Thresholds, result and picture of the losses"
     first, model = 0 if parts.shared and parts.held_back == parts.train else None, trainer.model
     if model.memory.match == "patch":  # no step follows: all may be remembered
-        later = parts.held_back if first is None else ()
-        known = ImageSet([*parts.memory, *later], recipe.image.size, bits=recipe.image.bits)
-        model.eval().memory.learn((model.encoder(known.batch([k]).to(model.unit1.device))
-                                   for k in range(len(known))), model.encoder)
-        if later: first = len(parts.memory)
+        later, first = parts.held_back if first is None else (), 0
+        held_back = ImageSet([*later, *parts.memory], recipe.image.size, bits=recipe.image.bits)
+        model.eval().memory.learn((model.encoder(held_back.batch([k]).to(model.unit1.device))
+                                   for k in range(len(held_back))), model.encoder)
     thresholds = settle(model, held_back, simulator, recipe, first,
                         run.record.get("warm_start") is not None or trainer.step > 0)
     metadata = dict(kind="model", recipe=fingerprint(recipe), step=trainer.step)
@@ -317,7 +316,8 @@ def train(
         except BaseException:  # nothing was learned yet: leave no half-written folder
             if not resume and team.first: run.discard()
             raise
-        clock = Clock(training, started, 5 * len(held_back) * team.size)
+        scored = len(held_back) + len(memory) * (recipe.memory.match == "patch")
+        clock = Clock(training, started, (5 if scored <= 30 else 3) * min(scored, MOST) * team.size)
         device = next(trainer.model.parameters()).device
         last = 10**12 if training.minutes else training.steps
 
