@@ -273,8 +273,8 @@ def test_predict_with_a_memory_that_is_none(memseg, tiny_data, tmp_path):
 
 def test_predict_with_a_memory_of_few_photos_says_so(memseg, tiny_data, tmp_path):
     good = tiny_data / "hex_nut" / "train" / "good"
-    code, _, err = memseg("predict", "--memory", good, good / "000.png", "--out", tmp_path / "a")
-    assert code == 0 and err.count("12 good images decide this threshold") == 1, err
+    code, out, err = memseg("predict", "--memory", good, good / "000.png", "--out", tmp_path / "a")
+    assert code == 0 and out.count("12 good images decide this threshold") == 1, err
 
 
 @pytest.mark.parametrize("memory, paths, says", [(True, 0, "Missing argument"), (True, 2, "photos only"),
