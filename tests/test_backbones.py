@@ -164,11 +164,16 @@ def test_a_network_on_timm_s_maps(images):
     pytest.importorskip("timm")
     recipe = load_recipe(overrides=["encoder.backbone=timm:resnet10t", "encoder.weights=random",
                                     "memory.match=patch", "evaluation.calibrate=on"])
-    def fresh(seed): return build_model(recipe, load_encoder("random", seed, "auto", "timm:resnet10t")[0]).eval()
+
+    def fresh(seed):
+        return build_model(recipe, load_encoder("random", seed, "auto", "timm:resnet10t")[0]).eval()
+
     model, other = fresh(0), fresh(1)
     model.remember([images])
     maps = model.anomaly_map(images)
-    assert maps.shape == (2, 64, 96) and not torch.equal(model.encoder(images).stem, other.encoder(images).stem)
+    assert maps.shape == (2, 64, 96) and not torch.equal(
+        model.encoder(images).stem, other.encoder(images).stem
+    )
     other.load_state_dict(model.state_dict())
     assert torch.equal(other.anomaly_map(images), maps)
 
@@ -194,8 +199,15 @@ def test_weights_of_a_file_for_timm(images, tmp_path):
         load_encoder(tmp_path / "missing.pth", backbone="timm:resnet10t")
 
 
-@pytest.mark.parametrize("name, words", [("vit_tiny_patch16_224", "no chain of modules"), ("vgg11", "needs 2, 4, 8, 16"),
-                                         ("convnext_atto", "needs 2, 4, 8, 16"), ("no_such_net", "list_models")])
+@pytest.mark.parametrize(
+    "name, words",
+    [
+        ("vit_tiny_patch16_224", "no chain of modules"),
+        ("vgg11", "needs 2, 4, 8, 16"),
+        ("convnext_atto", "needs 2, 4, 8, 16"),
+        ("no_such_net", "list_models"),
+    ],
+)
 def test_a_network_without_five_levels_is_refused(name, words):
     pytest.importorskip("timm")
     with pytest.raises(MemSegError, match=words): make_encoder(f"timm:{name}")

@@ -76,7 +76,9 @@ def test_the_search_by_hand(difference, pooling):
                 off = (((stored - place) / spread) ** 2).mean(1).sqrt()
                 best = (stored[off.argmin()] - place).abs()
                 assert torch.allclose(distance[b, y, x], off.min(), atol=1e-4)
-                assert torch.allclose(gap[b, :, y, x], best if difference == "absolute" else best ** 2, atol=1e-5)
+                assert torch.allclose(
+                    gap[b, :, y, x], best if difference == "absolute" else best**2, atol=1e-5
+                )
 
 
 def test_own_leaves_out_the_patches_of_an_image():
@@ -113,7 +115,9 @@ def test_state_dict_round_trip():
     fresh.load_state_dict(memory.state_dict())
     assert fresh.samples == memory.samples
     for level in (1, 2, 3, 4):
-        assert all(map(torch.equal, fresh.compare(level, new[level - 1]), memory.compare(level, new[level - 1])))
+        assert all(
+            map(torch.equal, fresh.compare(level, new[level - 1]), memory.compare(level, new[level - 1]))
+        )
     assert all(map(torch.equal, fresh.spread(), memory.spread()))
 
 
@@ -129,7 +133,8 @@ def test_a_memory_of_one_image():
 def test_what_does_not_fit():
     with pytest.raises(MemSegError, match="memory is empty"): PatchMemory().compare(1, draw(1, 6, 8, 8))
     with pytest.raises(MemSegError, match="no samples"): PatchMemory().fill([])
-    with pytest.raises(MemSegError, match=r"layer1 \(1, 7, 8, 8\).*6 channels"): filled().compare(1, draw(1, 7, 8, 8))
+    with pytest.raises(MemSegError, match=r"layer1 \(1, 7, 8, 8\).*6 channels"):
+        filled().compare(1, draw(1, 7, 8, 8))
     for wrong in (dict(difference="cubic"), dict(pooling=2)):
         with pytest.raises(MemSegError, match="expected"): PatchMemory(**wrong)
 
@@ -166,7 +171,12 @@ def test_good_pixels_stay_below_a_half():
     usual = ((totals.median() - calibration.middle) / calibration.width).sigmoid()
     assert abs(usual - .018) < .001, "the median becomes 0.018"
     maps = torch.cat([calibration(parts, (64, 64)) for parts in EVIDENCE])
-    assert maps.shape == (6, 64, 64) and 0 <= maps.min() and maps.max() <= 1 and (maps < .5).float().mean() > .99
+    assert (
+        maps.shape == (6, 64, 64)
+        and 0 <= maps.min()
+        and maps.max() <= 1
+        and (maps < 0.5).float().mean() > 0.99
+    )
 
 
 def test_more_evidence_never_lowers_the_map():
@@ -185,7 +195,9 @@ def test_flags_say_what_counts():
     assert alone.ready and not alone.network and fitted().network
     calibration.load_state_dict(alone.state_dict())
     assert calibration.ready and not calibration.network
-    assert torch.equal(calibration([None, *EVIDENCE[0][1:]], (64, 64)), alone([None, *EVIDENCE[0][1:]], (64, 64)))
+    assert torch.equal(
+        calibration([None, *EVIDENCE[0][1:]], (64, 64)), alone([None, *EVIDENCE[0][1:]], (64, 64))
+    )
 
 
 # A whole run
@@ -275,10 +287,19 @@ def test_the_explorer_refuses_a_memory_of_patches(run, photos):
         MemoryExplorer(model=load_model(run), good=photos, tests={})
 
 
-@pytest.mark.parametrize("settings", [["memory.match=patch", "evaluation.calibrate=on"], ["memory.match=patch"],
-                                      ["memory.match=joint", "evaluation.calibrate=on"]], ids=str)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["memory.match=patch", "evaluation.calibrate=on"],
+        ["memory.match=patch"],
+        ["memory.match=joint", "evaluation.calibrate=on"],
+    ],
+    ids=str,
+)
 def test_a_resnet18_with_one_of_them_or_both(settings, tiny_data, photos, tmp_path):
-    recipe = small("encoder.backbone=resnet18", "encoder.weights=random", "evaluation.calibrate=off", *settings)
+    recipe = small(
+        "encoder.backbone=resnet18", "encoder.weights=random", "evaluation.calibrate=off", *settings
+    )
     done = train(tiny_data, "hex_nut", tmp_path / "run", recipe, progress=False)
     maps = load_model(done).anomaly_map(photos)
     assert maps.isfinite().all() and maps.std() > 0 and 0 < done.record["threshold"] < 1

@@ -309,7 +309,9 @@ def test_the_bell_curve_on_paper():
 def test_how_well_five_per_cent_are_kept(tail, count, most):
     "Share of further scores above the threshold: near 5 % for normal log-odds, up to 14 % for a long tail"
     random, shares = np.random.default_rng(1), []
-    draw = {"normal": lambda n: random.normal(-2, .6, n), "long": lambda n: random.exponential(.5, n) - 2}[tail]
+    draw = {"normal": lambda n: random.normal(-2, 0.6, n), "long": lambda n: random.exponential(0.5, n) - 2}[
+        tail
+    ]
     for _ in range(300):
         odds = draw(count + 500)
         threshold = log_odds(false_alarm_threshold(probabilities(odds[:count]), .05))
