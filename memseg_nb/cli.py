@@ -535,7 +535,7 @@ def progress():
     click.echo(module.progress_table(module.progress()))
 
 # %% ../nbs/05_cli.ipynb #81ed013d
-DEMO = ("training.minutes=0", "training.steps=200")
+DEMO = {"imagenet": 80, "formulas": 200}  # steps
 
 @cli.command()
 @_out("Folder to write to.", "demo")
@@ -546,7 +546,9 @@ DEMO = ("training.minutes=0", "training.steps=200")
 def demo(out, product, recipe_file, overrides, size, **options):
     "See it work: render a product, train, find its defects, compare with a plain baseline. Some minutes on two cores."
     recipe_file = recipe_file or "quick"
-    recipe = effective_recipe(recipe_file, overrides, size, DEMO, **options)
+    steps = DEMO.get(NAMED[recipe_file].stem if recipe_file in NAMED else "", DEMO["formulas"])
+    defaults = "training.minutes=0", f"training.steps={steps}"
+    recipe = effective_recipe(recipe_file, overrides, size, defaults, **options)
     _say_quick(recipe_file)
     from memseg_nb.evaluation import evaluate as evaluation
     from memseg_nb.products.catalogue import PRODUCTS, write_products
