@@ -560,7 +560,8 @@ def test_loading_can_be_cancelled_and_tried_again(address, browser):
         button.press("Enter")
         tab.wait_for_function("place => document.querySelector(place).textContent.includes('try again')",
                               arg=f"{root('painter')} .live-trouble")
-        assert "Try again" in button.inner_text() and painter.locator(".pictures img").first.is_visible()
+        tab.wait_for_function("one => one.innerText.includes('Try again')", arg=button.element_handle())
+        assert painter.locator(".pictures img").first.is_visible()
         tab.unroute("**/network.onnx*")
         problems.clear()
         button.press("Enter")

@@ -201,7 +201,7 @@ def test_auto_precision_is_chosen_once_and_written_down(tiny_data, tiny_recipe, 
     assert (run.recipe.training.precision == chosen
             and run.record["precision"] == f"{chosen}, chosen for this machine")
     note, few = run.record["notes"]
-    assert note == f"precision {chosen}, chosen for this machine" and few.startswith("2 images decide")
+    assert note == f"precision {chosen}, chosen for this machine" and few.startswith("2 good images decide")
 
 
 def test_compilation_is_off_and_a_failure_is_said(tiny_data, tiny_recipe, out, fresh, monkeypatch):
@@ -389,7 +389,7 @@ def test_a_run_leaves_its_files_and_its_record(tiny_run):
     assert losses["step"] == [1, 2, 3] and all(losses["total"][k] > 0 for k in range(3))
     parts = [set(record["split"][part]) for part in ("memory", "train", "held_back")]
     assert [len(part) for part in parts] == [3, 7, 2] and len(set.union(*parts)) == 12
-    assert [note[:15] for note in record["notes"]] == ["2 images decide"]
+    assert [note[:15] for note in record["notes"]] == ["2 good images d"]
     assert 0 < record["threshold"] < 1 and record["foreground"] == "otsu"
 
 

@@ -29,7 +29,7 @@ from memseg_nb.simulation import flaws
 from memseg_nb.simulation.foreground import parse_rule
 from memseg_nb.simulation.textures import _sheet_side
 from memseg_nb.training.steps import split
-from memseg_nb.training.thresholds import choose_thresholds
+from memseg_nb.training.thresholds import choose_thresholds, false_alarm_threshold
 from memseg_nb.training.train import make_simulator
 from memseg_nb.widgets import (
     AnomalyStudio,
@@ -196,17 +196,20 @@ class PageDetector(NamedTuple):
 
 def page_detector(product: str, size: tuple[int, int], photos: int=10) -> PageDetector:
     "A small network that remembers good photos of an embedded product; nothing is trained"
-    recipe = load_recipe("formulas").replace(**{"image.height": size[0], "image.width": size[1]})
+    recipe = load_recipe("formulas").replace(**{"image.height": size[0], "image.width": size[1],
+                                                "memory.samples": photos})
     with tempfile.TemporaryDirectory() as root:
-        write_products(root, product, size, train=photos, good=1, defective=0, progress=False)
+        write_products(root, product, size, train=photos + 20, good=1, defective=0, progress=False)
         folder = Path(root) / product / "train" / "good"
         small = shrink(Detector.remember(folder, recipe, "cpu").model)
-        good = ImageSet(split(find_images(folder), recipe.memory.samples, 0., recipe.training.seed).memory,
-                        size)
-        found = choose_thresholds(small.model, good, make_simulator(recipe, product), recipe, versions=2,
-                                  first=0)
-        return PageDetector(Detector(small.model, recipe, found.image, found.pixel), small,
-                            good.batch(range(photos)))
+        parts = split(find_images(folder), photos, 0., recipe.training.seed)
+        memory, others = ImageSet(parts.memory, size), ImageSet(parts.train, size)
+        found = choose_thresholds(small.model, others, make_simulator(recipe, product), recipe, versions=2)
+        maps = torch.cat([small.model.anomaly_map(others.batch([k])) for k in range(len(others))])
+        scores = image_score(maps, recipe.evaluation.top_share)  # no second opinion: visitors paint
+        threshold = false_alarm_threshold(scores.tolist(), recipe.evaluation.false_alarms)
+        return PageDetector(Detector(small.model, recipe, threshold, found.pixel), small,
+                            memory.batch(range(photos)))
 
 PLACES = ("hex_nut", "tablet", "wood")  # in the studio
 _SIGNS = {">": 1, "<=": 2}

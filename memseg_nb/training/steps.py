@@ -84,7 +84,7 @@ def split(
     if shared and not together:
         notes.append(f"{len(paths)} good images are too few to keep {samples} for the memory "
                      f"alone: {len(rest[:samples])} are remembered and trained on as well")
-    if not held and held_back:
+    if not held and (held_back or not together):
         notes.append("no good image was held back: the thresholds come from images that were "
                      "trained on")
     parts = tuple(rest[:samples]), tuple(train), tuple(back or train)
