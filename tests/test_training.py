@@ -26,8 +26,7 @@ from memseg_nb.training.processes import in_order
 from memseg_nb.training.steps import (EPOCH, STEP, StepData, draws, learning_rate, match_others, new_trainer,
                                       split,
                              step_indices, train_step)
-from memseg_nb.training.thresholds import (choose_thresholds, false_alarm_threshold, few_images, log_odds,
-                                           second_opinion)
+from memseg_nb.training.thresholds import choose_thresholds, false_alarm_threshold, few_images, log_odds
 from memseg_nb.training.train import Clock, choose_device, fresh_model, make_simulator, train
 
 
@@ -317,16 +316,6 @@ def test_how_well_five_per_cent_are_kept(tail, count, most):
         threshold = log_odds(false_alarm_threshold(probabilities(odds[:count]), .05))
         shares.append((odds[count:] > threshold).mean())
     assert .035 < np.mean(shares) < most
-
-
-def test_a_second_opinion_never_lowers_a_threshold():
-    random = np.random.default_rng(2)
-    for _ in range(200):
-        threshold, defective = float(random.uniform(.01, .99)), random.uniform(size=random.integers(0, 9))
-        raised = second_opinion(threshold, defective)
-        assert threshold <= raised <= max([threshold, *defective])
-    by_hand = second_opinion(float(probabilities(-1)), probabilities([0, 3, 4, 4, 5, 5]))
-    assert by_hand == pytest.approx(float(probabilities(1)))  # half-way from -1 to 3, the second lowest
 
 
 def test_thresholds_come_from_held_back_images(tiny_recipe, data, fresh):

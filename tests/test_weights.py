@@ -17,7 +17,7 @@ from torchvision.models import resnet18, resnet34
 
 from memseg_nb.model.encoder import Encoder
 from memseg_nb.model.memseg import build_model
-from memseg_nb.model.weights import (IMAGENET_URL, NETWORK, SHIPPED, WARM, imagenet_file, load_encoder,
+from memseg_nb.model.weights import (IMAGENET_URL, LITE0, NETWORK, SHIPPED, WARM, imagenet_file, load_encoder,
                                      noise_images, read_weights, standardise, warm_start)
 from memseg_nb.files import MemSegError
 from memseg_nb.recipe import load_recipe
@@ -326,7 +326,7 @@ def test_a_cache_that_cannot_be_written(cache, serve, weights_bytes):
 
 # --- those of the package
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", [*FILES, LITE0])
 def test_checksum_is_that_of_the_model_card(name):
     row = next(line for line in CARD.splitlines() if line.startswith(f"| `{name}`"))
     assert hashlib.sha256((SHIPPED / name).read_bytes()).hexdigest() == re.search(r"`([0-9a-f]{64})`", row)[1]
@@ -334,10 +334,10 @@ def test_checksum_is_that_of_the_model_card(name):
 
 def test_small_enough_for_a_wheel():
     assert (SHIPPED / FILES[0]).stat().st_size < 5.7e6
-    assert sum((SHIPPED / name).stat().st_size for name in FILES) < 45e6
+    assert sum((SHIPPED / name).stat().st_size for name in (*FILES, LITE0)) < 48e6
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", [*FILES, LITE0])
 def test_half_precision_but_not_the_statistics(name):
     tensors, _ = load_state(SHIPPED / name)
     assert all(value.dtype == (torch.float16 if value.ndim > 1 else torch.float32)
@@ -359,6 +359,7 @@ def test_the_card_states_the_training_as_the_metadata_do():
     for stage in metadata["trained"].values():
         assert f"{stage['steps']} steps" in CARD and f"{stage['images']} images" in CARD
     assert f"{metadata['plan']['minutes']:g} minutes" in CARD
+    for stage in load_state(SHIPPED / LITE0)[1]["trained"].values(): assert f"{stage['steps']} steps" in CARD
 
 
 def test_auto_takes_them_without_a_network(monkeypatch):

@@ -132,7 +132,10 @@ class MemSeg(nn.Module):
     ) -> None:
         "Fill the memory with the features of these images, in place of what it held"
         device = self.unit1.device
-        features = (self.encoder(batch.to(device)) for batch in images)
+        self.keep(self.encoder(batch.to(device)) for batch in images)
+
+    def keep(self, features: Iterable[Features]) -> None:  # of good images, a batch each
+        "Fill the memory with these features, and take the units of the difference from them"
         if self.memory.match == "patch":
             self.memory.learn(features, self.encoder)
             units = self.memory.units()
@@ -149,13 +152,18 @@ class MemSeg(nn.Module):
         network: bool=True,      # False: the memory alone
     ) -> list[Tensor]:           # log-odds (B, H, W), or None; distances of layers 2.., (B, h, w)
         "What speaks for a defect, each on a scale of its own"
-        features, odds = self.encoder(images), None
-        if network:
-            explained = self.judge(features, self.memory(features, own))
-            odds = explained.logits[:, 1].float() - explained.logits[:, 0].float()
-        if self.memory.match != "patch":
+        features = self.encoder(images)
+        patches = self.memory.match == "patch"
+        if not network:
+            return [None, *(self.memory.far(features, self.encoder, own) if patches else ())]
+        explained = self.judge(features, self.memory(features, own))
+        odds = explained.logits[:, 1].float() - explained.logits[:, 0].float()
+        if not patches:
             return [odds]
-        return [odds, *self.memory.far(features, self.encoder, own)]
+        distances = [*explained.match.distances[1:]]  # of layers 2 and 3, found on the way
+        if self.memory.levels > 3:
+            distances.append(self.memory.compare(4, explained.deepest, own)[1])
+        return [odds, *distances]
 
     def map(
         self,

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from ..model.attention import unit_difference, up
+from ..model.attention import up
 from ..model.encoder import Encoder, Features
 from .episodes import Episode
 from ..model.msff import CHANNELS, conv_block
@@ -95,10 +95,11 @@ def network_logits(
     features = model.encoder(images.contiguous(memory_format=torch.channels_last))
     memory, parts = model.memory, []
     for levels in zip(*(level.chunk(products) for level in features)):
-        memory.fill(Features(*(level[:samples] for level in levels)))
+        model.keep([Features(*(level[:samples] for level in levels))])
         asked = Features(*(level[samples:] for level in levels))
         units = [one.expand(len(asked.stem), -1, -1, -1)  # a spread and a unit for each image
-                 for one in (*memory.spread(), *unit_difference(memory))]
+                 for one in (*memory.spread(), *(unit.clone() for unit in (
+                     model.unit1, model.unit2, model.unit3)))]
         parts.append([*asked, *memory(asked).difference, *units])
     parts = [torch.cat(part) for part in zip(*parts)]
     match = Match(None, None, tuple(parts[4:7]))

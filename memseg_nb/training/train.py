@@ -22,7 +22,7 @@ from ..data.formats import collected, find_bits
 from ..data.images import Category, ImageSet, open_category
 from ..files import MemSegError, digest, locked
 from ..model.backbones import make_encoder
-from ..model.weights import NETWORK, SHIPPED, load_encoder
+from ..model.weights import LITE0, NETWORK, SHIPPED, load_encoder
 from ..model.losses import Losses
 from ..model.memseg import MemSeg, build_model
 from ..model.weights import warm_start
@@ -159,14 +159,17 @@ def fresh_model(
     "The untrained network that a recipe asks for"
     encoder, weights = load_encoder(recipe.encoder.weights, recipe.training.seed,
                                     recipe.encoder.exposure, recipe.encoder.backbone)
-    model, shipped = build_model(recipe, encoder), SHIPPED / NETWORK
+    model, base = build_model(recipe, encoder), load_recipe()
+    shipped = SHIPPED / NETWORK if weights.used == "formulas" else None
+    if recipe.encoder.backbone == "efficientnet_lite0" and weights.used == "imagenet":
+        shipped, base = SHIPPED / LITE0, load_recipe("imagenet")
     wanted = recipe.training.warm_start
     def given(recipe):  # the settings that decide what fusion and decoder are given
         memory, even = recipe.memory, recipe.encoder.exposure != "as_is"
         return recipe.fusion, recipe.attention, memory.difference, memory.pooling, even
     if wanted == "auto":
-        wanted = shipped if weights.used == "formulas" and shipped.is_file() else "off"
-        if wanted == shipped and given(recipe) != given(load_recipe()):
+        wanted = shipped or "off"
+        if shipped and given(recipe) != given(base):
             note = ("no warm start: exposure, memory, fusion or attention are not as these weights "
                     "were trained")
             weights, wanted = replace(weights, note=note), "off"
