@@ -20,7 +20,7 @@ def threshold_for(good_scores, limit):
     for score in good_scores.sort().values:  # from the lowest
         if (good_scores > score).double().mean() <= limit + 1e-9:
             return score
-""")
+""", core=True)
 def check_limit(threshold_for):
     "Several limits, ties"
     scores = torch.rand(105, generator=torch.Generator().manual_seed(0))

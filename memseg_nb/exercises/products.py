@@ -3,7 +3,7 @@
 # %% auto #0
 __all__ = ['check_corner', 'expect_array', 'check_outline', 'check_cover', 'check_variance', 'check_own', 'check_normals',
            'check_equal', 'check_turned', 'check_walk', 'check_on_top', 'check_late', 'check_tolerance', 'check_fold',
-           'check_pour', 'check_key', 'check_split']
+           'check_pour', 'check_key']
 
 # %% ../../nbs/exercises/02_products.ipynb #50dbd45c
 import math
@@ -437,31 +437,3 @@ def check_key(key):
              for k in ("good", "dent", "test") for n in (0, 1, 11)]
     expect(len({*_first_draws(key, names)}) == len(names),
            "some images that differ in several parts get the same key")
-
-# %% ../../nbs/exercises/02_products.ipynb #92ca871b
-@exercise("catalogue.2", "No photo on both sides", "changing", "split(photos, share)", """
-def split(photos, share):
-    names = sorted(set(photos))
-    test = names[:max(1, round(share * len(names)))]
-    return [photo in test for photo in photos]
-""")
-def check_split(split):
-    "Whatever photos are chosen"
-    few, many = ([f"p{k % 7}" for k in range(40)],
-                 [f"photo {k * k % 10}" for k in range(30)] + ["b", "a", "b", "c", "c", "d"])
-    for photos, share in ((few, .3), (many, .5), (few, .05)):
-        names, found = sorted({*photos}), split(list(photos), share)
-        found = found.tolist() if isinstance(found, (np.ndarray, torch.Tensor)) else found
-        right = (isinstance(found, (list, tuple)) and len(found) == len(photos)
-                 and all(part in (0, 1) for part in found))
-        expect(right,
-               f"a list of {len(photos)} times true or false is asked for, one for each crop")
-        test, train = ({photo for photo, part in zip(photos, found) if part == side}
-                       for side in (1, 0))
-        expect(not test & train,
-               f"crops of {sorted(test & train)[:1]} are on both sides: choose photos, not crops")
-        expect(test, f"a share of {share} of {len(names)} photos: at least one goes to the test")
-        wanted = max(1, round(share * len(names)))
-        expect(len(test) == wanted,
-               f"a share of {share} of {len(names)} photos is {wanted} for the test, yours takes "
-               f"{len(test)}")
