@@ -235,7 +235,7 @@ def attention_maps(d1, d2, d3):
     return m1, m2, m3
 """, core=True)
 def check_maps(attention_maps):
-    "From coarse to fine, each map with its usual mistakes"
+    "Maps from coarse to fine, each with its usual mistakes"
     draw = torch.Generator().manual_seed(0)
     d = [torch.rand(2, c, side, 3 * side, generator=draw)
          for c, side in ((3, 8), (4, 4), (5, 2))]
@@ -333,7 +333,7 @@ def effect(factor):
         return (norm(conv(factor * features)) - norm(conv(features))).abs().max().item()
 """, core=True)
 def check_effect(effect):
-    "Nothing for large factors, something for one so small that the norm's epsilon counts"
+    "No effect for large factors, some for one so small that the norm's epsilon counts"
     same, large, tiny = (expect_number(effect(factor), f"effect({factor:g})")
                          for factor in (1., 100., 1e-3))
     expect(same < 1e-4,

@@ -99,7 +99,7 @@ one = (1 / 6)**2 + (4 / 6)**2 + (1 / 6)**2  # in one direction: the squares of t
 answer = one**2
 """)
 def check_variance(answer):
-    "From the nine weights themselves"
+    "Variance by the nine weights themselves"
     number, weights = expect_number(answer), torch.tensor([1., 4, 1]) / 6
     wanted = (weights[:, None] * weights).square().sum().item()
     expect(number != 1, "the weights add up to 1; for the variance add up their squares")
@@ -315,7 +315,7 @@ half = math.asin(1 / 256 / 2 / 0.398)  # a chord of a circle: 2 r sin(angle / 2)
 answer = math.degrees(2 * half)
 """)
 def check_tolerance(answer):
-    "By the chord that it moves along"
+    "Tolerance by the chord that the pixel moves along"
     number = expect_number(answer)
     expect(number > 0, "an angle above 0 is asked for")
     moved = 256 * 2 * .398 * math.sin(math.radians(min(number, 180)) / 2)
@@ -395,7 +395,7 @@ _PARTS = {"seed": (0, 1, 2, 11), "product": ("nut", "cap"), "split": ("train", "
           "kind": ("good", "dent"), "index": (0, 1, 2, 11)}
 
 def _calls_hash(function):
-    "Whether the name `hash` stands in a function's code"
+    "Tell whether the name `hash` stands in a function's code"
     waiting = [getattr(function, "__code__", None)]
     for code in waiting:
         if code is None: continue
@@ -404,7 +404,7 @@ def _calls_hash(function):
     return False
 
 def _first_draws(key, names):
-    "What generators draw first that are seeded with the keys of these names"
+    "First draws of generators that are seeded with the keys of these names"
     keys = [key(*name) for name in names]
     try: return [tuple(np.random.default_rng(one).integers(2**62, size=2).tolist()) for one in keys]
     except (TypeError, ValueError) as error:

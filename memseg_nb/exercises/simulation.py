@@ -175,7 +175,7 @@ def check_row(answer):
 
 # %% ../../nbs/exercises/03_simulation.ipynb #b8c47f33
 def _product_cases():
-    "What is shown, bright pixels, and whether the product is the bright class"
+    "Cases: what is shown, bright pixels, and whether the product is the bright class"
     small, large, top, corners = torch.zeros(4, 9, 12, dtype=torch.bool)
     small[3:6, 4:8], large[1:8, 1:11], top[:8, 1:11] = True, True, True
     corners[2:7, 2:10] = corners[[0, 0, -1, -1], [0, -1, 0, -1]] = True
@@ -211,7 +211,7 @@ def check_product(product_mask):
 
 # %% ../../nbs/exercises/03_simulation.ipynb #21d8b881
 def _looks(mask):
-    "Whether each pixel, its own place included, sees mask to the left, right, above, below"
+    "Pixels that see mask to the left, right, above and below, their own place included"
     along = [(mask.flip(axis).int() if flip else mask.int()).cumsum(axis) > 0 for axis in (1, 0)
              for flip in (False, True)]
     return along[0], along[1].flip(1), along[2], along[3].flip(0)

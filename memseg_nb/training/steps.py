@@ -239,7 +239,7 @@ def choose_precision(
     name: str,             # auto, float32, bfloat16 or float16
     device: torch.device,  # that computes
 ) -> str:                  # float32, bfloat16 or float16
-    "For `auto` the fastest that the device has"
+    "The precision of that name; for `auto` the fastest that the device has"
     return precisions(device)[-1] if name == "auto" else name
 
 # %% ../../nbs/training/01_steps.ipynb #c7ac487c
@@ -271,7 +271,7 @@ def match_others(
     images: Tensor,  # (B, 3, H, W), 0..1
     own: Tensor,     # (B,), int64: memory sample of the same photo, or any other number
 ) -> Tensor:         # (B,): nearest other sample, (B, 3) if each level has its own; or `own`
-    "What `MemSeg.explain` takes so that no image is compared with itself"
+    "Samples for `MemSeg.explain`, so that no image is compared with itself"
     if model.memory.match == "patch": return own
     distances = model.memory(model.encoder(images)).distances
     same = own[:, None] == torch.arange(len(model.memory.layer1), device=own.device)
