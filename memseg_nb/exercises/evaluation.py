@@ -11,7 +11,8 @@ from .engine import (close, exercise, expect, expect_letters, expect_number,
                                         expect_tensor)
 
 # %% ../../nbs/exercises/07_evaluation.ipynb #b68da00e
-@exercise("metrics.1", "Count the pairs", "using", "a number", "answer = (3 + 1) / (3 * 2)", core=True)
+@exercise("metrics.1", "Count the pairs", "using", "a number",
+          "answer = (3 + 1) / (3 * 2)", core=True)
 def check_pairs(answer):
     "Four of six"
     value = expect_number(answer)
