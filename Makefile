@@ -17,7 +17,7 @@ WORKERS   ?= 3
 PYTEST    := $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo lab test test-all bench docs docs-serve slides readme clean help
+.PHONY: demo lab class test test-all bench docs docs-serve slides readme clean help
 help:                    ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
 
@@ -26,6 +26,10 @@ demo: $(READY)           ## find defects on an embedded product: pictures and fi
 
 lab: $(READY)-lab        ## open the overview, the first lesson, in JupyterLab
 	$(BIN)/jupyter lab --notebook-dir=. nbs/00_overview.ipynb
+
+class: $(READY)          ## fill class/, from which a class installs the course without a network: python3 class/start.py
+	$(BIN)/python -m pip wheel --quiet --constraint constraints.txt $(if $(TORCH),--extra-index-url $(TORCH_URL)/$(TORCH)) --wheel-dir class/wheels '.[lab]'
+	cp docs/class/start.py class/
 
 test: $(READY)-test      ## the tests of the library, the lessons and the site: some minutes
 	$(PYTEST)
@@ -70,5 +74,5 @@ $(READY)-all: $(READY)-test
 	@touch $@
 
 clean:                   ## remove the environment and everything that was made
-	rm -rf $(VENV) demo build dist _proc _docs .pytest_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) demo class build dist _proc _docs .pytest_cache .ruff_cache *.egg-info
 	find nbs memseg_nb tests -name __pycache__ -o -name .ipynb_checkpoints | xargs rm -rf

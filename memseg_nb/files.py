@@ -57,7 +57,7 @@ try: import fcntl
 except ImportError: fcntl = None  # Windows: nothing is locked there
 
 def _alive(process: int) -> bool:
-    "Whether a process of this machine exists; where one can't ask without harm, yes"
+    "Tell whether a process of this machine exists; yes where asking would do harm"
     if os.name != "posix": return True
     try: os.kill(process, 0)
     except ProcessLookupError: return False

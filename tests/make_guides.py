@@ -27,6 +27,7 @@ class Lesson(NamedTuple):
     cells: int
     prose: float          # share of the cells that are Markdown
     exercises: list[str]  # their keys
+    core: int             # how many of them are core
     widgets: list[str]    # that it shows, by class; `Explore` is one of the lesson's own
 
     @property
@@ -48,9 +49,10 @@ def widgets_in(code):
 
 def lessons():
     "All lessons in their order"
-    keys = {}
+    keys, core = {}, {}
     for one in exercises():
         keys.setdefault(one.lesson, []).append(one.key)
+        core[one.lesson] = core.get(one.lesson, 0) + one.core
     for one in course_lessons():
         cells = json.loads((NOTEBOOKS / f"{one.notebook}.ipynb").read_text())["cells"]
         text = {
@@ -69,6 +71,7 @@ def lessons():
             len(cells),
             len(text["markdown"]) / len(cells),
             keys.get(one.name, []),
+            core.get(one.name, 0),
             widgets_in("\n".join(code)),
         )
 
@@ -76,8 +79,8 @@ def lessons():
 def table():
     "The table, without lessons that nobody has measured"
     lines = [
-        "| lesson | part | runs | cells | prose | exercises | widgets |",
-        "|---|---|---|---|---|---|---|",
+        "| lesson | part | runs | cells | prose | exercises | core | widgets |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for one in lessons():
         if one.seconds is None:
@@ -87,7 +90,7 @@ def table():
         shown = ", ".join(dict.fromkeys(f"`{name}`" for name in one.widgets))
         lines.append(
             f"| [{one.title}](../{one.notebook}.ipynb) | {one.part} | {one.seconds} s | {one.cells} | "
-            f"{one.prose:.0%} | {listed} | {shown} |"
+            f"{one.prose:.0%} | {listed} | {one.core or ''} | {shown} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -95,19 +98,22 @@ def table():
 def exercises_of(lesson):
     "The section `Exercises` of a lesson: its exercises, where they are done, and where words are explained"
     mine = [one for one in exercises() if one.lesson == lesson.name]
-    (place,) = {
-        path
-        for path in (NOTEBOOKS / "exercises").glob("[0-9]*.ipynb")
-        if not path.stem.endswith("_engine")
-        and f'check("{mine[0].key}", ' in path.read_text().replace('\\"', '"')
-    }
+    def asks(path):
+        return f'check("{mine[0].key}", ' in path.read_text().replace('\\"', '"')
     def way(path):
         return Path(os.path.relpath(path, lesson.path.parent)).as_posix()
     guides = NOTEBOOKS / "guides"
-    listed = "\n".join(f"- {one.key} {one.title} ({one.kind})" for one in mine)
+    if asks(lesson.path):
+        listed = "\n".join(f"- {one.key} {one.label}" for one in mine)
+        where = "Each stands after the section that it practises"
+    else:
+        books = (NOTEBOOKS / "exercises").glob("[0-9]*.ipynb")
+        (place,) = {path for path in books if not path.stem.endswith("_engine") and asks(path)}
+        listed = "\n".join(f"- {one.key} {one.title} ({one.kind})" for one in mine)
+        where = f"In [their own notebook]({way(place)})"
     return (
-        f"## Exercises\n\n{listed}\n\nIn [their own notebook]({way(place)}), with a checker that says what "
-        "is wrong; `memseg course progress` shows what is solved. Words: "
+        f"## Exercises\n\n{listed}\n\n{where}, with a checker that says what is "
+        "wrong; `memseg course progress` shows what is solved. Words: "
         f"[glossary]({way(guides / 'glossary.md')}), symbols: [notation]({way(guides / 'notation.md')}).\n\n"
     )
 

@@ -136,9 +136,11 @@ def test_the_snippets_for_teachers_run():
 
 
 def test_lessons_get_their_exercises_before_the_summary_once():
-    text = exercises_of(next(one for one in lessons() if one.name == "perlin"))
-    assert text.startswith("## Exercises") and "perlin.1" in text
-    assert "(../exercises/" in text and "(../guides/glossary.md)" in text
+    known = {one.name: one for one in lessons()}
+    assert "(../exercises/03_simulation.ipynb)" in exercises_of(known["flaws"])
+    text = exercises_of(known["perlin"])  # in the lesson itself
+    assert text.startswith("## Exercises") and "- perlin.2 Count the arrows (reading, core)" in text
+    assert "(../exercises/" not in text and "(../guides/glossary.md)" in text
     cells = [
         {"cell_type": "code", "source": ["## Summary"]},
         {

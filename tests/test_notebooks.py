@@ -111,7 +111,7 @@ def test_library_is_what_the_notebooks_export(tmp_path):
 def test_is_clean(path):
     notebook = read_nb(path)
     before = json.dumps(notebook["metadata"], sort_keys=True), [c.get("metadata") for c in notebook.cells]
-    clean_nb(notebook, allowed_out_metadata_keys=["image/png"])
+    clean_nb(notebook, allowed_out_metadata_keys=["image/png"], allowed_cell_metadata_keys=["jupyter"])
     after = json.dumps(notebook["metadata"], sort_keys=True), [c.get("metadata") for c in notebook.cells]
     assert before == after, "run nbdev-clean"
     outputs = [o for c in notebook.cells for o in c.get("outputs", [])]

@@ -119,6 +119,13 @@ def test_code_is_shown_where_it_is_short_and_belongs():
     assert not any(s.code for s in hidden)
 
 
+def test_exercises_stay_in_the_notebook():
+    shown = cut_up(prose("## Light\n\nHere light falls."), cell("show()", picture("a lamp")),
+                   prose("### Exercise light.1 · How far? (using)\n\nIt falls far."),
+                   cell('far = ...\n\ncourse.check("light.1", far)', stream("not answered yet")))
+    assert [slide.picture[0] for slide in shown] == ["a lamp"] and "far" not in shown[0].notes
+
+
 def test_a_panel_of_charts_is_a_picture():
     chart = dict(output_type="execute_result", metadata={"image/png": {"alt": "two bars"}},
                  data={"image/svg+xml": ["<svg ", "viewBox='0 0 3 2'/>"], "text/plain": "Which?\n2 bars"})

@@ -87,6 +87,8 @@ def things(cells: list[dict]) -> list[tuple[str, list]]:
     "The lesson's sections, each with its prose, equations, pictures and code in their order"
     made = [("", [])]
     for cell in cells:
+        if cell["source"].startswith("### Exercise ") or "course.check(" in cell["source"]:
+            continue  # for the lab, not for the lecture
         if cell["cell_type"] == "markdown":
             for part in re.split(r"^(## .+)$", cell["source"], flags=re.MULTILINE):
                 if part.startswith("## "):

@@ -476,7 +476,7 @@ def device_work(shop: Workshop, device: torch.device|str) -> dict[str, tuple]:
 
 
 def on_device(shop: Workshop, device: torch.device|str) -> Lines:
-    "The same work on a device and on the CPU"
+    "One piece of work on a device and on the CPU"
     def training(found):
         return f"2700 steps: {2700 * found.ours:.0f} s, extrapolated from {shop.few}"
     theirs = device_work(shop, "cpu")

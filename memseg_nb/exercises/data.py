@@ -57,7 +57,7 @@ def side(value):
     return number
 """)
 def check_side(side):
-    "What is allowed comes back as an int, the rest raises"
+    "Allowed sides come back as an int, all others raise"
     for value in (256, 32, 4096, "128"):
         try: given = side(value)
         except (ValueError, TypeError) as error:
@@ -109,7 +109,7 @@ def check_differences(differences):
 @exercise("recipe.5", "Misspelt, and caught", "proving", "a text",
           'answer = "[training]\\nmomentm = 0.9\\n"')
 def check_caught(answer):
-    "Whatever the library itself says"
+    "A misspelt setting, as the library itself judges"
     expect(isinstance(answer, str),
            f"a text is asked for, the content of the file, not {type(answer).__name__}")
     with tempfile.TemporaryDirectory() as folder:

@@ -20,7 +20,7 @@ def threshold_for(good_scores, limit):
     for score in good_scores.sort().values:  # from the lowest
         if (good_scores > score).double().mean() <= limit + 1e-9:
             return score
-""")
+""", core=True)
 def check_limit(threshold_for):
     "Several limits, ties"
     scores = torch.rand(105, generator=torch.Generator().manual_seed(0))
@@ -79,7 +79,7 @@ def fold(weight, bias, mean, variance, scale, shift, eps):
     return weight * factor[:, None, None, None], (bias - mean) * factor + shift
 """)
 def check_fold(fold):
-    "The same output as convolution and norm"
+    "Output of the folded convolution against convolution and norm"
     draw = torch.Generator().manual_seed(0)
     weight = torch.randn(4, 4, 3, 3, generator=draw)
     images = torch.randn(2, 4, 6, 5, generator=draw)

@@ -212,11 +212,17 @@ class Exercise:
     answer: str                      # "fade(t)" for a function, "a number" and the like for a value
     solution: str                    # Python that binds the answer to its name, or to `answer`
     check: Callable[[object], None]  # stops with a `Hint`, or accepts
+    core: bool=False                 # whether it is one of those to do first
 
     @property
     def lesson(self) -> str:
         "Name of its lesson, as in `Lesson.name`"
         return self.key.partition(".")[0]
+
+    @property
+    def label(self) -> str:
+        "Title, kind and whether it is core, as headings and lists have it"
+        return f"{self.title} ({self.kind}{', core' if self.core else ''})"
 
     @property
     def name(self) -> str:
@@ -227,10 +233,11 @@ class Exercise:
 _EXERCISES: dict[str, Exercise] = {}
 
 
-def exercise(key: str, title: str, kind: str, answer: str, solution: str) -> Callable:
+def exercise(key: str, title: str, kind: str, answer: str, solution: str,
+             core: bool=False) -> Callable:
     "Make an exercise of the checker below it"
     def decorate(check):
-        _EXERCISES[key] = Exercise(key, title, kind, answer, solution.strip(), check)
+        _EXERCISES[key] = Exercise(key, title, kind, answer, solution.strip(), check, core)
         return check
     return decorate
 
@@ -253,14 +260,19 @@ _RENAMED = dict(pair.split("=") for pair in """
     14d=probe 14e=pretrain 15=metrics 16=evaluate 17=detector 17b=onnx 17c=runtimes 18b=comparison
     18c=ablation 22d.1=thresholds.2""".split())
 
+_DROPPED = dict(pair.split("=") for pair in """
+    textures.4=steps.3 steps.1=steps.2 train.1=train.2 train.3=train.4 evaluate.3=metrics.2
+    memseg.2=memseg.3 catalogue.2=steps.4 procedural.3=shapes.3""".split())
+
 
 def current_key(
-    key: str,   # "perlin.1", or the "3.1" of earlier versions
+    key: str,   # "perlin.1", the "3.1" of earlier versions, or the key of a dropped one
 ) -> str:
     "Key by which an exercise goes today"
     chapter, _, number = str(key).partition(".")
-    if str(key) in _RENAMED: return _RENAMED[str(key)]
-    return f"{_RENAMED[chapter]}.{number}" if chapter in _RENAMED else str(key)
+    if str(key) in _RENAMED: known = _RENAMED[str(key)]
+    else: known = f"{_RENAMED[chapter]}.{number}" if chapter in _RENAMED else str(key)
+    return _DROPPED.get(known, known)
 
 
 def find(key: str) -> Exercise:
@@ -269,8 +281,9 @@ def find(key: str) -> Exercise:
     wanted = current_key(key)
     if wanted in there: return there[wanted]
     lesson = wanted.partition(".")[0]
+    first = {one.lesson: key for key, one in reversed(there.items())}  # of each lesson
     near = ([other for other in there if there[other].lesson == lesson]
-            or [f"{name}.1" for name in dict.fromkeys(one.lesson for one in there.values())])
+            or [*reversed(first.values())])
     raise MemSegError(f"exercise {key!r}: unknown, there are {', '.join(near)}; "
                       "write the key as a text, such as \"perlin.1\"")
 
@@ -385,10 +398,13 @@ def progress_table(
             mine = [standing for standing in standings if standing.exercise.lesson == lesson]
             lines.append(f"{lesson}: {sum(bool(s.solved) for s in mine)} of {len(mine)}")
         mark = "[x]" if solved else "[ ]"
+        kind = f"{one.kind}, core" if one.core else one.kind
         detail = f"{tries} {'try' if tries == 1 else 'tries'}" if tries else ""
-        lines.append(f"  {mark} {one.key:13} {one.title:46} {one.kind:10} {detail}".rstrip())
+        lines.append(f"  {mark} {one.key:13} {one.title:46} {kind:16} {detail}".rstrip())
     total = sum(bool(standing.solved) for standing in standings)
-    return "\n".join([*lines, f"{total} of {len(standings)} solved ({progress_path()})"])
+    core = [bool(standing.solved) for standing in standings if standing.exercise.core]
+    return "\n".join([*lines, f"{total} of {len(standings)} solved, {sum(core)} of the {len(core)} "
+                             f"of the core ({progress_path()})"])
 
 # %% ../../nbs/exercises/00_engine.ipynb #86ee292f
 class Folded:

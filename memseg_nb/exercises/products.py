@@ -3,7 +3,7 @@
 # %% auto #0
 __all__ = ['check_corner', 'expect_array', 'check_outline', 'check_cover', 'check_variance', 'check_own', 'check_normals',
            'check_equal', 'check_turned', 'check_walk', 'check_on_top', 'check_late', 'check_tolerance', 'check_fold',
-           'check_pour', 'check_key', 'check_split']
+           'check_pour', 'check_key']
 
 # %% ../../nbs/exercises/02_products.ipynb #50dbd45c
 import math
@@ -99,7 +99,7 @@ one = (1 / 6)**2 + (4 / 6)**2 + (1 / 6)**2  # in one direction: the squares of t
 answer = one**2
 """)
 def check_variance(answer):
-    "From the nine weights themselves"
+    "Variance by the nine weights themselves"
     number, weights = expect_number(answer), torch.tensor([1., 4, 1]) / 6
     wanted = (weights[:, None] * weights).square().sum().item()
     expect(number != 1, "the weights add up to 1; for the variance add up their squares")
@@ -315,7 +315,7 @@ half = math.asin(1 / 256 / 2 / 0.398)  # a chord of a circle: 2 r sin(angle / 2)
 answer = math.degrees(2 * half)
 """)
 def check_tolerance(answer):
-    "By the chord that it moves along"
+    "Tolerance by the chord that the pixel moves along"
     number = expect_number(answer)
     expect(number > 0, "an angle above 0 is asked for")
     moved = 256 * 2 * .398 * math.sin(math.radians(min(number, 180)) / 2)
@@ -395,7 +395,7 @@ _PARTS = {"seed": (0, 1, 2, 11), "product": ("nut", "cap"), "split": ("train", "
           "kind": ("good", "dent"), "index": (0, 1, 2, 11)}
 
 def _calls_hash(function):
-    "Whether the name `hash` stands in a function's code"
+    "Tell whether the name `hash` stands in a function's code"
     waiting = [getattr(function, "__code__", None)]
     for code in waiting:
         if code is None: continue
@@ -404,7 +404,7 @@ def _calls_hash(function):
     return False
 
 def _first_draws(key, names):
-    "What generators draw first that are seeded with the keys of these names"
+    "First draws of generators that are seeded with the keys of these names"
     keys = [key(*name) for name in names]
     try: return [tuple(np.random.default_rng(one).integers(2**62, size=2).tolist()) for one in keys]
     except (TypeError, ValueError) as error:
@@ -437,31 +437,3 @@ def check_key(key):
              for k in ("good", "dent", "test") for n in (0, 1, 11)]
     expect(len({*_first_draws(key, names)}) == len(names),
            "some images that differ in several parts get the same key")
-
-# %% ../../nbs/exercises/02_products.ipynb #92ca871b
-@exercise("catalogue.2", "No photo on both sides", "changing", "split(photos, share)", """
-def split(photos, share):
-    names = sorted(set(photos))
-    test = names[:max(1, round(share * len(names)))]
-    return [photo in test for photo in photos]
-""")
-def check_split(split):
-    "Whatever photos are chosen"
-    few, many = ([f"p{k % 7}" for k in range(40)],
-                 [f"photo {k * k % 10}" for k in range(30)] + ["b", "a", "b", "c", "c", "d"])
-    for photos, share in ((few, .3), (many, .5), (few, .05)):
-        names, found = sorted({*photos}), split(list(photos), share)
-        found = found.tolist() if isinstance(found, (np.ndarray, torch.Tensor)) else found
-        right = (isinstance(found, (list, tuple)) and len(found) == len(photos)
-                 and all(part in (0, 1) for part in found))
-        expect(right,
-               f"a list of {len(photos)} times true or false is asked for, one for each crop")
-        test, train = ({photo for photo, part in zip(photos, found) if part == side}
-                       for side in (1, 0))
-        expect(not test & train,
-               f"crops of {sorted(test & train)[:1]} are on both sides: choose photos, not crops")
-        expect(test, f"a share of {share} of {len(names)} photos: at least one goes to the test")
-        wanted = max(1, round(share * len(names)))
-        expect(len(test) == wanted,
-               f"a share of {share} of {len(names)} photos is {wanted} for the test, yours takes "
-               f"{len(test)}")

@@ -2,9 +2,8 @@
 
 # %% auto #0
 __all__ = ['check_fade', 'check_arrows', 'check_threshold', 'check_line', 'check_otsu', 'check_row', 'check_product',
-           'check_surrounded', 'check_part', 'check_places', 'check_hue', 'check_texture', 'check_nine', 'check_pixel',
-           'check_blend', 'check_why', 'check_never_empty', 'check_shuffle', 'check_shares', 'check_sizes',
-           'check_brighter']
+           'check_surrounded', 'check_part', 'check_places', 'check_hue', 'check_nine', 'check_pixel', 'check_blend',
+           'check_why', 'check_never_empty', 'check_shuffle', 'check_shares', 'check_sizes', 'check_brighter']
 
 # %% ../../nbs/exercises/03_simulation.ipynb #a95c7caa
 import math
@@ -41,7 +40,7 @@ def check_fade(fade):
 
 # %% ../../nbs/exercises/03_simulation.ipynb #f94fa5a3
 @exercise("perlin.2", "Count the arrows", "reading", "a number",
-          "answer = (2**2 + 1) * (2**3 + 1)")
+          "answer = (2**2 + 1) * (2**3 + 1)", core=True)
 def check_arrows(answer):
     "Forty-five"
     number = expect_number(answer)
@@ -56,7 +55,7 @@ def check_arrows(answer):
 @exercise("perlin.3", "A threshold for a share", "changing", "threshold_for(noise, share)", """
 def threshold_for(noise, share):
     return torch.quantile(noise.flatten(), 1 - share)
-""")
+""", core=True)
 def check_threshold(threshold_for):
     "The share above it, for noise of several spreads"
     draw = torch.Generator().manual_seed(0)
@@ -80,7 +79,7 @@ def noise_on_a_line(gradients, x):
     weight = t**3 * (t * (6 * t - 15) + 10)
     from_left, from_right = gradients[left] * t, gradients[left + 1] * (t - 1)
     return from_left + weight * (from_right - from_left)
-""")
+""", core=True)
 def check_line(noise_on_a_line):
     "Zero at the points, its slope there, then everything"
     expect(not has_loop(noise_on_a_line),
@@ -125,7 +124,7 @@ def otsu(counts):
     mean0, mean1 = sums / w0, (sums[-1] - sums) / w1
     between = torch.where((w0 > 1e-7) & (w1 > 1e-7), w0 * w1 * (mean0 - mean1)**2, -1.)
     return int(between.argmax())
-""")
+""", core=True)
 def check_otsu(otsu):
     "Histograms on which the usual mistakes part"
     for counts in ([0, 6, 2, 0, 0, 1, 3, 0], [40, 30, 20, 5, 1, 0, 2, 9, 8, 1],
@@ -176,7 +175,7 @@ def check_row(answer):
 
 # %% ../../nbs/exercises/03_simulation.ipynb #b8c47f33
 def _product_cases():
-    "What is shown, bright pixels, and whether the product is the bright class"
+    "Cases: what is shown, bright pixels, and whether the product is the bright class"
     small, large, top, corners = torch.zeros(4, 9, 12, dtype=torch.bool)
     small[3:6, 4:8], large[1:8, 1:11], top[:8, 1:11] = True, True, True
     corners[2:7, 2:10] = corners[[0, 0, -1, -1], [0, -1, 0, -1]] = True
@@ -198,7 +197,7 @@ def product_mask(bright):
     frame = torch.ones_like(bright)
     frame[1:-1, 1:-1] = False
     return ~bright if bright[frame].float().mean() > .5 else bright
-""")
+""", core=True)
 def check_product(product_mask):
     "Small and large, bright and dark, at the border, with corners"
     for case, bright, product in _product_cases():
@@ -212,7 +211,7 @@ def check_product(product_mask):
 
 # %% ../../nbs/exercises/03_simulation.ipynb #21d8b881
 def _looks(mask):
-    "Whether each pixel, its own place included, sees mask to the left, right, above, below"
+    "Pixels that see mask to the left, right, above and below, their own place included"
     along = [(mask.flip(axis).int() if flip else mask.int()).cumsum(axis) > 0 for axis in (1, 0)
              for flip in (False, True)]
     return along[0], along[1].flip(1), along[2], along[3].flip(0)
@@ -263,7 +262,7 @@ def random_part(texture, size, generator):
     top = torch.randint(texture.shape[1] - height + 1, (), generator=generator)
     left = torch.randint(texture.shape[2] - width + 1, (), generator=generator)
     return texture[:, top:top + height, left:left + width]
-""")
+""", core=True)
 def check_part(random_part):
     "A part of it, from the generator, all places, both directions on their own"
     texture = torch.arange(3 * 9 * 11).float().view(3, 9, 11)
@@ -318,7 +317,7 @@ def _hue(angle):
 def hue_matrix(angle):
     row = torch.tensor([(1 + 2 * math.cos(angle + 2 * math.pi * k / 3)) / 3 for k in range(3)])
     return torch.stack([row, row.roll(1), row.roll(2)])
-""")
+""", core=True)
 def check_hue(hue_matrix):
     "Greys, the third of a turn, lengths, then everything"
     third = 2 * math.pi / 3
@@ -341,34 +340,6 @@ def check_hue(hue_matrix):
            "turned by 0.7, colours get paler or stronger: that's a mixture, not a turn; distances "
            "must stay")
     expect(close(part, _hue(.7)), "right for a third of a turn, not for 0.7 radians")
-
-# %% ../../nbs/exercises/03_simulation.ipynb #20c28562
-@exercise("textures.4", "Texture k, whoever asks", "changing", "texture(seed, k)", """
-def texture(seed, k):
-    # no other pair has this number
-    generator = torch.Generator().manual_seed(1_000_003 * seed + k)
-    return torch.rand(3, 8, 8, generator=generator)
-""")
-def check_texture(texture):
-    "Twice the same, no global draws, no pair twice"
-    state = torch.get_rng_state()
-    first = expect_tensor(texture(3, 5), (3, 8, 8), "the texture")
-    expect(first.min() >= 0 and first.max() <= 1 and first.std() > .2,
-           "random numbers from 0 to 1 are wanted")
-    expect(torch.equal(state, torch.get_rng_state()),
-           "the global generator has moved: give `torch.rand` a generator of its own")
-    texture(3, 4)
-    expect(torch.equal(first, texture(3, 5)),
-           "asked for a second time, texture 5 of seed 3 is another one")
-    seen = {}
-    pairs = ([(seed, k) for seed in range(4) for k in range(1000)]
-             + [(seed, k) for seed in range(4, 12) for k in (0, 1, 2, 3, 998)])
-    for seed, k in pairs:
-        first = tuple(texture(seed, k).flatten()[:4].tolist())
-        other = seen.setdefault(first, (seed, k))
-        expect(other == (seed, k),
-               f"texture {k} of seed {seed} is the same texture as number {other[1]} of "
-               f"seed {other[0]}: each pair needs a number of its own")
 
 # %% ../../nbs/exercises/03_simulation.ipynb #550b57d3
 _CELLS = torch.cartesian_prod(torch.arange(-2., 3), torch.arange(-2., 3)).view(5, 5, 2)  # corners
@@ -405,7 +376,7 @@ def check_nine(answer):
 
 # %% ../../nbs/exercises/03_simulation.ipynb #c3db4ddd
 @exercise("anomalies.1", "One pixel of a blend", "using", "a number",
-          "answer = 0.4 * 0.1 + (1 - 0.4) * 0.6")
+          "answer = 0.4 * 0.1 + (1 - 0.4) * 0.6", core=True)
 def check_pixel(answer):
     "0.4, and what other numbers come from"
     value = expect_number(answer)
@@ -421,7 +392,7 @@ def check_pixel(answer):
 def blend(images, source, mask, opacity):
     weight = (mask * opacity[:, None, None])[:, None]  # (B, 1, H, W)
     return images + weight * (source - images)
-""")
+""", core=True)
 def check_blend(blend):
     "Outside, then inside, with an opacity for each image"
     draw = torch.Generator().manual_seed(0)
@@ -473,7 +444,7 @@ def mask_on_product(draw, foreground, tries):
         mask = draw() & foreground
         if mask.any(): return mask
     return foreground
-""")
+""", core=True)
 def check_never_empty(mask_on_product):
     "Met at the third draw; met at the last; never met"
     foreground, beside = torch.zeros(2, 6, 8, dtype=torch.bool)
@@ -513,7 +484,7 @@ def shuffle(image, order, rows, columns):
     grid = image.view(channels, rows, height // rows, columns, width // columns)
     cells = grid.permute(1, 3, 0, 2, 4).flatten(0, 1)[order]  # (cells, C, h, w)
     return cells.unflatten(0, (rows, columns)).permute(2, 0, 3, 1, 4).reshape(image.shape)
-""")
+""", core=True)
 def check_shuffle(shuffle):
     "No loop; no pixel lost; cells stay whole; the order"
     expect(not has_loop(shuffle),

@@ -21,7 +21,7 @@ from ..files import MemSegError
 # %% ../../nbs/pretraining/02_episodes.ipynb #ef6610ca
 @dataclass(frozen=True)
 class Nuisance:
-    "How strongly good images of one product differ; 0 is not at all"
+    "Differences among good images of one product; 0 is none"
     gamma: float=0.         # exponent of the tone curve: 1 - gamma/2..1 + gamma/2
     gain: float=0.          # exposure: factor 1 - gain..1 + .6 gain
     gradient: float=0.      # light that falls off or rises across the image
@@ -41,7 +41,7 @@ def draw_nuisance(
     rng: np.random.Generator,
     ease: float=0.,  # 0: as strong as they come; 1: a fifth of it
 ) -> Nuisance:       # of one product
-    "What varies in the pictures of a product, and how much"
+    "Draw how much each property varies in the pictures of a product"
     strengths = {name: rng.uniform(low, high) if rng.random() < chance else 0.
                  for name, (chance, low, high) in NUISANCES.items()}
     calm = {name: 1. if name in ("direction", "blur") else 1 - .8 * ease for name in strengths}
@@ -84,7 +84,7 @@ def vary(
     nuisance: Nuisance,          # how much
     generator: torch.Generator,  # each image gets a draw of its own
 ) -> Tensor:                     # (B, H, W), 0..1
-    "The same product in another light, through the same lens: nothing that is a defect"
+    "Images in another light, through the same lens: changes that are no defects"
     count, *size = images.shape
     device = images.device
     gamma, gain = uniform((2, count, 1, 1), 0, 1, generator, device)

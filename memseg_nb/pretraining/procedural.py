@@ -208,7 +208,7 @@ def _flakes(rng, sheet):
     return pattern
 
 def _plain(rng, sheet):
-    "Nothing but the grain of the camera"
+    "Grain of the camera alone"
     grain = rng.uniform(.05, .5)
     return lambda rng, x, y: grain * sheet.white(rng)
 
@@ -236,7 +236,7 @@ def coverage(
     distance: np.ndarray,  # negative inside, (H, W)
     sheet: Sheet,
 ) -> np.ndarray:           # 0..1, (H, W)
-    "How much of each pixel lies in the shape; the edge is one pixel wide"
+    "Share of each pixel that lies in the shape; the edge is one pixel wide"
     return np.clip(.5 - 64 * sheet.step * distance, 0, 1)
 
 def polygon(
@@ -296,7 +296,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Handling:
-    "How specimens of a product lie before the camera; most products hardly move"
+    "Place of a specimen before the camera; most products hardly move"
     shift: float         # largest, half sides
     turn: float          # largest, radians
     frame: float|None    # grey of a border around the product, None: no border

@@ -189,7 +189,7 @@ class Picture:
     newline: bool=False    # begins a new row
 
     def item(self) -> dict:
-        "What is sent to the browser"
+        "Data for the browser"
         chart = isinstance(self.content, Chart)
         data = svg(self.content) if chart else png(self.content, self.cmap, self.limits)
         kind, width = ("svg+xml", self.content.size[0]) if chart else ("png", self.width)

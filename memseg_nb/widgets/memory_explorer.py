@@ -54,7 +54,7 @@ def distance_bars(distances: Tensor, count: int, chosen: int, nearest: int) -> P
 
 # %% ../../nbs/widgets/04_memory_explorer.ipynb #6580538b
 def at_defect(map1: Tensor, mask: Tensor) -> bool:  # mask: (H, W), not empty
-    "Whether the map is largest at the defect, or within four pixels of it"
+    "Tell whether the map is largest at the defect, or within four pixels of it"
     top = int(map1.argmax())
     y, x = [int((place + .5) * big / small) for place, big, small in
             zip((top // map1.shape[1], top % map1.shape[1]), mask.shape, map1.shape)]
@@ -70,7 +70,7 @@ def level_maps(model: MemSeg, match) -> list[Tensor]:
 
 
 def match_words(distances: Tensor, count: int, chosen: int, nearest: int) -> str:
-    "Which sample is nearest, and which is compared with"
+    "Name the nearest sample, and the one that is compared with"
     words = (f"Nearest of the first {count} samples: number {nearest}, distance "
              f"{distances[nearest]:,.0f}. ")
     if chosen == nearest: return words

@@ -64,7 +64,7 @@ class Notes:
         self.steps, self.losses = [list(column) for column in zip(*pairs)] if pairs else ([], [])
 
     def sentence(self, state: str) -> str:
-        "How far the training is"
+        "Sentence that says how far the training is"
         if not self.steps: return state
         pace = (time.monotonic() - self.began) / len(self.steps)
         return (f"Step {self.steps[-1]}: {state}. Loss {smooth(self.losses)[-1]:.4f}, it began at "
@@ -109,7 +109,7 @@ class TrainingPanel(Panel):
 
     @property
     def running(self) -> bool:
-        "Whether the thread is at work"
+        "True while the thread is at work"
         return self.thread is not None and self.thread.is_alive()
 
     def start(self, resume: bool=False) -> None:

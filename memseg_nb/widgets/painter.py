@@ -74,7 +74,7 @@ def place(
     box: tuple[int, int, int, int],  # top, left, bottom, right
     size: tuple[int, int],           # (height, width) of the image
 ) -> str:
-    "Where a box lies, in words"
+    "Place of a box, in words"
     thirds = [min(int(3 * (low + high) / 2 / side), 2)
               for low, high, side in zip(box[:2], box[2:], size)]
     down, right = ("upper", "", "lower")[thirds[0]], ("left", "", "right")[thirds[1]]

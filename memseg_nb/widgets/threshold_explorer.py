@@ -37,7 +37,7 @@ def roc_points(
 
 
 def score_chart(scores, labels, threshold: float, span: tuple) -> Picture:
-    "How many good and defective images have which score"
+    "Histogram of the scores of good and of defective images"
     edges = np.linspace(*span, 31)
     good, bad = (np.histogram(scores[group], edges)[0] for group in (~labels, labels))
     top = float(max(good.max(), bad.max(), 1)) * 1.3
@@ -179,11 +179,11 @@ class ThresholdExplorer(Panel):
 
     @classmethod
     def of_measured(cls, measured: Measured, threshold: float, pixel_threshold: float=.5):
-        "From a test set that `evaluation.measure` has scored"
+        "Explorer of a test set that `evaluation.measure` has scored"
         return cls(**from_measured(measured, threshold, pixel_threshold))
     @classmethod
     def of_run(cls, run: Run|str|Path, pixels: bool=False, data: str|Path|None=None):
-        "From the scores of `memseg evaluate`; with `pixels` scored again, for the PRO curve"
+        "Explorer of the scores of `memseg evaluate`; with `pixels` scored again, for the PRO curve"
         return cls(**from_run(Run.open(run), pixels, data))
     def flips(self) -> list[int]:
         "Numbers of the images that are called otherwise than at the first threshold"

@@ -242,14 +242,6 @@ WRONG["memseg.1"] = (
 )
 
 
-WRONG["memseg.2"] = (
-    Wrong(1 / (1 + math.exp(-1.5)), "both", "the sigmoid of one logit"),
-    Wrong(1 / (1 + math.exp(1)), "normal", "the other class"),
-    Wrong(.75, "exp", "the share of the logits"),
-    Wrong(1., "decision", "the larger one wins"),
-)
-
-
 WRONG["memseg.3"] = (
     Wrong(lambda x: torch.sigmoid(x[:, 1]), "difference", "one logit"),
     Wrong(lambda x: torch.sigmoid(x[:, 0] - x[:, 1]), "normal", "the other class"),

@@ -41,16 +41,6 @@ WRONG["procedural.2"] = (
 RIGHT["procedural.2"] = (lambda x, y, a, b: (torch.hypot(x, y) - (a + b) / 2).abs() - (a - b) / 2,)
 
 
-WRONG["procedural.3"] = (
-    Wrong(.82, "outside", "the sign"),
-    Wrong(.495, "pixels in a unit", "forgets that a unit has 64 pixels"),
-    Wrong(.32, "half", "the distance in pixels"),
-    Wrong(0., "edge", "all or nothing"),
-    Wrong(-.14, "128", "takes 128 pixels for a unit"),
-)
-RIGHT["procedural.3"] = (.18, 18 / 100)
-
-
 WRONG["episodes.1"] = (
     Wrong("flaws", "photographs", "what it was meant to see"),
     Wrong("edges", "faintest", "edges of the flaws"),

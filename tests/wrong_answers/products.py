@@ -235,20 +235,3 @@ RIGHT["catalogue.1"] = (lambda *name: list("/".join(map(str, name)).encode()),
                         lambda s, p, t, k, n: crc32(f"{s},{p},{t},{k},{n}".encode()))
 
 
-def _of_names(photos, share, least=1):
-    names = list(dict.fromkeys(photos))
-    return names[:max(least, round(share * len(names)))]
-
-WRONG["catalogue.2"] = (
-    Wrong(lambda p, s: [k < max(1, round(s * len(p))) for k in range(len(p))], "both sides",
-          "splits the crops"),
-    Wrong(lambda p, s: [k % round(1 / s) == 0 for k in range(len(p))], "both sides",
-          "every so many crops"),
-    Wrong(lambda p, s: [photo in _of_names(p, s, least=0) for photo in p], "at least one",
-          "rounds down to none"),
-    Wrong(lambda p, s: [photo not in _of_names(p, s) for photo in p], "for the test",
-          "true and false swapped"),
-    Wrong(lambda p, s: _of_names(p, s), "one for each crop", "the names"),
-)
-RIGHT["catalogue.2"] = (lambda p, s: np.isin(p, _of_names(p[::-1], s)),
-                        lambda p, s: torch.tensor([int(x in _of_names(p, s)) for x in p]))

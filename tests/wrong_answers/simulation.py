@@ -194,28 +194,6 @@ RIGHT["textures.3"] = (lambda a: _hue(float(a)).float(),)
 
 _SHARED = torch.Generator().manual_seed(0)
 
-def _drawn(seed): return torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(seed))
-
-def _global(seed, k):
-    torch.manual_seed(1_000_003 * seed + k)
-    return torch.rand(3, 8, 8)
-
-def _numpy(seed, k):
-    import numpy as np
-    return torch.from_numpy(np.random.default_rng([seed, k]).random((3, 8, 8)))
-
-WRONG["textures.4"] = (
-    Wrong(lambda seed, k: _drawn(seed + k), "the same texture",
-          "adds them: seed 0's second is seed 1's first"),
-    Wrong(lambda seed, k: _drawn(seed * k), "the same texture", "multiplies them"),
-    Wrong(lambda seed, k: _drawn(64 * seed + k), "the same texture", "room for 64 textures only"),
-    Wrong(lambda seed, k: _drawn(k), "the same texture", "forgets the seed"),
-    Wrong(_global, "global", "seeds the global generator"),
-    Wrong(lambda seed, k: torch.rand(3, 8, 8, generator=_SHARED), "a second time",
-          "goes on drawing from one generator"),
-)
-RIGHT["textures.4"] = (_numpy, lambda seed, k: _drawn(1000 * seed + k))
-
 
 _CELLS = torch.cartesian_prod(torch.arange(-2., 3), torch.arange(-2., 3)).view(5, 5, 2)  # corners
 

@@ -7,15 +7,6 @@ import torch
 from . import RIGHT, WRONG, Wrong
 
 
-WRONG["steps.1"] = (
-    Wrong(.03, "straight", "a straight line"),
-    Wrong(.04 * math.cos(math.pi / 4), "(1 + cos)", "the cosine itself"),
-    Wrong(.04 * math.cos(math.pi / 8), "(1 + cos)", "a quarter of a cosine"),
-    Wrong(.04 * (1 - math.cos(math.pi / 4)) / 2, "rises", "from 0 upwards"),
-    Wrong(.04 * (1 + math.cos(.25)) / 2, "pi", "forgets pi"),
-)
-
-
 def _rate(fraction, highest, warmup, rest=None):
     if fraction < warmup: return highest * fraction / warmup
     rest = (fraction - warmup) / (1 - warmup) if rest is None else rest
@@ -69,13 +60,6 @@ WRONG["steps.4"] = (
 )
 
 
-WRONG["train.1"] = (
-    Wrong(98.3, "chosen", "the best checkpoint"),
-    Wrong(.974, "per cent", "as a share"),
-    Wrong(97.85, "mean", "the mean of the two"),
-)
-
-
 WRONG["train.2"] = (
     Wrong(lambda c, t: (.01 * torch.randn(t, c)).mean().item(), "best", "the mean"),
     Wrong(lambda c, t: (.01 * torch.randn(t, c)).max().item(), "mean over",
@@ -87,17 +71,6 @@ WRONG["train.2"] = (
     Wrong(lambda c, t: (.01 * torch.rand(t, c)).amax(1).mean().item(), "normal",
           "evenly spread noise"),
 )
-
-
-WRONG["train.3"] = (
-    Wrong(["a"], "b:", "the weights alone"),
-    Wrong(["a", "b", "c"], "e:", "forgets what batch norms keep"),
-    Wrong(["a", "b", "e"], "c:", "forgets the step"),
-    Wrong(["a", "b", "c", "d", "e"], "d:", "the state of a generator"),
-    Wrong(["a", "b", "c", "e", "f"], "f:", "the batches"),
-    Wrong(["b", "c", "e"], "a:", "forgets the weights"),
-)
-RIGHT["train.3"] = ("ABCE", ("e", "c", "b", "a"))
 
 
 def _descend(w, v, gradient, steps, rate, momentum, order="v first", share=1., ahead=False,
