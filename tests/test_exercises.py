@@ -17,7 +17,9 @@ from wrong_answers import right_answers, wrong_answers
 
 EXERCISES, WRONG = exercises(), wrong_answers()
 each = pytest.mark.parametrize("one", EXERCISES, ids=lambda one: one.key)
-NOTEBOOKS = sorted((Path(memseg_nb.__file__).parents[1] / "nbs" / "exercises").glob("*.ipynb"))
+NBS = Path(memseg_nb.__file__).parents[1] / "nbs"
+NOTEBOOKS = sorted((NBS / "exercises").glob("*.ipynb"))
+LESSONS = [NBS / f"{lesson.notebook}.ipynb" for lesson in course_lessons()]  # some have theirs in place
 
 
 @pytest.fixture(autouse=True)
@@ -78,7 +80,7 @@ def test_is_complete(one):
 @each
 def test_has_its_task_its_cell_and_its_folded_solution_in_a_notebook(one):
     found = []
-    for path in NOTEBOOKS:
+    for path in NOTEBOOKS + LESSONS:
         cells = [("".join(c["source"]), c) for c in json.loads(path.read_text())["cells"]]
         found += [k for k, (text, _) in enumerate(cells)
                   if text.startswith(f"### Exercise {one.key} · {one.title} ({one.kind})")]
@@ -127,7 +129,8 @@ def test_lessons_are_those_of_the_list_and_come_with_the_package(tmp_path, monke
 
 @pytest.mark.parametrize("old, new", [("3.1", "perlin.1"), ("13b.4", "steps.4"), ("4a.2", "textures.5"),
                                       ("2f.1", "electronics.2"), ("2g.1", "electronics.1"),
-                                      ("14b.2", "procedural.3"), ("22d.1", "thresholds.2")])
+                                      ("14b.2", "procedural.3"), ("22d.1", "thresholds.2"),
+                                      ("16.2", "results.2"), ("evaluate.2", "results.2")])
 def test_keys_of_earlier_versions_still_count(old, new, own_progress, capsys):
     assert current_key(old) == current_key(new) == find(old).key == new
     own_progress.parent.mkdir(parents=True)
@@ -416,7 +419,7 @@ ALSO_RIGHT = [
     ("train.2", lambda c, t: sum(max(torch.randn(c).tolist()) for _ in range(t)) / t * .01),
     ("metrics.1", .667), ("episodes.1", "Noise "), ("pretrain.1", ("C", "A")),
     ("metrics.2", lambda s, y: float(__import__("sklearn.metrics").metrics.roc_auc_score(y, s))),
-    ("evaluate.1", [.667, .8]), ("evaluate.2", "c a d".split()),
+    ("results.1", [.667, .8]), ("evaluate.2", "c a d".split()),
     ("detector.1", lambda s, p: s.sort(descending=True).values[int(p * len(s) + 1e-6)]),
     ("detector.3", [256., 1024.]),
 ]

@@ -130,7 +130,7 @@ def check_fooled(fooled):
            "number?")
 
 # %% ../../nbs/exercises/07_evaluation.ipynb #4fe28156
-@exercise("evaluate.1", "Precision and recall", "using", "a tuple of two numbers",
+@exercise("results.1", "Precision and recall", "using", "a tuple of two numbers",
           "answer = (8 / 12, 8 / 10)")
 def check_precision(answer):
     "Two thirds and four fifths"
@@ -144,7 +144,7 @@ def check_precision(answer):
     expect(close(recall, .8, 5e-3), "recall: of those that are defective, how many were called so?")
 
 # %% ../../nbs/exercises/07_evaluation.ipynb #e9f51cc3
-@exercise("evaluate.2", "What may choose the threshold?", "reading", "a list of letters",
+@exercise("results.2", "What may choose the threshold?", "reading", "a list of letters",
           "answer = [\"a\", \"c\", \"d\"]")
 def check_may(answer):
     "a, c and d"
@@ -167,7 +167,7 @@ def _by_kind(scores, kinds, tie=.5):
         found[name] = wins / (len(mine) * len(good))
     return found
 
-@exercise("evaluate.3", "Kind by kind", "rebuilding", "by_kind(scores, kinds)", """
+@exercise("results.3", "Kind by kind", "rebuilding", "by_kind(scores, kinds)", """
 def by_kind(scores, kinds):
     good = [score for score, kind in zip(scores, kinds) if kind == "good"]
     found = {}

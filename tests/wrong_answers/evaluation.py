@@ -65,7 +65,7 @@ WRONG["metrics.5"] = (
 )
 
 
-WRONG["evaluate.1"] = (
+WRONG["results.1"] = (
     Wrong((.8, 2 / 3), "order", "swapped"),
     Wrong((.8, .8), "12", "of the defective ones, twice"),
     Wrong((.94, .8), "accuracy", "accuracy"),
@@ -73,7 +73,7 @@ WRONG["evaluate.1"] = (
 )
 
 
-WRONG["evaluate.2"] = (
+WRONG["results.2"] = (
     Wrong(["a", "c"], "reported", "forgets d"),
     Wrong(["a", "b", "c", "d"], "b", "adds the test images"),
     Wrong(["a", "c", "d", "e"], "test set", "adds the good test images"),
@@ -93,7 +93,7 @@ def _by_kind(scores, kinds, against="good", tie=.5, own=True):
                           for b in others) / (len(mine) * len(others))
     return found
 
-WRONG["evaluate.3"] = (
+WRONG["results.3"] = (
     Wrong(lambda s, k: _by_kind(s, k, against="all"), "good ones alone",
           "against all other images"),
     Wrong(lambda s, k: _by_kind(s, k) | {"good": .5}, "no kind of defect",
@@ -103,7 +103,7 @@ WRONG["evaluate.3"] = (
     Wrong(lambda s, k: {name: 1 - value for name, value in _by_kind(s, k).items()},
           "other way", "the good one higher"),
 )
-RIGHT["evaluate.3"] = (_by_kind,)
+RIGHT["results.3"] = (_by_kind,)
 
 
 WRONG["ablation.1"] = (
