@@ -2,7 +2,7 @@
 
 # %% auto #0
 __all__ = ['check_pairs', 'check_auroc', 'check_pixels', 'check_pro', 'check_fooled', 'check_precision', 'check_may',
-           'check_kinds', 'check_paired', 'check_fair']
+           'check_paired', 'check_fair']
 
 # %% ../../nbs/exercises/07_evaluation.ipynb #eabbae6b
 import torch
@@ -156,50 +156,6 @@ def check_may(answer):
     expect("c" in letters, "c: they are simulated from images that nothing else has used")
     expect(letters == set("acd"),
            "d: whatever is not reported may be used to choose; the price is a smaller test")
-
-# %% ../../nbs/exercises/07_evaluation.ipynb #78ca92c9
-def _by_kind(scores, kinds, tie=.5):
-    good = [score for score, kind in zip(scores, kinds) if kind == "good"]
-    found = {}
-    for name in dict.fromkeys(kind for kind in kinds if kind != "good"):
-        mine = [score for score, kind in zip(scores, kinds) if kind == name]
-        wins = sum((a > b) + tie * (a == b) for a in mine for b in good)
-        found[name] = wins / (len(mine) * len(good))
-    return found
-
-@exercise("results.3", "Kind by kind", "rebuilding", "by_kind(scores, kinds)", """
-def by_kind(scores, kinds):
-    good = [score for score, kind in zip(scores, kinds) if kind == "good"]
-    found = {}
-    for name in set(kinds) - {"good"}:
-        mine = [score for score, kind in zip(scores, kinds) if kind == name]
-        pairs = [(s > g) + 0.5 * (s == g) for s in mine for g in good]
-        found[name] = sum(pairs) / len(pairs)
-    return found
-""")
-def check_kinds(by_kind):
-    "The lesson's five images; forty with ties"
-    draw = torch.Generator().manual_seed(0)
-    many = (torch.rand(40, generator=draw) * 8).round() / 8
-    names = ["good"] * 15 + ["dent"] * 12 + ["stain"] * 10 + ["scratch"] * 3
-    five = [.1, .5, .4, .9, .3], ["good", "good", "scratch", "scratch", "stain"]
-    for scores, kinds in (five, (many.tolist(), names)):
-        found, right = by_kind(list(scores), list(kinds)), _by_kind(scores, kinds)
-        expect(isinstance(found, dict), f"a dictionary is asked for, not {type(found).__name__}")
-        expect("good" not in found, "good is no kind of defect")
-        expect(set(found) == set(right), f"the kinds are {', '.join(right)}")
-        values = {name: expect_number(one, f"the AUROC of {name}") for name, one in found.items()}
-        same = all(close(value, list(values.values())[0]) for value in values.values())
-        expect(not same, "each kind has a figure of its own, from its own images")
-        for name, value in values.items():
-            if close(value, right[name]): continue
-            expect(not close(value, 1 - right[name]),
-                   "the other way round: the defective image should score higher")
-            expect(not close(value, _by_kind(scores, kinds, tie=0.)[name]),
-                   "a tie counts one half")
-            expect(False,
-                   f"{name}: {right[name]:.3f} is right, yours is {value:.3f}: against the good "
-                   "ones alone")
 
 # %% ../../nbs/exercises/07_evaluation.ipynb #f5c0f4fe
 @exercise("ablation.1", "Is it more than chance?", "proving", "paired(whole, without)", """

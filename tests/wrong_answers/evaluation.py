@@ -82,30 +82,6 @@ WRONG["results.2"] = (
 )
 
 
-def _by_kind(scores, kinds, against="good", tie=.5, own=True):
-    found = {}
-    for name in dict.fromkeys(kinds):
-        if name == "good": continue
-        mine = [s for s, kind in zip(scores, kinds) if (kind == name if own else kind != "good")]
-        others = [s for s, kind in zip(scores, kinds) if kind == against or against == "all"
-                  and kind != name]
-        found[name] = sum((a > b) + tie * (a == b) for a in mine
-                          for b in others) / (len(mine) * len(others))
-    return found
-
-WRONG["results.3"] = (
-    Wrong(lambda s, k: _by_kind(s, k, against="all"), "good ones alone",
-          "against all other images"),
-    Wrong(lambda s, k: _by_kind(s, k) | {"good": .5}, "no kind of defect",
-          "has good among the kinds"),
-    Wrong(lambda s, k: _by_kind(s, k, own=False), "own images", "the same figure for each kind"),
-    Wrong(lambda s, k: _by_kind(s, k, tie=0.), "tie", "a tie is lost"),
-    Wrong(lambda s, k: {name: 1 - value for name, value in _by_kind(s, k).items()},
-          "other way", "the good one higher"),
-)
-RIGHT["results.3"] = (_by_kind,)
-
-
 WRONG["ablation.1"] = (
     Wrong(lambda a, b: ((a - b).mean().item(), (a - b).std().item()), "root of n",
           "the standard deviation"),
