@@ -95,19 +95,21 @@ def table():
 def exercises_of(lesson):
     "The section `Exercises` of a lesson: its exercises, where they are done, and where words are explained"
     mine = [one for one in exercises() if one.lesson == lesson.name]
-    (place,) = {
-        path
-        for path in (NOTEBOOKS / "exercises").glob("[0-9]*.ipynb")
-        if not path.stem.endswith("_engine")
-        and f'check("{mine[0].key}", ' in path.read_text().replace('\\"', '"')
-    }
+    def asks(path):
+        return f'check("{mine[0].key}", ' in path.read_text().replace('\\"', '"')
     def way(path):
         return Path(os.path.relpath(path, lesson.path.parent)).as_posix()
     guides = NOTEBOOKS / "guides"
     listed = "\n".join(f"- {one.key} {one.title} ({one.kind})" for one in mine)
+    if asks(lesson.path):
+        where = "Each stands after the section that it practises"
+    else:
+        books = (NOTEBOOKS / "exercises").glob("[0-9]*.ipynb")
+        (place,) = {path for path in books if not path.stem.endswith("_engine") and asks(path)}
+        where = f"In [their own notebook]({way(place)})"
     return (
-        f"## Exercises\n\n{listed}\n\nIn [their own notebook]({way(place)}), with a checker that says what "
-        "is wrong; `memseg course progress` shows what is solved. Words: "
+        f"## Exercises\n\n{listed}\n\n{where}, with a checker that says what is "
+        "wrong; `memseg course progress` shows what is solved. Words: "
         f"[glossary]({way(guides / 'glossary.md')}), symbols: [notation]({way(guides / 'notation.md')}).\n\n"
     )
 
