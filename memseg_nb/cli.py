@@ -574,7 +574,7 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, e
            errno.EIO, errno.EPIPE)  # not ours, unlike other errors of the system
 
 def _unwritten(error: OSError|SystemExit) -> str:
-    "Which file failed, and what to do"
+    "Name the file that failed, and say what to do"
     why = getattr(error, "strerror", None) or "closed"
     file = getattr(error, "filename", None) or "standard output"
     return (f"{file}: can't be read or written ({why}): make room, or choose another place; "

@@ -26,7 +26,6 @@ OVERVIEW_CELLS, OVERVIEW_WIDGETS = 40, 2
 BOX = ["You will be able to", "You need first", "Run time", "Paper"]
 LONGEST, PROSE = 110, 2 / 7  # lines of a code cell; share of Markdown among all cells, at least
 WIDTH = 100                 # characters of a line of code in a notebook
-WITHOUT_FIGURE = ["model/01_encoder", "model/02_memory", "deployment/01_detector"]  # not yet
 EXERCISE = r"^- (\w+\.\d+) "
 # lessons of the main path whose exercises are in a notebook of their own, and which lack a task to predict: not yet
 ELSEWHERE = ["model/01_encoder", "model/02_memory", "model/03_attention", "model/04_msff", "deployment/01_detector"]
@@ -99,7 +98,6 @@ def _figure(path, notebook):
     "A lesson of the main path shows the figure of the network, before its code begins, with its own part lit"
     name = Path(path).with_suffix("").as_posix()
     if not any(name.endswith(lesson) and kind == "main" for lesson, kind in course().items()): return []
-    if any(name.endswith(lesson) for lesson in WITHOUT_FIGURE): return []
     first = "\n".join("".join(cell["source"]) for cell in notebook["cells"][:8]
                       if cell["cell_type"] == "code")
     return [] if re.search(r'show_network\("', first) else ["the figure of the network, near its top"]

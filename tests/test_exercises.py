@@ -152,7 +152,8 @@ def test_lessons_are_those_of_the_list_and_come_with_the_package(tmp_path, monke
 
 @pytest.mark.parametrize("old, new", [("3.1", "perlin.1"), ("13b.4", "steps.4"), ("4a.2", "textures.5"),
                                       ("2f.1", "electronics.2"), ("2g.1", "electronics.1"),
-                                      ("14b.1", "procedural.2"), ("22d.1", "thresholds.2")])
+                                      ("14b.1", "procedural.2"), ("22d.1", "thresholds.2"),
+                                      ("evaluate.2", "results.2"), ("evaluate.3", "metrics.2")])
 def test_keys_of_earlier_versions_still_count(old, new, own_progress, capsys):
     assert current_key(old) == current_key(new) == find(old).key == new
     own_progress.parent.mkdir(parents=True)
@@ -441,7 +442,7 @@ ALSO_RIGHT = [
     ("train.2", lambda c, t: sum(max(torch.randn(c).tolist()) for _ in range(t)) / t * .01),
     ("metrics.1", .667), ("episodes.1", "Noise "), ("pretrain.1", ("C", "A")),
     ("metrics.2", lambda s, y: float(__import__("sklearn.metrics").metrics.roc_auc_score(y, s))),
-    ("evaluate.1", [.667, .8]), ("evaluate.2", "c a d".split()),
+    ("results.1", [.667, .8]), ("results.2", "c a d".split()),
     ("detector.1", lambda s, p: s.sort(descending=True).values[int(p * len(s) + 1e-6)]),
     ("detector.3", [256., 1024.]),
 ]

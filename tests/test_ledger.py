@@ -33,7 +33,7 @@ METHOD = {
     "training/03_thresholds": ["image threshold"],
     "training/04_train": ["not trained on", "2700", "last weights"],
     "04_metrics": ["image score", "image AUROC", "pixel AUROC", "PRO (eq. 1)", "AUPRO"],
-    "evaluation/01_evaluate": ["results by category"],
+    "evaluation/05_results": ["results by category"],
 }
 
 

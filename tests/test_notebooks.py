@@ -22,7 +22,7 @@ NOTEBOOKS, COURSE = notebooks(), course()
 LESSONS = [NBS / f"{name}.ipynb" for name in COURSE]
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=name_of)
 each_lesson = pytest.mark.parametrize("path", LESSONS, ids=name_of)
-NO_MODULE = {"index", "00_overview", "guides/assignment_solution"}  # notebooks that export nothing
+NO_MODULE = {"index", "00_overview", "evaluation/05_results", "guides/assignment_solution"}  # notebooks that export nothing
 
 
 def needed(path):
@@ -147,6 +147,14 @@ def test_links_between_notebooks_lead_somewhere(path):
 @each_notebook
 def test_code_is_neither_too_long_nor_too_wide(path):
     assert not misfits(path), "\n".join(misfits(path))
+
+
+def test_the_papers_figures_are_quoted_in_the_same_words_everywhere():
+    quotes = {name_of(path): re.findall(r"The paper reports an image AUROC .*?reproduced them\.", prose)
+              for path in NOTEBOOKS
+              if "99.56" in (prose := " ".join("\n".join(cells(path, "markdown")).split()))}
+    assert set(quotes) >= {OVERVIEW, "evaluation/05_results"}
+    assert all(quotes.values()) and len({quote for some in quotes.values() for quote in some}) == 1, quotes
 
 
 # What a lesson has

@@ -257,8 +257,8 @@ _RENAMED = dict(pair.split("=") for pair in """
     2f.1=electronics.2 2g=electronics 2h=catalogue 3=perlin 4=foreground 4a.2=textures.5 5=textures
     5b=flaws 6=anomalies 7=encoder 8=memory 9=attention 10=msff 11=memseg 12=losses 13b=steps
     13c=thresholds 14=train 14a=procedural 14b.1=procedural.2 14b.2=procedural.3 14c=episodes
-    14d=probe 14e=pretrain 15=metrics 16=evaluate 17=detector 17b=onnx 17c=runtimes 18b=comparison
-    18c=ablation 22d.1=thresholds.2""".split())
+    14d=probe 14e=pretrain 15=metrics 16=results 17=detector 17b=onnx 17c=runtimes 18b=comparison
+    18c=ablation 22d.1=thresholds.2 evaluate=results""".split())
 
 _DROPPED = dict(pair.split("=") for pair in """
     textures.4=steps.3 steps.1=steps.2 train.1=train.2 train.3=train.4 evaluate.3=metrics.2

@@ -131,7 +131,7 @@ def check_fooled(fooled):
            "number?")
 
 # %% ../../nbs/exercises/07_evaluation.ipynb #4fe28156
-@exercise("evaluate.1", "Precision and recall", "using", "a tuple of two numbers",
+@exercise("results.1", "Precision and recall", "using", "a tuple of two numbers",
           "answer = (8 / 12, 8 / 10)")
 def check_precision(answer):
     "Two thirds and four fifths"
@@ -145,7 +145,7 @@ def check_precision(answer):
     expect(close(recall, .8, 5e-3), "recall: of those that are defective, how many were called so?")
 
 # %% ../../nbs/exercises/07_evaluation.ipynb #e9f51cc3
-@exercise("evaluate.2", "What may choose the threshold?", "reading", "a list of letters",
+@exercise("results.2", "What may choose the threshold?", "reading", "a list of letters",
           "answer = [\"a\", \"c\", \"d\"]", core=True)
 def check_may(answer):
     "a, c and d"

@@ -151,7 +151,7 @@ class MemSeg(nn.Module):
         own: Tensor|None=None,   # as `index` in `explain`
         network: bool=True,      # False: the memory alone
     ) -> list[Tensor]:           # log-odds (B, H, W), or None; distances of layers 2.., (B, h, w)
-        "What speaks for a defect, each on a scale of its own"
+        "Evidence for a defect, each kind on a scale of its own"
         features = self.encoder(images)
         patches = self.memory.match == "patch"
         if not network:

@@ -37,7 +37,7 @@ STAGES = ("encoder", "network")
 
 @dataclass(frozen=True)
 class Plan:
-    "How the two stages share the time, and what they look at"
+    "Plan of the two stages: their time, and their images"
     minutes: float=40.           # of both stages together
     seed: int=0
     backbone: str="resnet18"     # another one has its weights; only the network on it is trained
@@ -140,7 +140,7 @@ class Pretraining:
     def parts(self) -> nn.ModuleDict: return self.trainer.model
 
     def logits(self, episode: Episode) -> Tensor:
-        "Of the network that is trained in this stage, (P Q, H, W)"
+        "Logits of the network that is trained in this stage, (P Q, H, W)"
         kind, low = getattr(torch, self.precision), self.precision != "float32"
         with torch.autocast(self.device.type, kind, enabled=low):
             if self.stage == 0 and not self.plan.given: return scout_logits(self.backbone, self.scout, episode)
@@ -193,7 +193,7 @@ def held_out_precision(
     state: Pretraining,
     count: int,  # episodes of products that training never shows
 ) -> float:      # average precision over all pixels, 0..1
-    "How well the flaws of unseen formula products are found, at their faintest"
+    "Average precision on flaws of unseen formula products, at their faintest"
     from sklearn.metrics import average_precision_score
     episodes = state.plan.episodes(state.stage, state.plan.seed + 1, held_out=True)
     training = [part.training for part in state.parts.modules()]
@@ -240,7 +240,7 @@ def _write(state: Pretraining, out: Path, machine: dict):
     if not state.plan.given: save_state(out, half(encoder), dict(record, kind="encoder"))
 
 def _machine(device: torch.device, precision: str, workers: int) -> dict:
-    "What computes"
+    "Name of the device that computes"
     name = f"{platform.machine()} CPU"
     if device.type == "cuda": name = torch.cuda.get_device_name(device)
     elif (info := Path("/proc/cpuinfo")).is_file():
@@ -274,7 +274,7 @@ class Stream(Dataset):
             yield Episode(*(part.to(device, non_blocking=True) for part in batch))
 
 def _check_files(out: Path, part: Path, resume: bool):
-    "Nothing is overwritten, and what was begun is not forgotten"
+    "Refuse to overwrite a file, or to forget a stage that was begun"
     if out.suffix != ".safetensors":
         raise MemSegError(f"{out}: expected a name that ends in .safetensors")
     for path in (out, *([] if resume else [network_file(out)])):  # the network's is written first

@@ -70,7 +70,7 @@ _PARTS = ("memory", "train", "held_back")
 def untrained(
     recipe: Recipe,
 ) -> bool:
-    "Whether no step is to be taken: all good images can then serve for everything"
+    "True if no step is to be taken: all good images can then serve for everything"
     return not recipe.training.steps and not recipe.training.minutes
 
 def _begin(data, category: str|None, out, recipe: Recipe|None, held: contextlib.ExitStack):

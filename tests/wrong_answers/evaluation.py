@@ -65,7 +65,7 @@ WRONG["metrics.5"] = (
 )
 
 
-WRONG["evaluate.1"] = (
+WRONG["results.1"] = (
     Wrong((.8, 2 / 3), "order", "swapped"),
     Wrong((.8, .8), "12", "of the defective ones, twice"),
     Wrong((.94, .8), "accuracy", "accuracy"),
@@ -73,7 +73,7 @@ WRONG["evaluate.1"] = (
 )
 
 
-WRONG["evaluate.2"] = (
+WRONG["results.2"] = (
     Wrong(["a", "c"], "reported", "forgets d"),
     Wrong(["a", "b", "c", "d"], "b", "adds the test images"),
     Wrong(["a", "c", "d", "e"], "test set", "adds the good test images"),
