@@ -6,10 +6,11 @@
 __all__ = ['recipe_options', 'textures_option', 'training_options', 'product_options', 'seeds_option', 'memory_option',
            'device_option', 'KEYS', 'NO_RUN', 'DEMO', 'NO_ROOM', 'Size', 'Device', 'Command', 'Program',
            'effective_recipe', 'cli', 'products', 'simulate', 'train', 'evaluate', 'report', 'predict', 'export',
-           'pretrain', 'benchmark', 'compare', 'ablate', 'bench', 'data', 'convert', 'course', 'copy', 'progress',
-           'demo', 'main']
+           'threshold', 'pretrain', 'benchmark', 'compare', 'ablate', 'bench', 'data', 'convert', 'course', 'copy',
+           'progress', 'demo', 'main']
 
 # %% ../nbs/05_cli.ipynb #e77f7157
+import csv
 import difflib
 import errno
 import os
@@ -20,7 +21,7 @@ from pathlib import Path
 
 import click
 
-from .files import MemSegError, claim
+from .files import MemSegError, claim, did_you_mean
 from .recipe import NAMED, check_size, load_recipe
 
 # %% ../nbs/05_cli.ipynb #11d6d221
@@ -175,6 +176,14 @@ def cli(traceback):
       memseg predict RUN PHOTOS --out DIR                        heatmaps and decisions for new photos
       memseg predict --memory GOOD PHOTOS --out DIR              the same without training
 
+    \b
+    Words:
+      RUN      the folder that one training writes: settings, network, thresholds, notes
+      recipe   all settings of a training; --recipe names a file of them, --set changes one.
+               imagenet and formulas are for a laptop, quick is the better one that is installed;
+               without --recipe it is the paper's
+      score    of a photo, 0 to 1: above the threshold it is called defective
+
     Completion of words with TAB: eval "$(_MEMSEG_COMPLETE=bash_source memseg)" in ~/.bashrc
     (zsh_source, fish_source for these shells).
 
@@ -209,7 +218,8 @@ def products(out, product, size, seed, train, good, defective):
               help="How many anomalies.")
 @textures_option
 @click.option("--foreground", metavar="RULE",
-              help="auto, otsu, off, or a grey level such as '>50'.")
+              help="Where the product is: auto, otsu, off, or brighter than a grey level "
+                   "(0 black, 255 white) such as '>50'.")
 @recipe_options
 def simulate(image, out, count, textures, foreground, recipe_file, overrides, size, seed):
     "Make simulated anomalies out of one good IMAGE: pictures, masks and a sheet of the steps."
@@ -326,7 +336,12 @@ def report(source, out, data, device):
 @click.option("--maps", type=click.Choice(["none", "small", "full"]), default="small",
               show_default=True, help="Anomaly maps to keep: small has the network's size "
                                       "(float16), full the photo's (float32).")
-def predict(paths, out, memory, device, runtime, precision, maps):
+@click.option("--threshold", type=click.FloatRange(0, 1),
+              help="Call photos defective whose score is above this, in place of RUN's threshold.")
+@click.option("--false-alarms", type=click.FloatRange(0, 1, True, True), metavar="SHARE",
+              help="Or above the threshold that so many good photos are expected to exceed, e.g. "
+                   "0.01 for 1 %.")
+def predict(paths, out, memory, device, runtime, precision, maps, threshold, false_alarms):
     """Heatmap, mask, score and decision for a photo, or all photos in and below a folder.
 
     In place of RUN a file of `memseg export` will do. With --memory no RUN is needed: the
@@ -335,23 +350,37 @@ def predict(paths, out, memory, device, runtime, precision, maps):
     if len(paths) != (1 if memory else 2):
         raise click.UsageError(f"{len(paths)} paths: needs photos only with --memory, else a RUN "
                                "and photos")
+    if threshold is not None and false_alarms is not None:
+        raise click.UsageError("--threshold and --false-alarms: give one of them")
     if memory and (precision or runtime != "torch"):
-        raise click.UsageError("--memory with --runtime or --precision: export it first (memseg "
-                               "export --memory)")
+        given = f" --precision {precision}" if precision else ""
+        first, source = (
+            (f"export --memory {memory} --out good.onnx{given}", f"good.onnx {paths[-1]} --out {out}")
+            if runtime == "onnx" else
+            (f"train --good {memory} --recipe quick --steps 0 --out RUN",
+             f"RUN {paths[-1]} --out {out}{given}"))
+        raise click.UsageError("--memory with --runtime or --precision takes two commands: memseg "
+                               f"{first}; then memseg predict {source}")
     _check_path(memory, "such folder", "--memory needs a folder of good photos")
     if not memory: _check_path(paths[0], "run folder", NO_RUN)
     _check_path(paths[-1], "such photo or folder", "needs photos to look at")
     if memory: _say_quick("quick")
+    from memseg_nb.deployment.choice import percent
     from memseg_nb.deployment.detector import Detector
-    from memseg_nb.evaluation.evaluate import chosen_for
-    from memseg_nb.training.checkpoints import Run
     detector = (Detector.remember(memory, device=device) if memory
                 else Detector.load(paths[0], device, runtime, precision))
-    rate = detector.recipe.evaluation.false_alarms if memory else None
-    if Path(paths[0]).is_dir() and not memory:
-        rate = Run.open(paths[0]).record.get("thresholds", {}).get("false_alarms")
-    done = detector.predict_folder(paths[-1], out, maps=maps)
-    click.echo(f"{done.predicted} photos, {done.defective} called defective{chosen_for(rate)}: "
+    if threshold is not None or false_alarms is not None:
+        detector = detector.with_threshold(threshold, false_alarms)
+    done, rate = detector.predict_folder(paths[-1], out, maps=maps), detector.false_alarms
+    if done.predicted == 1:
+        with done.table.open(encoding="utf-8", newline="") as file:
+            row = next(row for row in csv.DictReader(file) if row["score"])
+        called = "defective" if row["is_defective"] == "True" else "good"
+        click.echo(f"{row['file']}: {called}, score {float(row['score']):.3f}")
+    size = "x".join(map(str, detector.recipe.image.size))
+    expected = "" if rate is None else f" ({percent(rate)} false alarms expected)"
+    click.echo(f"{done.predicted} photo{'s'[:done.predicted != 1]}, seen at {size} pixels; "
+               f"{done.defective} called defective, threshold {detector.threshold:.3f}{expected}: "
                f"{done.table}")
     if done.failed:
         raise MemSegError(f"{len(done.failed)} photos have no answer: "
@@ -386,6 +415,54 @@ def export(run, out, memory, precision, samples, photos):
     file = export_onnx(source, out, precision, samples, photos)
     click.echo(f"{file}: {file.stat().st_size / 1e6:.1f} MB\n"
                f"next: memseg predict {file} PHOTOS --out DIR")
+
+# %% ../nbs/05_cli.ipynb #60720ca4
+@cli.command()
+@click.argument("run", metavar="RUN|FILE.onnx")
+@click.option("--good", metavar="DIR", help="Good photos that RUN has not seen; default: the scores "
+              "that it kept of good photos when it was trained.")
+@click.option("--defective", metavar="DIR", help="Defective photos, to see how many are found.")
+@click.option("--threshold", type=click.FloatRange(0, 1), help="Store this threshold.")
+@click.option("--false-alarms", type=click.FloatRange(0, 1, True, True), metavar="SHARE",
+              help="Store the threshold that so many good photos are expected to exceed, e.g. "
+                   "0.01 for 1 %.")
+@device_option
+def threshold(run, good, defective, threshold, false_alarms, device):
+    "Show the cost of some thresholds of the image score; with one of the two options, store it."
+    if threshold is not None and false_alarms is not None:
+        raise click.UsageError("--threshold and --false-alarms: give one of them")
+    _check_path(run, "run folder", NO_RUN)
+    _check_path(good, "such folder", "--good needs a folder of good photos")
+    _check_path(defective, "such folder", "--defective needs a folder of defective photos")
+    from memseg_nb.data.images import find_images
+    from memseg_nb.deployment import choice
+    from memseg_nb.deployment.detector import Detector
+    from memseg_nb.training.checkpoints import Run
+    if good and Path(run).is_dir(): choice.check_unseen(Run.open(run), find_images(good, True))
+    detector = Detector.load(run, device)
+    scores = list(detector.scores(good).values()) if good else detector.good_scores
+    if not scores:
+        raise MemSegError(f"{run}: has no scores of good photos, being of an earlier version: "
+                          "needs --good with a folder of good photos that it has not seen")
+    found = list(detector.scores(defective).values()) if defective else None
+    rows = choice.prices(scores, detector.threshold, found, threshold, false_alarms)
+    click.echo(choice.price_table(rows, len(scores), found and len(found)))
+    if (count := len(scores)) < 99:
+        click.echo(f"note: {count} good photos: rates below {choice.percent(1 / (count + 1))} rest "
+                   "on the spread of their scores, not on their number", err=True)
+    if threshold is None and false_alarms is None:
+        more = f" --good {good}" if good else ""
+        click.echo(f"nothing stored; next: memseg threshold {run}{more} --false-alarms 0.05")
+        return
+    level = choice.threshold_for(scores, threshold, false_alarms)
+    says = "given by hand" if false_alarms is None else f"{choice.percent(false_alarms)} false alarms"
+    says += f", {count} good photos of {Path(good).absolute()}" if good else ""
+    file = choice.keep_threshold(run, level, f"memseg threshold: {says}", good and scores,
+                                 false_alarms)
+    click.echo(f"stored in {file}: threshold {level:.3f}, before it was {detector.threshold:.3f}")
+    if (Path(run)/"metrics.json").is_file():
+        click.echo(f"next: memseg evaluate {run} (its figures are those of the threshold before)")
+
 
 # %% ../nbs/05_cli.ipynb #0a254c75
 @cli.command()
@@ -554,7 +631,7 @@ def demo(out, product, recipe_file, overrides, size, **options):
     from memseg_nb.products.catalogue import PRODUCTS, write_products
     from memseg_nb.training import train as training
     if product not in PRODUCTS:
-        raise MemSegError(f"product {product!r}: unknown, there are {', '.join(PRODUCTS)}")
+        raise MemSegError(f"product {product!r}: unknown, {did_you_mean(product, PRODUCTS)}")
     out, folder = Path(out), Path(out)/"run"
     data = out/"data"/"x".join(map(str, recipe.image.size))
     if not (data/product).exists():
