@@ -99,7 +99,7 @@ def test_the_training_keeps_the_scores_that_its_threshold_rests_on(tiny_run):
     found, detector = tiny_run.record["thresholds"], Detector.load(tiny_run, "cpu")
     assert found["good"] == len(tiny_run.good_scores)
     assert false_alarm_threshold(tiny_run.good_scores, found["false_alarms"]) <= tiny_run.record["threshold"]
-    assert 0 <= detector.false_alarms <= .05
+    assert 0 <= detector.false_alarms <= .05 + 1e-9
 
 
 def test_a_threshold_is_kept_in_a_run(run):
