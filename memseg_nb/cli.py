@@ -98,8 +98,9 @@ def _out(help: str, default: str|None=None, metavar: str="DIR"):
 
 recipe_options = _options(
     click.option("--recipe", "recipe_file", metavar="FILE", callback=_check_recipe,
-                 help="Your own settings.ini, may hold only what differs; or "
-                      "imagenet, formulas, or quick, the better of the two that is installed."),
+                 help="The recipe, all settings of a training: imagenet, formulas, or quick, the better "
+                      "of the two that is installed; or your own settings.ini, which may hold "
+                      "only what differs."),
     click.option("--set", "overrides", metavar="SECTION.KEY=VALUE", multiple=True,
                  help="Change one setting of the recipe, e.g. training.learning_rate=0.01; "
                       "may be repeated."),
@@ -175,6 +176,7 @@ def cli(traceback):
       memseg evaluate RUN                                        score DIR/NAME/test
       memseg predict RUN PHOTOS --out DIR                        heatmaps and decisions for new photos
       memseg predict --memory GOOD PHOTOS --out DIR              the same without training
+      memseg threshold RUN --good DIR --defective DIR            where defective begins, and its cost
 
     \b
     Words:
@@ -262,7 +264,8 @@ def simulate(image, out, count, textures, foreground, recipe_file, overrides, si
 @click.option("--category", metavar="NAME",
               help="Which product; not needed where there is only one.")
 @click.option("--good", metavar="DIR", help="In place of --data: a folder of good photos alone.")
-@_out("Folder of the run; must be new, except with --resume.", metavar="RUN")
+@_out("Folder of the run, all that this training writes; must be new, except with --resume.",
+      metavar="RUN")
 @training_options
 @recipe_options
 @click.option("--resume", is_flag=True,
@@ -428,7 +431,12 @@ def export(run, out, memory, precision, samples, photos):
                    "0.01 for 1 %.")
 @device_option
 def threshold(run, good, defective, threshold, false_alarms, device):
-    "Show the cost of some thresholds of the image score; with one of the two options, store it."
+    """Show the cost of some thresholds, and store one.
+
+    The table says for each how many of the good photos lie above it, how many of others are
+    expected to, and how many of the defective ones are found. Only with --threshold or
+    --false-alarms it is stored: in RUN, or in the file of `memseg export`.
+    """
     if threshold is not None and false_alarms is not None:
         raise click.UsageError("--threshold and --false-alarms: give one of them")
     _check_path(run, "run folder", NO_RUN)
