@@ -15,6 +15,7 @@ import difflib
 import errno
 import os
 import re
+import shlex
 import sys
 import traceback
 from pathlib import Path
@@ -291,8 +292,9 @@ def train(data, category, good, out, resume, recipe_file, overrides, size, **opt
     run = training.train(open_photos(good) if good else data, category, out, recipe, resume=resume)
     if not first: return
     tested = open_category(run.record["data"], run.record["category"]).test
+    folder = shlex.quote(str(run.folder))
     click.echo(f"trained: {run.folder}\nnext: memseg " + (
-        f"evaluate {run.folder}" if tested else f"predict {run.folder} PHOTOS --out DIR"))
+        f"evaluate {folder}" if tested else f"predict {folder} PHOTOS --out DIR"))
 
 # %% ../nbs/05_cli.ipynb #0c4b001d
 NO_RUN = "train first, or check the name"
@@ -357,11 +359,12 @@ def predict(paths, out, memory, device, runtime, precision, maps, threshold, fal
         raise click.UsageError("--threshold and --false-alarms: give one of them")
     if memory and (precision or runtime != "torch"):
         given = f" --precision {precision}" if precision else ""
+        good, photos, results = map(shlex.quote, (memory, paths[-1], out))
         first, source = (
-            (f"export --memory {memory} --out good.onnx{given}", f"good.onnx {paths[-1]} --out {out}")
+            (f"export --memory {good} --out good.onnx{given}", f"good.onnx {photos} --out {results}")
             if runtime == "onnx" else
-            (f"train --good {memory} --recipe quick --steps 0 --out RUN",
-             f"RUN {paths[-1]} --out {out}{given}"))
+            (f"train --good {good} --recipe quick --steps 0 --out RUN",
+             f"RUN {photos} --out {results}{given}"))
         raise click.UsageError("--memory with --runtime or --precision takes two commands: memseg "
                                f"{first}; then memseg predict {source}")
     _check_path(memory, "such folder", "--memory needs a folder of good photos")
@@ -417,7 +420,7 @@ def export(run, out, memory, precision, samples, photos):
     photos = photos or memory and good_photos(memory)
     file = export_onnx(source, out, precision, samples, photos)
     click.echo(f"{file}: {file.stat().st_size / 1e6:.1f} MB\n"
-               f"next: memseg predict {file} PHOTOS --out DIR")
+               f"next: memseg predict {shlex.quote(str(file))} PHOTOS --out DIR")
 
 # %% ../nbs/05_cli.ipynb #60720ca4
 @cli.command()
@@ -459,8 +462,8 @@ def threshold(run, good, defective, threshold, false_alarms, device):
         click.echo(f"note: {count} good photos: rates below {choice.percent(1 / (count + 1))} rest "
                    "on the spread of their scores, not on their number", err=True)
     if threshold is None and false_alarms is None:
-        more = f" --good {good}" if good else ""
-        click.echo(f"nothing stored; next: memseg threshold {run}{more} --false-alarms 0.05")
+        words = shlex.join([run, *(("--good", good) if good else ())])
+        click.echo(f"nothing stored; next: memseg threshold {words} --false-alarms 0.05")
         return
     level = choice.threshold_for(scores, threshold, false_alarms)
     says = "given by hand" if false_alarms is None else f"{choice.percent(false_alarms)} false alarms"
@@ -469,7 +472,8 @@ def threshold(run, good, defective, threshold, false_alarms, device):
                                  false_alarms)
     click.echo(f"stored in {file}: threshold {level:.3f}, before it was {detector.threshold:.3f}")
     if (Path(run)/"metrics.json").is_file():
-        click.echo(f"next: memseg evaluate {run} (its figures are those of the threshold before)")
+        click.echo(f"next: memseg evaluate {shlex.quote(run)} (its figures are those of the "
+                   "threshold before)")
 
 
 # %% ../nbs/05_cli.ipynb #0a254c75

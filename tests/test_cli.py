@@ -199,7 +199,7 @@ def test_simulate_writes_anomalies_that_differ_only_under_the_mask(memseg, tiny_
 def test_train_evaluate_predict(memseg, tiny_data, tmp_path):
     run = tmp_path / "my run"
     code, out, _ = memseg(*train_arguments(tiny_data, run))
-    assert code == 0 and f"next: memseg evaluate {run}" in out
+    assert code == 0 and f"next: memseg evaluate '{run}'" in out
     code, out, _ = memseg("evaluate", run, "--device", "cpu")
     assert code == 0 and "baseline" in out
     metrics = json.loads((run / "metrics.json").read_text())

@@ -278,11 +278,10 @@ class Detector:
         memory = ImageSet(parts.memory, recipe.image.size, bits=bits)
         with collected(notes):
             model.to(device).remember(memory.batch([k]) for k in range(len(memory)))
-        for line in notes: tqdm.write(f"note: {line}")
-        simulator = make_simulator(recipe, good.name, memory.batch(range(min(8, len(memory)))))
-        images = ImageSet(parts.train, recipe.image.size, bits=bits)
-        found = settle(model, images, simulator, recipe, first=0, network=began is not None)
-        if note := few_images(found): tqdm.write(f"note: {note}")
+            simulator = make_simulator(recipe, good.name, memory.batch(range(min(8, len(memory)))))
+            images = ImageSet(parts.train, recipe.image.size, bits=bits)
+            found = settle(model, images, simulator, recipe, first=0, network=began is not None)
+        for line in filter(None, [*notes, few_images(found)]): tqdm.write(f"note: {line}")
         return cls(model, recipe, found.image, found.pixel, found.scores)
 
     def _facts(self) -> dict:
