@@ -447,15 +447,15 @@ def threshold(run, good, defective, threshold, false_alarms, device):
     _check_path(defective, "such folder", "--defective needs a folder of defective photos")
     from memseg_nb.data.images import find_images
     from memseg_nb.deployment import choice
-    from memseg_nb.deployment.detector import Detector
+    from memseg_nb.deployment.detector import Detector, folder_scores
     from memseg_nb.training.checkpoints import Run
     if good and Path(run).is_dir(): choice.check_unseen(Run.open(run), find_images(good, True))
     detector = Detector.load(run, device)
-    scores = list(detector.scores(good).values()) if good else detector.good_scores
+    scores = list(folder_scores(detector, good).values()) if good else detector.good_scores
     if not scores:
         raise MemSegError(f"{run}: has no scores of good photos, being of an earlier version: "
                           "needs --good with a folder of good photos that it has not seen")
-    found = list(detector.scores(defective).values()) if defective else None
+    found = list(folder_scores(detector, defective).values()) if defective else None
     rows = choice.prices(scores, detector.threshold, found, threshold, false_alarms)
     click.echo(choice.price_table(rows, len(scores), found and len(found)))
     if (count := len(scores)) < 99:

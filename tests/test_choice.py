@@ -8,7 +8,7 @@ import pytest
 
 from memseg_nb.deployment.choice import (check_unseen, expected_false_alarms, keep_threshold, price_table,
                                          prices, threshold_for)
-from memseg_nb.deployment.detector import Detector
+from memseg_nb.deployment.detector import Detector, folder_scores
 from memseg_nb.files import MemSegError
 from memseg_nb.training.checkpoints import Run, load_json, save_json
 from memseg_nb.training.thresholds import false_alarm_threshold
@@ -91,7 +91,7 @@ def test_a_detector_with_another_threshold(tiny_run, good):
     assert lenient.threshold == false_alarm_threshold(detector.good_scores, .3)
     assert detector.threshold == tiny_run.record["threshold"], "the first one stays as it was"
     alone = {path: detector.predict(path).score for path in sorted(good.iterdir())}
-    assert detector.scores(good) == pytest.approx(alone, abs=1e-5)
+    assert folder_scores(detector, good) == pytest.approx(alone, abs=1e-5)
 
 
 def test_the_training_keeps_the_scores_that_its_threshold_rests_on(tiny_run):
@@ -180,7 +180,7 @@ def test_a_threshold_is_kept_in_a_file(tiny_run, exported, good, tmp_path):
     assert keep_threshold(file, .7, "by hand") == file
     after = Detector.load(file)
     assert (after.threshold, after.good_scores) == (.7, scores)
-    assert after.scores(good) == before.scores(good)
+    assert folder_scores(after, good) == folder_scores(before, good)
     old, new = before.model.facts, after.model.facts
     changed = {key for key in old | new if old.get(key) != new.get(key)}
     assert changed == {"threshold", "threshold_from", "sha256"}
@@ -217,7 +217,7 @@ def test_thresholds_on_the_command_line(memseg, run, tiny_data, good, tmp_path):
     assert code == 0 and f"of {len(run.good_scores)}" in out, "those that the training kept"
     code, out, _ = memseg(*line, "--false-alarms", .2, *device)
     assert code == 0 and "20 % false alarms" in out and f"stored in {run.record_file}" in out
-    scores = Detector.load(run, "cpu").scores(good).values()
+    scores = folder_scores(Detector.load(run, "cpu"), good).values()
     assert run.record["threshold"] == false_alarm_threshold(list(scores), .2)
     assert run.record["thresholds"]["says"] == (
         f"memseg threshold: 20 % false alarms, 4 good photos of {good}")

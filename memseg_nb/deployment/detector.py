@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COLUMNS', 'RESULTS', 'MAPS', 'Region', 'find_regions', 'as_image', 'Prediction', 'Folder', 'result_stems', 'batches',
-           'read_photo', 'Detector', 'predict_batch']
+           'read_photo', 'Detector', 'predict_batch', 'folder_scores']
 
 # %% ../../nbs/deployment/01_detector.ipynb #de9355da
 import contextlib, csv, itertools, math
@@ -316,20 +316,6 @@ class Detector:
         The rate, between 0 and 1, is one of further good images, judged by `good_scores`."""
         return replace(self, threshold=threshold_for(self.good_scores, threshold, false_alarms))
 
-    def scores(self, photos: str|Path, progress: bool=True) -> dict[Path, float]:
-        "Scores of the photos in and below a folder; a note names those that can't be read"
-        paths, found, notes = find_images(photos, True), {}, []
-        with (collected(notes),
-              tqdm(total=len(paths), desc="photos", unit="image", disable=not progress) as bar):
-            for some in batches(paths, self.recipe.evaluation.batch):
-                for path, answer in zip(some, _answers(self, some)):
-                    if isinstance(answer, Prediction): found[path] = answer.score
-                    else: notes.append(f"left out: {answer}")
-                    bar.update()
-        for line in notes: tqdm.write(f"note: {line}")
-        if not found: raise MemSegError(f"{photos}: none of its {len(paths)} photos can be read")
-        return found
-
     def predict(self, image) -> Prediction:
         "Answer for one image: whatever `as_image` takes, of any size"
         return predict_batch(self, [as_image(image, self.recipe.image.bits)])[0]
@@ -421,3 +407,22 @@ def _answers(detector: Detector, paths: Sequence[Path]) -> list[Prediction|str]:
         answers = (_attempt(path, detector.predict, image)
                    for path, image in zip(paths, found) if isinstance(image, Tensor))
     return [image if isinstance(image, str) else next(answers) for image in found]
+
+def folder_scores(
+    detector: Detector,
+    photos: str|Path,    # folder; those below it count as well
+    progress: bool=True, # show a bar and notes
+) -> dict[Path, float]:  # of the photos that can be read, at least one
+    "Scores of photos, nothing else; a note names those that can't be read"
+    paths, found, notes = find_images(photos, True), {}, []
+    with (collected(notes),
+          tqdm(total=len(paths), desc="photos", unit="image", disable=not progress) as bar):
+        for some in batches(paths, detector.recipe.evaluation.batch):
+            for path, answer in zip(some, _answers(detector, some)):
+                if isinstance(answer, Prediction): found[path] = answer.score
+                else: notes.append(f"left out: {answer}")
+                bar.update()
+    for line in notes if progress else (): tqdm.write(f"note: {line}")
+    if found: return found
+    raise MemSegError(f"{photos}: none of its {len(paths)} photos can be read")
+
