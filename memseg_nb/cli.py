@@ -99,9 +99,9 @@ def _out(help: str, default: str|None=None, metavar: str="DIR"):
 
 recipe_options = _options(
     click.option("--recipe", "recipe_file", metavar="FILE", callback=_check_recipe,
-                 help="The recipe, all settings of a training: imagenet, formulas, or quick, the better "
-                      "of the two that is installed; or your own settings.ini, which may hold "
-                      "only what differs."),
+                 help="The recipe, all settings of a training: imagenet, formulas, or quick, the "
+                      "better of the two that is installed; or your own settings.ini, which may "
+                      "hold only what differs."),
     click.option("--set", "overrides", metavar="SECTION.KEY=VALUE", multiple=True,
                  help="Change one setting of the recipe, e.g. training.learning_rate=0.01; "
                       "may be repeated."),
@@ -361,7 +361,8 @@ def predict(paths, out, memory, device, runtime, precision, maps, threshold, fal
         given = f" --precision {precision}" if precision else ""
         good, photos, results = map(shlex.quote, (memory, paths[-1], out))
         first, source = (
-            (f"export --memory {good} --out good.onnx{given}", f"good.onnx {photos} --out {results}")
+            (f"export --memory {good} --out good.onnx{given}",
+             f"good.onnx {photos} --out {results}")
             if runtime == "onnx" else
             (f"train --good {good} --recipe quick --steps 0 --out RUN",
              f"RUN {photos} --out {results}{given}"))
@@ -425,7 +426,8 @@ def export(run, out, memory, precision, samples, photos):
 # %% ../nbs/05_cli.ipynb #60720ca4
 @cli.command()
 @click.argument("run", metavar="RUN|FILE.onnx")
-@click.option("--good", metavar="DIR", help="Good photos that RUN has not seen; default: the scores "
+@click.option("--good", metavar="DIR",
+              help="Good photos that RUN has not seen; default: the scores "
               "that it kept of good photos when it was trained.")
 @click.option("--defective", metavar="DIR", help="Defective photos, to see how many are found.")
 @click.option("--threshold", type=click.FloatRange(0, 1), help="Store this threshold.")
@@ -466,7 +468,8 @@ def threshold(run, good, defective, threshold, false_alarms, device):
         click.echo(f"nothing stored; next: memseg threshold {words} --false-alarms 0.05")
         return
     level = choice.threshold_for(scores, threshold, false_alarms)
-    says = "given by hand" if false_alarms is None else f"{choice.percent(false_alarms)} false alarms"
+    says = ("given by hand" if false_alarms is None else
+            f"{choice.percent(false_alarms)} false alarms")
     says += f", {count} good photos of {Path(good).absolute()}" if good else ""
     file = choice.keep_threshold(run, level, f"memseg threshold: {says}", good and scores,
                                  false_alarms)

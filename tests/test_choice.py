@@ -133,7 +133,7 @@ def test_a_threshold_that_is_none_changes_nothing(run, monkeypatch):
 @pytest.mark.parametrize("scores", [["0.5"], [2], 3, [None], [True]])
 def test_scores_that_are_none_are_an_error(run, scores):
     run.update(thresholds=run.record["thresholds"] | dict(scores=scores))
-    with pytest.raises(MemSegError, match="thresholds: scores = .*numbers 0 to 1"): Detector.load(run, "cpu")
+    with pytest.raises(MemSegError, match="run.json: scores = .*numbers 0 to 1"): Detector.load(run, "cpu")
 
 
 def test_a_run_of_an_earlier_version_knows_no_rate(memseg, run, good, tmp_path):
@@ -244,6 +244,7 @@ def test_another_threshold_for_once(memseg, tiny_run, good, tmp_path):
     score = Detector.load(tiny_run, "cpu").predict(photo).score
     called = "defective" if score > level else "good"
     assert code == 0 and f"{photo.name}: {called}, score {score:.3f}" in out
-    assert f"1 photo, seen at 64x64 pixels; {int(score > level)} called defective, threshold {level:.3f} " in out
+    assert f"1 photo, seen at 64x64 pixels; {int(score > level)} called defective" in out
+    assert f"threshold {level:.3f} (" in out
     assert memseg("predict", tiny_run.folder, good, "--out", tmp_path / "x", "--false-alarms", 5)[0] == 2
     assert tiny_run.record_file.read_bytes() == before

@@ -232,6 +232,7 @@ class Run:
         return run
 
     def __repr__(self): return f"Run({str(self.folder)!r})"
+    def __fspath__(self): return str(self.folder)
 
     def _repr_html_(self):
         try: record = self.record
@@ -241,8 +242,6 @@ class Run:
         with contextlib.suppress(MemSegError):  # not evaluated yet
             rows.append(("image AUROC", load_json(self.metrics_file).get("image_auroc")))
         return html_table(["Run", self.folder.name], rows)
-
-    def __fspath__(self): return str(self.folder)
 
     def make_folder(self) -> "Run":
         "Make the folder if it is missing"
@@ -265,8 +264,7 @@ class Run:
     @property
     def good_scores(self) -> tuple[float, ...]:  # 0..1, sorted
         "Scores of the good images that the threshold rests on; none in runs of earlier versions"
-        found = self.record.get("thresholds", {}).get("scores", ())
-        return check_scores(f"{self.record_file}: thresholds", found)
+        return check_scores(self.record_file, self.record.get("thresholds", {}).get("scores", ()))
 
     @property
     def begun(self) -> bool:
