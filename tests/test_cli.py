@@ -32,7 +32,7 @@ def train_arguments(data, out, *more):
 
 
 COMMANDS = ["demo", "products", "simulate", "train", "evaluate", "predict", "benchmark", "compare", "ablate",
-            "pretrain", "bench", "course", "report", "data", "export"]
+            "pretrain", "bench", "course", "report", "data", "export", "threshold"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -40,6 +40,28 @@ def test_each_command_explains_itself(memseg, command):
     code, out, _ = memseg(command, "--help")
     assert code == 0 and "Usage: memseg " + command in out
     assert command in memseg("--help")[1]
+
+
+def test_the_first_page_of_help_explains_its_words(memseg):
+    out = memseg("--help")[1]
+    for says in ("RUN      the folder that one training writes", "recipe   all settings of a training"):
+        assert says in out
+
+
+def test_misspelt_names_get_a_suggestion(memseg, tiny_data, tmp_path):
+    out = "--out", tmp_path / "x"
+    for line, near in ((["tarin"], "'train'"), (["train", "--dtaa", "x"], "'--data'"),
+                       (["data", "convet"], "'convert'"),
+                       (["train", "--data", tiny_data, "--category", "hexnut", *out], "hex_nut"),
+                       (["train", "--data", tiny_data, *out, "--set", "trainig.steps=3"], "training"),
+                       (["benchmark", "--data", tiny_data, *out, "--recipe", "formula"], "formulas"),
+                       (["products", "--product", "hexnut", *out], "hex_nut"),
+                       (["demo", "--product", "wod", *out], "wood"),
+                       (["compare", "--data", tiny_data, "--ways", "evn", *out], "even"),
+                       (["ablate", "--data", tiny_data, "--variants", "no_memry", *out], "no_memory")):
+        code, _, err = memseg(*line)
+        assert code in (1, 2) and f"id you mean {near}?" in err, err
+    assert not (tmp_path / "x").exists()
 
 
 def test_no_command_and_unknown_ones_are_usage_errors(memseg):
@@ -75,6 +97,14 @@ def test_mistyped_words_are_reported_before_pytorch_is_imported(tmp_path):
         "predict photos none --out x": (1, "no such photo or folder none"),
         "predict --memory none photos --out x": (1, "no such folder none"),
         "predict photos photos --out x --runtime tensorrt": (2, "tensorrt"),
+        "predict --memory photos new --out x --runtime onnx": (
+            2, "memseg export --memory photos --out good.onnx; then memseg predict good.onnx new --out x"),
+        "predict --memory photos new --out x --precision bfloat16": (
+            2, "memseg train --good photos --recipe quick --steps 0 --out RUN; then memseg predict RUN new "
+               "--out x --precision bfloat16"),
+        "predict photos photos --out x --threshold .5 --false-alarms .1": (2, "give one of them"),
+        "threshold none": (1, "no run folder none"),
+        "threshold photos --defective none": (1, "no such folder none"),
         "export none --out x.onnx": (1, "no run folder none"),
         "export photos --out x": (2, "did you mean x.onnx?"),
         "export photos --out x.pth": (2, "did you mean x.onnx?"),
@@ -169,7 +199,7 @@ def test_simulate_writes_anomalies_that_differ_only_under_the_mask(memseg, tiny_
 def test_train_evaluate_predict(memseg, tiny_data, tmp_path):
     run = tmp_path / "my run"
     code, out, _ = memseg(*train_arguments(tiny_data, run))
-    assert code == 0 and f"next: memseg evaluate {run}" in out
+    assert code == 0 and f"next: memseg evaluate '{run}'" in out
     code, out, _ = memseg("evaluate", run, "--device", "cpu")
     assert code == 0 and "baseline" in out
     metrics = json.loads((run / "metrics.json").read_text())
@@ -177,7 +207,7 @@ def test_train_evaluate_predict(memseg, tiny_data, tmp_path):
     photos = tmp_path / "photos"
     shutil.copytree(tiny_data / "hex_nut" / "test" / "good", photos)
     code, out, _ = memseg("predict", run, photos, "--out", tmp_path / "answers", "--device", "cpu")
-    assert code == 0 and "4 photos" in out and "(threshold chosen for 5 % false alarms)" in out
+    assert code == 0 and "4 photos, seen at 64x64 pixels" in out and "false alarms expected): " in out
     rows = list(csv.DictReader((tmp_path / "answers" / "scores.csv").open()))
     assert [row["file"] for row in rows] == sorted(p.name for p in photos.iterdir())
     assert np.load(next((tmp_path / "answers").glob("*.npy"))).shape == (64, 64)
@@ -211,14 +241,14 @@ def test_memory_takes_the_folder_of_a_product(memseg, tiny_data, tmp_path):
     for name, memory in (("a", tiny_data / "hex_nut"), ("b", tiny_data / "hex_nut" / "train" / "good")):
         code, out, err = memseg("predict", "--memory", memory, photo, "--out", tmp_path / name, "--device",
                               "cpu")
-        assert code == 0 and "(threshold chosen for 5 % false alarms)" in out, err
+        assert code == 0 and "1 photo, " in out and "false alarms expected): " in out, err
     assert (tmp_path / "a" / "scores.csv").read_bytes() == (tmp_path / "b" / "scores.csv").read_bytes()
 
 
 def test_predict_takes_a_single_photo(memseg, tiny_run, tiny_data, tmp_path):
     photo = tiny_data / "hex_nut" / "test" / "good" / "001.png"
     code, out, _ = memseg("predict", tiny_run.folder, photo, "--out", tmp_path / "one", "--device", "cpu")
-    assert code == 0 and "1 photos" in out
+    assert code == 0 and "1 photo, " in out and "001.png: " in out and ", score 0." in out
     assert len(list((tmp_path / "one").glob("*.npy"))) == 1
 
 

@@ -359,7 +359,8 @@ def test_unknown_category_says_which_there_are(tmp_path):
     make_product(tmp_path, "bolt")
     (tmp_path/"notes").mkdir()
     assert list_categories(tmp_path) == ["bolt", "nut"]
-    assert "no category 'nat' in it: choose one of bolt, nut" in message(open_category, tmp_path, "nat")
+    assert "no category 'nat' in it: did you mean nut?" in message(open_category, tmp_path, "nat")
+    assert "no category 'cap' in it: there are bolt, nut" in message(open_category, tmp_path, "cap")
     assert "holds several categories: choose one of bolt, nut" in message(open_category, tmp_path)
     assert "no category '../nut'" in message(open_category, tmp_path, "../nut")
 

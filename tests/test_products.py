@@ -141,7 +141,8 @@ def test_an_interrupted_writer_leaves_no_half_product(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("arguments, message", [
-    (dict(name="nut"), "product 'nut': unknown, there are hex_nut, tablet"),
+    (dict(name="nut"), r"product 'nut': unknown, did you mean hex_nut\?"),
+    (dict(name="spoon"), "product 'spoon': unknown, there are hex_nut, tablet"),
     (dict(name="wood", defect="rust"), "defect 'rust': wood has"),
     (dict(name="wood", size=(250, 256)), "250x256: needs multiples of 32"),
     (dict(name="wood", size=(0, 32)), "0x32: needs multiples of 32"),

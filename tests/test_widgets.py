@@ -1,6 +1,7 @@
 "Widgets: what they show is what the library computes; each is driven without a browser here"
 import io
 import re
+import shutil
 import threading
 from datetime import datetime
 from pathlib import Path
@@ -13,6 +14,8 @@ from PIL import Image
 from xml.etree import ElementTree
 
 pytest.importorskip("anywidget", reason="widgets need anywidget: pip install 'memseg-nb[lab]'")
+
+import ipywidgets
 
 from memseg_nb.evaluation.evaluate import confusion
 from memseg_nb.widgets.threshold_explorer import confusion_table, roc_points
@@ -37,6 +40,12 @@ def pixels(picture):
     "What the browser is given, as an array"
     return np.asarray(Image.open(io.BytesIO(png(picture.content, picture.cmap, picture.limits)))
                       .convert("RGB"))
+
+
+def every(widget):
+    "A widget and all that is in it"
+    yield widget
+    for child in getattr(widget, "children", ()): yield from every(child)
 
 
 # panels
@@ -346,6 +355,28 @@ def test_click_into_the_histogram_moves_the_threshold():
     thresholds.hear(
         None, {"kind": "click", "name": "scores", "x": float(chart.across(.2) / chart.size[0]), "y": .5}, [])
     assert abs(thresholds["threshold"] - .2) < .02
+
+
+def test_a_button_stores_the_threshold(tiny_run, tmp_path):
+    from memseg_nb.evaluation.evaluate import evaluate
+    from memseg_nb.training.checkpoints import Run
+    assert not [one for one in every(ThresholdExplorer(SCORES, LABELS, .5).widget)
+                if isinstance(one, ipywidgets.Button)], "nowhere to store it: no button"
+    shutil.copytree(tiny_run.folder, tmp_path / "run")
+    run = Run(tmp_path / "run")
+    if not (run.folder / "scores.csv").exists(): evaluate(run, progress=False)
+    thresholds, before = ThresholdExplorer.of_run(run), run.record["threshold"]
+    store, = (one for one in every(thresholds.widget) if isinstance(one, ipywidgets.Button))
+    thresholds.set(threshold=min(thresholds.scores) + .01)
+    level, flips = thresholds["threshold"], thresholds.flips()
+    store.click()
+    assert run.record["threshold"] == level
+    assert run.record["thresholds"]["says"] == "threshold explorer: by hand"
+    assert f"is stored in {run.record_file}; before it was {before:.3f}" in thresholds.status
+    assert flips and not thresholds.flips(), "they count from the stored one now"
+    shutil.rmtree(run.folder)
+    store.click()
+    assert thresholds.status.startswith("Not stored: no run folder")
 
 
 def test_from_a_run(tiny_run, tiny_data):
