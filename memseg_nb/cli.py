@@ -6,8 +6,8 @@
 __all__ = ['recipe_options', 'textures_option', 'training_options', 'product_options', 'seeds_option', 'memory_option',
            'device_option', 'KEYS', 'NO_RUN', 'DEMO', 'NO_ROOM', 'Size', 'Device', 'Command', 'Program',
            'effective_recipe', 'cli', 'products', 'simulate', 'train', 'evaluate', 'report', 'predict', 'export',
-           'pretrain', 'benchmark', 'compare', 'ablate', 'bench', 'data', 'convert', 'course', 'copy', 'progress',
-           'demo', 'main']
+           'watch', 'pretrain', 'benchmark', 'compare', 'ablate', 'bench', 'data', 'convert', 'course', 'copy',
+           'progress', 'demo', 'main']
 
 # %% ../nbs/05_cli.ipynb #e77f7157
 import difflib
@@ -386,6 +386,56 @@ def export(run, out, memory, precision, samples, photos):
     file = export_onnx(source, out, precision, samples, photos)
     click.echo(f"{file}: {file.stat().st_size / 1e6:.1f} MB\n"
                f"next: memseg predict {file} PHOTOS --out DIR")
+
+# %% ../nbs/05_cli.ipynb #91991964
+@cli.command()
+@click.argument("paths", metavar="[RUN] [FOLDER]", nargs=-1)
+@_out("Folder for scores.csv and pictures.")
+@click.option("--camera", metavar="NUMBER|FILE",
+              help="In place of FOLDER: a camera, 0 is the first, or a video file; needs "
+                   "pip install 'memseg-nb[camera]'.")
+@memory_option
+@device_option
+@click.option("--runtime", type=click.Choice(["torch", "onnx"]), default="torch", show_default=True,
+              help="What computes.")
+@click.option("--precision", metavar="NAME", help="As for predict.")
+@click.option("--every", type=click.FloatRange(0), metavar="SECONDS",
+              help="Between two looks into FOLDER (default: 1) or two frames (default: none).")
+@click.option("--pictures", type=click.Choice(["defective", "all", "none"]), default="defective",
+              show_default=True, help="Of which photos overlay and mask are kept.")
+def watch(paths, out, camera, memory, device, runtime, precision, every, pictures):
+    """Judge new photos in and below FOLDER as they come, until Ctrl-C.
+
+    Nothing is moved. What has a row in OUT/scores.csv is done, also after a restart. In place of
+    RUN a file of `memseg export` will do, or good photos (--memory).
+    """
+    if len(paths) != (not memory) + (camera is None):
+        raise click.UsageError(f"{len(paths)} paths: needs a RUN, unless --memory is given, and a "
+                               "FOLDER, unless --camera is given")
+    if memory and (precision or runtime != "torch"):
+        raise click.UsageError("--memory with --runtime or --precision: export it first (memseg "
+                               "export --memory)")
+    source = paths[-1] if camera is None else int(camera) if camera.isdecimal() else camera
+    _check_path(memory, "such folder", "--memory needs a folder of good photos")
+    if not memory: _check_path(paths[0], "run folder", NO_RUN)
+    if not isinstance(source, int): _check_path(source, "such folder or video", "nothing to watch")
+    if memory: _say_quick("quick")
+    from tqdm.auto import tqdm
+    from memseg_nb.deployment import watch as module
+    detector = (module.Detector.remember(memory, device=device) if memory
+                else module.Detector.load(paths[0], device, runtime, precision))
+    click.echo(f"watching {source}; Ctrl-C ends", err=True)
+    count, defective, failed, seconds = 0, 0, 0, 0.
+    try:
+        for name, answer, spent in module.watch(detector, source, out, every, pictures):
+            count, seconds, wrong = count + 1, seconds + spent, isinstance(answer, str)
+            failed, defective = failed + wrong, defective + (not wrong and answer.is_defective)
+            if wrong or answer.is_defective:
+                tqdm.write(f"{name}: no answer: {answer}" if wrong else f"{name}: {answer.says}")
+    except KeyboardInterrupt: pass
+    pace = f", {count / seconds:.1f} a second while it judged" if count else ""
+    click.echo(f"{count} photos{pace}, {defective} called defective, {failed} without an answer: "
+               f"{Path(out)/'scores.csv'}")
 
 # %% ../nbs/05_cli.ipynb #0a254c75
 @cli.command()

@@ -32,7 +32,7 @@ def train_arguments(data, out, *more):
 
 
 COMMANDS = ["demo", "products", "simulate", "train", "evaluate", "predict", "benchmark", "compare", "ablate",
-            "pretrain", "bench", "course", "report", "data", "export"]
+            "pretrain", "bench", "course", "report", "data", "export", "watch"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

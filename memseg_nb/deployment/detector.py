@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['COLUMNS', 'RESULTS', 'MAPS', 'Region', 'find_regions', 'as_image', 'Prediction', 'Folder', 'result_stems', 'batches',
-           'read_photo', 'Detector', 'predict_batch']
+           'read_photo', 'Detector', 'predict_batch', 'score_row']
 
 # %% ../../nbs/deployment/01_detector.ipynb #de9355da
 import contextlib, csv, itertools, math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -303,6 +303,12 @@ class Detector:
         "Answer for one image: whatever `as_image` takes, of any size"
         return predict_batch(self, [as_image(image, self.recipe.image.bits)])[0]
 
+    def predict_iter(self, photos: Iterable) -> Iterator[tuple]:
+        "Pairs of a photo and its answer, one by one as they come; a text where there is no answer"
+        for photo in photos:
+            name = photo if isinstance(photo, (str, Path)) else "this image"
+            yield photo, _attempt(name, self.predict, photo)
+
     def predict_folder(self, photos: str|Path, out: str|Path, batch: int|None=None,
                        progress: bool=True, maps: str="small") -> Folder:
         """Answers for all photos in and below a folder, or for one file, written to `out`.
@@ -330,6 +336,18 @@ def predict_batch(
                        small) for image, map, score, small in zip(images, full, scores, maps)]
 
 # %% ../../nbs/deployment/01_detector.ipynb #bba9464a
+def score_row(
+    name: str,               # of the photo
+    answer: Prediction|str,  # or why there is none
+) -> list:                   # of COLUMNS
+    "Row of scores.csv, safe for spreadsheets"
+    if isinstance(answer, str): row = [name, *[""] * (len(COLUMNS) - 2), answer]
+    else:
+        largest = answer.largest_region or Region(0, ("", "", "", ""), 0.)
+        row = [name, f"{answer.score:.6f}", answer.is_defective, len(answer.regions), largest.area,
+               *largest.box, ""]
+    return [guarded(cell) for cell in row]
+
 def _predict_folder(detector: Detector, photos: Path, out: Path, batch: int, progress: bool,
                     maps: str) -> Folder:
     "The work of `Detector.predict_folder`"
@@ -363,14 +381,10 @@ def _predict_folder(detector: Detector, photos: Path, out: Path, batch: int, pro
                         if isinstance(saved, str): answer = saved
                     if isinstance(answer, str):
                         failed[path] = answer
-                        row = [name, *[""] * (len(COLUMNS) - 2), answer]
                     else:
                         defective += answer.is_defective
-                        largest = answer.largest_region or Region(0, ("", "", "", ""), 0.)
                         coco.add(name, answer)
-                        row = [name, f"{answer.score:.6f}", answer.is_defective,
-                               len(answer.regions), largest.area, *largest.box, ""]
-                    rows.writerow(map(guarded, row))
+                    rows.writerow(score_row(name, answer))
                     bar.update()
     except OSError as error:
         raise MemSegError(f"{table}: can't be written ({error.strerror or error}): make room "
