@@ -15,6 +15,7 @@ import errno
 import os
 import re
 import sys
+import tempfile
 import traceback
 from pathlib import Path
 
@@ -359,7 +360,8 @@ def predict(paths, out, memory, device, runtime, precision, maps):
 
 @cli.command()
 @click.argument("run", metavar="[RUN]", required=False)
-@_out("The file to write.", metavar="FILE.onnx")
+@_out("The file to write; .pyz: a program that needs onnxruntime, pillow and numpy, no PyTorch.",
+      metavar="FILE.onnx|FILE.pyz")
 @memory_option
 @click.option("--precision", type=click.Choice(["float32", "float16", "int8"]), default="float32",
               show_default=True, help="float16: half the size; int8: a third or less, its ranges "
@@ -369,23 +371,28 @@ def predict(paths, out, memory, device, runtime, precision, maps):
 @click.option("--photos", metavar="DIR",
               help="Good photos for int8; default: those that RUN was trained on.")
 def export(run, out, memory, precision, samples, photos):
-    "Write a trained RUN to one ONNX file: network, memory, size and thresholds."
+    "Write a trained RUN to one ONNX file: network, memory, size and thresholds; or to a program."
     if bool(run) == bool(memory): raise click.UsageError("needs a RUN or --memory, and not both")
-    if Path(out).suffix != ".onnx":
-        raise click.UsageError(f"--out {out}: needs a name that ends in .onnx: did you mean "
-                               f"{Path(out).with_suffix('.onnx')}?")
+    if Path(out).suffix not in (".onnx", ".pyz"):
+        raise click.UsageError(f"--out {out}: needs a name that ends in .onnx or .pyz: did you "
+                               f"mean {Path(out).with_suffix('.onnx')}?")
     _check_path(run, "run folder", NO_RUN)
     _check_path(memory, "such folder", "--memory needs a folder of good photos")
     _check_path(photos, "such folder", "--photos needs a folder of good photos")
     if memory: _say_quick("quick")
     from memseg_nb.deployment.detector import Detector
     from memseg_nb.deployment.onnx import export_onnx
+    from memseg_nb.deployment.lean import write_program
     from memseg_nb.data.images import good_photos
     source = Detector.remember(memory, device="cpu") if memory else run
     photos = photos or memory and good_photos(memory)
-    file = export_onnx(source, out, precision, samples, photos)
-    click.echo(f"{file}: {file.stat().st_size / 1e6:.1f} MB\n"
-               f"next: memseg predict {file} PHOTOS --out DIR")
+    program = Path(out).suffix == ".pyz"
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder)/"model.onnx" if program else out
+        file = export_onnx(source, file, precision, samples, photos)
+        if program: file = write_program(file, out)
+    click.echo(f"{file}: {file.stat().st_size / 1e6:.1f} MB\nnext: "
+               f"{'python' if program else 'memseg predict'} {file} PHOTOS --out DIR")
 
 # %% ../nbs/05_cli.ipynb #91991964
 @cli.command()
