@@ -1,7 +1,9 @@
 "The program without PyTorch: answers of the library, in a Python that has three packages and no more"
 import csv
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -112,3 +114,18 @@ def test_export_writes_a_program(memseg, tiny_run, tmp_path):
     assert code == 0 and f"next: python {tmp_path / 'nut.pyz'} PHOTOS" in out, err
     assert is_program(tmp_path / "nut.pyz") and list(tmp_path.iterdir()) == [tmp_path / "nut.pyz"]
     assert memseg("export", tiny_run.folder, "--out", tmp_path / "nut.exe")[0] == 2
+
+
+def test_the_sample_in_javascript_says_the_same(made, photos):
+    samples = Path(__file__).parents[1] / "docs" / "samples"
+    if not shutil.which("node") or not (samples / "node_modules" / "sharp").exists():
+        pytest.skip("needs Node.js, and npm install onnxruntime-node sharp in docs/samples")
+    detector, file, _ = made
+    names = [photos / name for name in ("turned.jpg", "clear.png", "palette.gif", "more/0.png")]
+    done = subprocess.run(["node", samples / "predict.mjs", file, *names], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for name, line in zip(names, done.stdout.splitlines(), strict=True):
+        path, decision, score = line.split(": ")
+        expected = detector.predict(name)
+        assert path == str(name) and float(score) == pytest.approx(expected.score, abs=1e-3)
+        assert decision == ("defective" if expected.is_defective else "good")
