@@ -14,6 +14,7 @@ import difflib
 import errno
 import os
 import re
+import signal
 import sys
 import tempfile
 import traceback
@@ -397,7 +398,7 @@ def export(run, out, memory, precision, samples, photos):
 # %% ../nbs/05_cli.ipynb #91991964
 @cli.command()
 @click.argument("paths", metavar="[RUN] [FOLDER]", nargs=-1)
-@_out("Folder for scores.csv and pictures.")
+@_out("Folder for scores.csv, pictures and, in the end, regions.json (COCO).")
 @click.option("--camera", metavar="NUMBER|FILE",
               help="In place of FOLDER: a camera, 0 is the first, or a video file; needs "
                    "pip install 'memseg-nb[camera]'.")
@@ -433,6 +434,7 @@ def watch(paths, out, camera, memory, device, runtime, precision, every, picture
                 else module.Detector.load(paths[0], device, runtime, precision))
     click.echo(f"watching {source}; Ctrl-C ends", err=True)
     count, defective, failed, seconds = 0, 0, 0, 0.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # of a service: as Ctrl-C
     try:
         for name, answer, spent in module.watch(detector, source, out, every, pictures):
             count, seconds, wrong = count + 1, seconds + spent, isinstance(answer, str)
@@ -440,6 +442,7 @@ def watch(paths, out, camera, memory, device, runtime, precision, every, picture
             if wrong or answer.is_defective:
                 tqdm.write(f"{name}: no answer: {answer}" if wrong else f"{name}: {answer.says}")
     except KeyboardInterrupt: pass
+    finally: signal.signal(signal.SIGTERM, before)
     pace = f", {count / seconds:.1f} a second while it judged" if count else ""
     click.echo(f"{count} photos{pace}, {defective} called defective, {failed} without an answer: "
                f"{Path(out)/'scores.csv'}")

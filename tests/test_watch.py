@@ -1,6 +1,7 @@
 "A line: photos that come one by one, half-copied ones, restarts, a video, and the command"
 import csv
 import itertools
+import json
 import os
 import shutil
 import signal
@@ -15,6 +16,7 @@ import torch
 from memseg_nb.data.images import save_image
 from memseg_nb.deployment import watch as module
 from memseg_nb.deployment.detector import COLUMNS, Detector, Prediction
+from memseg_nb.deployment.report import report
 from memseg_nb.deployment.watch import arrivals, done_names, frames, watch
 from memseg_nb.files import MemSegError
 from memseg_nb.recipe import load_recipe
@@ -170,6 +172,19 @@ def test_tables_of_others_are_left_alone(dark, line, tmp_path):
         next(watch(dark, line, tmp_path / "new", pictures="some", progress=False))
 
 
+def test_regions_and_report_know_all_photos_after_a_restart(dark, line, tmp_path):
+    out = tmp_path / "out"
+    for name in ("1.png", "2.png"): save_image(line / name, photo(name == "2.png"))
+    for _ in range(2): some(watch(dark, line, out, .02, progress=False), 1)
+    found = json.loads((out / "regions.json").read_text())
+    assert [one["file_name"] for one in found["images"]] == ["1.png", "2.png"]
+    (one,) = found["annotations"]
+    assert one["image_id"] == 2 and abs(one["area"] - 900) < 200
+    done = report(out, progress=False)
+    assert done.photos == 2 and done.summary.startswith("2 photos, 1 called defective")
+    assert done.file.read_text().count("<img") == 3  # two photos and the overlay of the defective one
+
+
 # a camera
 
 @pytest.fixture
@@ -233,7 +248,8 @@ def test_watch_a_video_by_the_command(memseg, tiny_run, video, tmp_path):
     assert out.splitlines()[-1].startswith("2 photos, ") and " a second while it judged, " in out
 
 
-def test_ctrl_c_ends_cleanly(tiny_run, tiny_data, line, tmp_path):
+@pytest.mark.parametrize("told", [signal.SIGINT, signal.SIGTERM])  # Ctrl-C, and the end of a service
+def test_ctrl_c_ends_cleanly(tiny_run, tiny_data, line, tmp_path, told):
     out, photos = tmp_path / "out", sorted((tiny_data / "hex_nut" / "test" / "good").glob("*.png"))
     shutil.copy(photos[0], line)
     program = subprocess.Popen([sys.executable, "-m", "memseg_nb.cli", "watch", tiny_run.folder, line, "--every",
@@ -241,12 +257,13 @@ def test_ctrl_c_ends_cleanly(tiny_run, tiny_data, line, tmp_path):
                                env=os.environ | {"PYTHONUNBUFFERED": "1"})
     try:
         deadline = time.time() + 120
-        while not (out.exists() and len((out / "scores.csv").read_text().splitlines()) == 2):
+        while not ((out / "scores.csv").exists() and len((out / "scores.csv").read_text().splitlines()) == 2):
             assert time.time() < deadline and program.poll() is None
             time.sleep(.1)
-        program.send_signal(signal.SIGINT)
+        program.send_signal(told)
         said, err = program.communicate(timeout=60)
     finally: program.kill()
     assert program.returncode == 0 and "Traceback" not in err
     assert said.splitlines()[-1].startswith("1 photos, ") and not (out / ".lock").exists()
+    assert json.loads((out / "regions.json").read_text())["images"][0]["file_name"] == photos[0].name
     assert tuple(csv.reader((out / "scores.csv").open()).__next__()) == COLUMNS

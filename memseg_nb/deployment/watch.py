@@ -6,9 +6,8 @@
 __all__ = ['PICTURES', 'PATIENCE', 'photos_below', 'name_below', 'arrivals', 'frames', 'done_names', 'Judged', 'watch']
 
 # %% ../../nbs/deployment/06_watch.ipynb #82ee09bf
-import csv, itertools, os, time
+import contextlib, csv, itertools, os, time
 from collections.abc import Iterable, Iterator, Set
-from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +18,9 @@ from tqdm.auto import tqdm
 from ..data.formats import collected
 from ..data.images import IMAGE_SUFFIXES, save_image
 from .detector import COLUMNS, Detector, Prediction, score_row
+from .regions import Coco
 from ..files import WRITTEN, MemSegError, claim, locked, plain
+from ..training.checkpoints import load_json
 
 # %% ../../nbs/deployment/06_watch.ipynb #1a73228e
 def photos_below(folder: Path) -> Iterator[Path]:
@@ -45,7 +46,7 @@ def arrivals(
         now = {}
         for path in photos_below(folder):
             if name_below(path, folder) in known: continue
-            with suppress(OSError):  # it is gone again
+            with contextlib.suppress(OSError):  # it is gone again
                 now[path] = path.stat().st_mtime_ns, path.stat().st_size
         for path in sorted(now, key=lambda path: (now[path], path)):
             if before.get(path) == now[path]: yield path
@@ -120,12 +121,19 @@ def watch(
     if pictures not in PICTURES:
         raise MemSegError(f"pictures {pictures!r}: expected {', '.join(PICTURES)}")
     out, folder, said = Path(out), Path(str(source)), set()
-    table = out/"scores.csv"
+    table, regions = out/"scores.csv", out/"regions.json"
     if folder.is_dir() and folder.resolve() == out.resolve():
         raise MemSegError(f"{out}: holds the photos themselves: choose another folder for the "
                           "results")
-    with locked(claim(out, [table.name, "pictures"])):
+    coco = Coco(threshold=detector.threshold, pixel_threshold=detector.pixel_threshold,
+                photos=str(folder.absolute()), bits=detector.recipe.image.bits)
+    with contextlib.ExitStack() as ending:
+        ending.enter_context(locked(claim(out, [table.name, regions.name, "pictures"])))
         known = done_names(table)
+        if known and regions.exists():
+            coco.content |= {name: part for name, part in load_json(regions).items()
+                             if name in ("images", "annotations")}
+        ending.callback(coco.save, regions)
         is_folder = not isinstance(source, int) and folder.is_dir()
         coming = (((name_below(path, folder), path)
                    for path in arrivals(folder, known, 1. if every is None else every))
@@ -146,6 +154,7 @@ def watch(
                         pictures == "all" or pictures == "defective" and answer.is_defective):
                     answer.save(out/"pictures", name, "none")
                     if not is_folder: save_image(out/"pictures"/f"{name}.png", answer.image)
+                if isinstance(answer, Prediction): coco.add(name, answer)
                 rows.writerow(score_row(name, answer))
                 known.add(name)
                 bar.update()
