@@ -322,7 +322,8 @@ def _of_answers(folder: Path) -> _Source:
         def read(file, bits="auto"):
             try: return read_image(file, bits) if file.is_file() else None
             except MemSegError: return None
-        overlays = f"{stems[name]}_overlay.png", f"pictures/{name}_overlay.png"  # of watch: the latter
+        # of predict and of watch
+        overlays = f"{stems[name]}_overlay.png", f"pictures/{name}_overlay.png"
         there = [folder / one for one in overlays if (folder / one).is_file()]
         return lambda: (read(root / name, bits), read(there[0]) if there else None)
     def of_row(row, name):

@@ -65,8 +65,8 @@ def frames(
                           "pip install 'memseg-nb[camera]'") from None
     live, video = isinstance(camera, int), cv2.VideoCapture(camera)
     if not video.isOpened():
-        raise MemSegError(f"{camera}: can't be opened: needs a folder, the number of a camera (0 is "
-                          "the first) or a video file")
+        raise MemSegError(f"{camera}: can't be opened: needs a folder, the number of a camera (0 "
+                          "is the first) or a video file")
     if live: video.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # what is judged is not an old frame
     step = 1 if live else max(1, round(every * video.get(cv2.CAP_PROP_FPS)))
     try:
