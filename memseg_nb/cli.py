@@ -6,21 +6,25 @@
 __all__ = ['recipe_options', 'textures_option', 'training_options', 'product_options', 'seeds_option', 'memory_option',
            'device_option', 'KEYS', 'NO_RUN', 'DEMO', 'NO_ROOM', 'Size', 'Device', 'Command', 'Program',
            'effective_recipe', 'cli', 'products', 'simulate', 'train', 'evaluate', 'report', 'predict', 'export',
-           'pretrain', 'benchmark', 'compare', 'ablate', 'bench', 'data', 'convert', 'course', 'copy', 'progress',
-           'demo', 'main']
+           'threshold', 'watch', 'pretrain', 'benchmark', 'compare', 'ablate', 'bench', 'data', 'convert', 'course',
+           'copy', 'progress', 'demo', 'main']
 
 # %% ../nbs/05_cli.ipynb #e77f7157
+import csv
 import difflib
 import errno
 import os
 import re
+import shlex
+import signal
 import sys
+import tempfile
 import traceback
 from pathlib import Path
 
 import click
 
-from .files import MemSegError, claim
+from .files import MemSegError, claim, did_you_mean
 from .recipe import NAMED, check_size, load_recipe
 
 # %% ../nbs/05_cli.ipynb #11d6d221
@@ -97,8 +101,9 @@ def _out(help: str, default: str|None=None, metavar: str="DIR"):
 
 recipe_options = _options(
     click.option("--recipe", "recipe_file", metavar="FILE", callback=_check_recipe,
-                 help="Your own settings.ini, may hold only what differs; or "
-                      "imagenet, formulas, or quick, the better of the two that is installed."),
+                 help="The recipe, all settings of a training: imagenet, formulas, or quick, the "
+                      "better of the two that is installed; or your own settings.ini, which may "
+                      "hold only what differs."),
     click.option("--set", "overrides", metavar="SECTION.KEY=VALUE", multiple=True,
                  help="Change one setting of the recipe, e.g. training.learning_rate=0.01; "
                       "may be repeated."),
@@ -174,6 +179,15 @@ def cli(traceback):
       memseg evaluate RUN                                        score DIR/NAME/test
       memseg predict RUN PHOTOS --out DIR                        heatmaps and decisions for new photos
       memseg predict --memory GOOD PHOTOS --out DIR              the same without training
+      memseg threshold RUN --good DIR --defective DIR            where defective begins, and its cost
+
+    \b
+    Words:
+      RUN      the folder that one training writes: settings, network, thresholds, notes
+      recipe   all settings of a training; --recipe names a file of them, --set changes one.
+               imagenet and formulas are for a laptop, quick is the better one that is installed;
+               without --recipe it is the paper's
+      score    of a photo, 0 to 1: above the threshold it is called defective
 
     Completion of words with TAB: eval "$(_MEMSEG_COMPLETE=bash_source memseg)" in ~/.bashrc
     (zsh_source, fish_source for these shells).
@@ -209,7 +223,8 @@ def products(out, product, size, seed, train, good, defective):
               help="How many anomalies.")
 @textures_option
 @click.option("--foreground", metavar="RULE",
-              help="auto, otsu, off, or a grey level such as '>50'.")
+              help="Where the product is: auto, otsu, off, or brighter than a grey level "
+                   "(0 black, 255 white) such as '>50'.")
 @recipe_options
 def simulate(image, out, count, textures, foreground, recipe_file, overrides, size, seed):
     "Make simulated anomalies out of one good IMAGE: pictures, masks and a sheet of the steps."
@@ -252,7 +267,8 @@ def simulate(image, out, count, textures, foreground, recipe_file, overrides, si
 @click.option("--category", metavar="NAME",
               help="Which product; not needed where there is only one.")
 @click.option("--good", metavar="DIR", help="In place of --data: a folder of good photos alone.")
-@_out("Folder of the run; must be new, except with --resume.", metavar="RUN")
+@_out("Folder of the run, all that this training writes; must be new, except with --resume.",
+      metavar="RUN")
 @training_options
 @recipe_options
 @click.option("--resume", is_flag=True,
@@ -278,8 +294,9 @@ def train(data, category, good, out, resume, recipe_file, overrides, size, **opt
     run = training.train(open_photos(good) if good else data, category, out, recipe, resume=resume)
     if not first: return
     tested = open_category(run.record["data"], run.record["category"]).test
+    folder = shlex.quote(str(run.folder))
     click.echo(f"trained: {run.folder}\nnext: memseg " + (
-        f"evaluate {run.folder}" if tested else f"predict {run.folder} PHOTOS --out DIR"))
+        f"evaluate {folder}" if tested else f"predict {folder} PHOTOS --out DIR"))
 
 # %% ../nbs/05_cli.ipynb #0c4b001d
 NO_RUN = "train first, or check the name"
@@ -326,7 +343,12 @@ def report(source, out, data, device):
 @click.option("--maps", type=click.Choice(["none", "small", "full"]), default="small",
               show_default=True, help="Anomaly maps to keep: small has the network's size "
                                       "(float16), full the photo's (float32).")
-def predict(paths, out, memory, device, runtime, precision, maps):
+@click.option("--threshold", type=click.FloatRange(0, 1),
+              help="Call photos defective whose score is above this, in place of RUN's threshold.")
+@click.option("--false-alarms", type=click.FloatRange(0, 1, True, True), metavar="SHARE",
+              help="Or above the threshold that so many good photos are expected to exceed, e.g. "
+                   "0.01 for 1 %.")
+def predict(paths, out, memory, device, runtime, precision, maps, threshold, false_alarms):
     """Heatmap, mask, score and decision for a photo, or all photos in and below a folder.
 
     In place of RUN a file of `memseg export` will do. With --memory no RUN is needed: the
@@ -335,23 +357,39 @@ def predict(paths, out, memory, device, runtime, precision, maps):
     if len(paths) != (1 if memory else 2):
         raise click.UsageError(f"{len(paths)} paths: needs photos only with --memory, else a RUN "
                                "and photos")
+    if threshold is not None and false_alarms is not None:
+        raise click.UsageError("--threshold and --false-alarms: give one of them")
     if memory and (precision or runtime != "torch"):
-        raise click.UsageError("--memory with --runtime or --precision: export it first (memseg "
-                               "export --memory)")
+        given = f" --precision {precision}" if precision else ""
+        good, photos, results = map(shlex.quote, (memory, paths[-1], out))
+        first, source = (
+            (f"export --memory {good} --out good.onnx{given}",
+             f"good.onnx {photos} --out {results}")
+            if runtime == "onnx" else
+            (f"train --good {good} --recipe quick --steps 0 --out RUN",
+             f"RUN {photos} --out {results}{given}"))
+        raise click.UsageError("--memory with --runtime or --precision takes two commands: memseg "
+                               f"{first}; then memseg predict {source}")
     _check_path(memory, "such folder", "--memory needs a folder of good photos")
     if not memory: _check_path(paths[0], "run folder", NO_RUN)
     _check_path(paths[-1], "such photo or folder", "needs photos to look at")
     if memory: _say_quick("quick")
+    from memseg_nb.deployment.choice import percent
     from memseg_nb.deployment.detector import Detector
-    from memseg_nb.evaluation.evaluate import chosen_for
-    from memseg_nb.training.checkpoints import Run
     detector = (Detector.remember(memory, device=device) if memory
                 else Detector.load(paths[0], device, runtime, precision))
-    rate = detector.recipe.evaluation.false_alarms if memory else None
-    if Path(paths[0]).is_dir() and not memory:
-        rate = Run.open(paths[0]).record.get("thresholds", {}).get("false_alarms")
-    done = detector.predict_folder(paths[-1], out, maps=maps)
-    click.echo(f"{done.predicted} photos, {done.defective} called defective{chosen_for(rate)}: "
+    if threshold is not None or false_alarms is not None:
+        detector = detector.with_threshold(threshold, false_alarms)
+    done, rate = detector.predict_folder(paths[-1], out, maps=maps), detector.false_alarms
+    if done.predicted == 1:
+        with done.table.open(encoding="utf-8", newline="") as file:
+            row = next(row for row in csv.DictReader(file) if row["score"])
+        called = "defective" if row["is_defective"] == "True" else "good"
+        click.echo(f"{row['file']}: {called}, score {float(row['score']):.3f}")
+    size = "x".join(map(str, detector.recipe.image.size))
+    expected = "" if rate is None else f" ({percent(rate)} false alarms expected)"
+    click.echo(f"{done.predicted} photo{'s'[:done.predicted != 1]}, seen at {size} pixels; "
+               f"{done.defective} called defective, threshold {detector.threshold:.3f}{expected}: "
                f"{done.table}")
     if done.failed:
         raise MemSegError(f"{len(done.failed)} photos have no answer: "
@@ -359,7 +397,8 @@ def predict(paths, out, memory, device, runtime, precision, maps):
 
 @cli.command()
 @click.argument("run", metavar="[RUN]", required=False)
-@_out("The file to write.", metavar="FILE.onnx")
+@_out("The file to write; .pyz: a program that needs onnxruntime, pillow and numpy, no PyTorch.",
+      metavar="FILE.onnx|FILE.pyz")
 @memory_option
 @click.option("--precision", type=click.Choice(["float32", "float16", "int8"]), default="float32",
               show_default=True, help="float16: half the size; int8: a third or less, its ranges "
@@ -369,23 +408,135 @@ def predict(paths, out, memory, device, runtime, precision, maps):
 @click.option("--photos", metavar="DIR",
               help="Good photos for int8; default: those that RUN was trained on.")
 def export(run, out, memory, precision, samples, photos):
-    "Write a trained RUN to one ONNX file: network, memory, size and thresholds."
+    "Write a trained RUN to one ONNX file: network, memory, size and thresholds; or to a program."
     if bool(run) == bool(memory): raise click.UsageError("needs a RUN or --memory, and not both")
-    if Path(out).suffix != ".onnx":
-        raise click.UsageError(f"--out {out}: needs a name that ends in .onnx: did you mean "
-                               f"{Path(out).with_suffix('.onnx')}?")
+    if Path(out).suffix not in (".onnx", ".pyz"):
+        raise click.UsageError(f"--out {out}: needs a name that ends in .onnx or .pyz: did you "
+                               f"mean {Path(out).with_suffix('.onnx')}?")
     _check_path(run, "run folder", NO_RUN)
     _check_path(memory, "such folder", "--memory needs a folder of good photos")
     _check_path(photos, "such folder", "--photos needs a folder of good photos")
     if memory: _say_quick("quick")
     from memseg_nb.deployment.detector import Detector
     from memseg_nb.deployment.onnx import export_onnx
+    from memseg_nb.deployment.lean import write_program
     from memseg_nb.data.images import good_photos
     source = Detector.remember(memory, device="cpu") if memory else run
     photos = photos or memory and good_photos(memory)
-    file = export_onnx(source, out, precision, samples, photos)
+    program = Path(out).suffix == ".pyz"
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder)/"model.onnx" if program else out
+        file = export_onnx(source, file, precision, samples, photos)
+        if program: file = write_program(file, out)
     click.echo(f"{file}: {file.stat().st_size / 1e6:.1f} MB\n"
-               f"next: memseg predict {file} PHOTOS --out DIR")
+               f"next: {'python' if program else 'memseg predict'} {shlex.quote(str(file))} PHOTOS --out DIR")
+
+# %% ../nbs/05_cli.ipynb #60720ca4
+@cli.command()
+@click.argument("run", metavar="RUN|FILE.onnx")
+@click.option("--good", metavar="DIR",
+              help="Good photos that RUN has not seen; default: the scores "
+              "that it kept of good photos when it was trained.")
+@click.option("--defective", metavar="DIR", help="Defective photos, to see how many are found.")
+@click.option("--threshold", type=click.FloatRange(0, 1), help="Store this threshold.")
+@click.option("--false-alarms", type=click.FloatRange(0, 1, True, True), metavar="SHARE",
+              help="Store the threshold that so many good photos are expected to exceed, e.g. "
+                   "0.01 for 1 %.")
+@device_option
+def threshold(run, good, defective, threshold, false_alarms, device):
+    """Show the cost of some thresholds, and store one.
+
+    The table says for each how many of the good photos lie above it, how many of others are
+    expected to, and how many of the defective ones are found. Only with --threshold or
+    --false-alarms it is stored: in RUN, or in the file of `memseg export`.
+    """
+    if threshold is not None and false_alarms is not None:
+        raise click.UsageError("--threshold and --false-alarms: give one of them")
+    _check_path(run, "run folder", NO_RUN)
+    _check_path(good, "such folder", "--good needs a folder of good photos")
+    _check_path(defective, "such folder", "--defective needs a folder of defective photos")
+    from memseg_nb.data.images import find_images
+    from memseg_nb.deployment import choice
+    from memseg_nb.deployment.detector import Detector, folder_scores
+    from memseg_nb.training.checkpoints import Run
+    if good and Path(run).is_dir(): choice.check_unseen(Run.open(run), find_images(good, True))
+    detector = Detector.load(run, device)
+    scores = list(folder_scores(detector, good).values()) if good else detector.good_scores
+    if not scores:
+        raise MemSegError(f"{run}: has no scores of good photos, being of an earlier version: "
+                          "needs --good with a folder of good photos that it has not seen")
+    found = list(folder_scores(detector, defective).values()) if defective else None
+    rows = choice.prices(scores, detector.threshold, found, threshold, false_alarms)
+    click.echo(choice.price_table(rows, len(scores), found and len(found)))
+    if (count := len(scores)) < 99:
+        click.echo(f"note: {count} good photos: rates below {choice.percent(1 / (count + 1))} rest "
+                   "on the spread of their scores, not on their number", err=True)
+    if threshold is None and false_alarms is None:
+        words = shlex.join([run, *(("--good", good) if good else ())])
+        click.echo(f"nothing stored; next: memseg threshold {words} --false-alarms 0.05")
+        return
+    level = choice.threshold_for(scores, threshold, false_alarms)
+    says = ("given by hand" if false_alarms is None else
+            f"{choice.percent(false_alarms)} false alarms")
+    says += f", {count} good photos of {Path(good).absolute()}" if good else ""
+    file = choice.keep_threshold(run, level, f"memseg threshold: {says}", good and scores,
+                                 false_alarms)
+    click.echo(f"stored in {file}: threshold {level:.3f}, before it was {detector.threshold:.3f}")
+    if (Path(run)/"metrics.json").is_file():
+        click.echo(f"next: memseg evaluate {shlex.quote(run)} (its figures are those of the "
+                   "threshold before)")
+
+# %% ../nbs/05_cli.ipynb #91991964
+@cli.command()
+@click.argument("paths", metavar="[RUN] [FOLDER]", nargs=-1)
+@_out("Folder for scores.csv, pictures and, in the end, regions.json (COCO).")
+@click.option("--camera", metavar="NUMBER|FILE",
+              help="In place of FOLDER: a camera, 0 is the first, or a video file; needs "
+                   "pip install 'memseg-nb[camera]'.")
+@memory_option
+@device_option
+@click.option("--runtime", type=click.Choice(["torch", "onnx"]), default="torch", show_default=True,
+              help="What computes.")
+@click.option("--precision", metavar="NAME", help="As for predict.")
+@click.option("--every", type=click.FloatRange(0), metavar="SECONDS",
+              help="Between two looks into FOLDER (default: 1) or two frames (default: none).")
+@click.option("--pictures", type=click.Choice(["defective", "all", "none"]), default="defective",
+              show_default=True, help="Of which photos overlay and mask are kept.")
+def watch(paths, out, camera, memory, device, runtime, precision, every, pictures):
+    """Judge new photos in and below FOLDER as they come, until Ctrl-C.
+
+    Nothing is moved. What has a row in OUT/scores.csv is done, also after a restart. In place of
+    RUN a file of `memseg export` will do, or good photos (--memory).
+    """
+    if len(paths) != (not memory) + (camera is None):
+        raise click.UsageError(f"{len(paths)} paths: needs a RUN, unless --memory is given, and a "
+                               "FOLDER, unless --camera is given")
+    if memory and (precision or runtime != "torch"):
+        raise click.UsageError("--memory with --runtime or --precision: export it first (memseg "
+                               "export --memory)")
+    source = paths[-1] if camera is None else int(camera) if camera.isdecimal() else camera
+    _check_path(memory, "such folder", "--memory needs a folder of good photos")
+    if not memory: _check_path(paths[0], "run folder", NO_RUN)
+    if not isinstance(source, int): _check_path(source, "such folder or video", "nothing to watch")
+    if memory: _say_quick("quick")
+    from tqdm.auto import tqdm
+    from memseg_nb.deployment import watch as module
+    detector = (module.Detector.remember(memory, device=device) if memory
+                else module.Detector.load(paths[0], device, runtime, precision))
+    click.echo(f"watching {source}; Ctrl-C ends", err=True)
+    count, defective, failed, seconds = 0, 0, 0, 0.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # of a service: as Ctrl-C
+    try:
+        for name, answer, spent in module.watch(detector, source, out, every, pictures):
+            count, seconds, wrong = count + 1, seconds + spent, isinstance(answer, str)
+            failed, defective = failed + wrong, defective + (not wrong and answer.is_defective)
+            if wrong or answer.is_defective:
+                tqdm.write(f"{name}: no answer: {answer}" if wrong else f"{name}: {answer.says}")
+    except KeyboardInterrupt: pass
+    finally: signal.signal(signal.SIGTERM, before)
+    pace = f", {count / seconds:.1f} a second while it judged" if count else ""
+    click.echo(f"{count} photos{pace}, {defective} called defective, {failed} without an answer: "
+               f"{Path(out)/'scores.csv'}")
 
 # %% ../nbs/05_cli.ipynb #0a254c75
 @cli.command()
@@ -440,8 +591,8 @@ def benchmark(data, out, categories, mvtec, jobs, recipe_file, overrides, size, 
 @product_options
 @_out("All runs, comparison.csv, .md and .png.", "comparison")
 @click.option("--ways", callback=_names, metavar="NAME,NAME",
-              help="Of random, even, encoder, warm, "
-              "instant, perlin, imagenet; default: the first five.")
+              help="Of random, even, encoder, warm, instant, perlin, imagenet, patches (the "
+                   "distance to the nearest patch, as PatchCore); default: the first five.")
 @seeds_option
 @click.option("--minutes", type=click.FloatRange(0, min_open=True), default=1., show_default=True,
               help="Each training's time.")
@@ -557,7 +708,7 @@ def demo(out, product, recipe_file, overrides, size, **options):
     from memseg_nb.products.catalogue import PRODUCTS, write_products
     from memseg_nb.training import train as training
     if product not in PRODUCTS:
-        raise MemSegError(f"product {product!r}: unknown, there are {', '.join(PRODUCTS)}")
+        raise MemSegError(f"product {product!r}: unknown, {did_you_mean(product, PRODUCTS)}")
     out, folder = Path(out), Path(out)/"run"
     data = out/"data"/"x".join(map(str, recipe.image.size))
     if not (data/product).exists():

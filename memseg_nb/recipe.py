@@ -9,13 +9,13 @@ __all__ = ['NAMED', 'SINCE', 'setting', 'allowed', 'checked', 'Section', 'DataRe
            'flatten', 'shipped_path', 'load_recipe']
 
 # %% ../nbs/01_recipe.ipynb #4174606f
-import configparser, difflib, importlib.util, math, numbers, re
+import configparser, importlib.util, math, numbers, re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import memseg_nb
-from .files import MemSegError, replacing
+from .files import MemSegError, did_you_mean, replacing
 
 # %% ../nbs/01_recipe.ipynb #05d18d51
 def setting(
@@ -329,9 +329,7 @@ def flatten(
 # %% ../nbs/01_recipe.ipynb #3fd7172f
 def _unknown(found: str, name: str, names: Iterable[str]) -> MemSegError:
     "The error for a name that isn't among `names`"
-    close = difflib.get_close_matches(name, names, 1)
-    hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(names)}"
-    return MemSegError(f"{found}: {hint}")
+    return MemSegError(f"{found}: {did_you_mean(name, names)}")
 
 def _build(flat: Mapping) -> "Recipe":
     "A recipe from its flat dictionary, checked"

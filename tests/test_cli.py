@@ -32,7 +32,7 @@ def train_arguments(data, out, *more):
 
 
 COMMANDS = ["demo", "products", "simulate", "train", "evaluate", "predict", "benchmark", "compare", "ablate",
-            "pretrain", "bench", "course", "report", "data", "export", "threshold"]
+            "pretrain", "bench", "course", "report", "data", "export", "threshold", "watch"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -94,6 +94,7 @@ def test_mistyped_words_are_reported_before_pytorch_is_imported(tmp_path):
         "train --out none --resume": (1, "no run folder none"),
         "evaluate none": (1, "no run folder none"), "evaluate photos --data none": (1, "no such folder none"),
         "predict none photos --out x": (1, "no run folder none"),
+        "watch none photos --out x": (1, "no run folder none"), "watch --camera 0 --out x": (2, "0 paths"),
         "predict photos none --out x": (1, "no such photo or folder none"),
         "predict --memory none photos --out x": (1, "no such folder none"),
         "predict photos photos --out x --runtime tensorrt": (2, "tensorrt"),

@@ -4,14 +4,17 @@ import math
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import TINY
 
+from memseg_nb.data.images import read_image
 from memseg_nb.evaluation import comparison
-from memseg_nb.training.checkpoints import Run
+from memseg_nb.training.checkpoints import Run, load_model
 from memseg_nb.evaluation.comparison import (COLUMNS, DEFAULT, SAYS, TABLE, WAYS, compare_starts, figure,
                                              markdown, report, summarise)
 from memseg_nb.files import MemSegError
 from memseg_nb.recipe import load_recipe
+from memseg_nb.training.train import train
 
 QUICK = load_recipe("formulas")
 ROOT = Path(__file__).parents[1]
@@ -56,6 +59,27 @@ def test_each_of_the_first_ways_changes_one_thing_more():
 def test_imagenet_is_only_asked_for_by_name():
     assert "imagenet" not in DEFAULT and WAYS["imagenet"]["encoder.weights"] == "imagenet"
     assert not any("imagenet" in str(WAYS[way]) for way in DEFAULT)
+
+
+def test_nearest_patches_are_a_baseline_without_any_training(tiny_data, small, tmp_path):
+    "The map doesn't change with the network's weights; it orders pixels as their nearest patch's distance"
+    run = train(tiny_data, "hex_nut", tmp_path / "run", small.replace(**WAYS["patches"]), progress=False)
+    model, draw = load_model(run), torch.Generator().manual_seed(0)
+    assert run.record["steps_done"] == 0
+    images = torch.stack([read_image(path) for path in
+                          sorted((tiny_data / "hex_nut" / "test").rglob("*.png"))[:3]])
+    before = model.anomaly_map(images)
+    for part in (model.fusion, model.decoder):
+        for weights in part.parameters(): weights.data.normal_(generator=draw)
+    assert torch.equal(model.anomaly_map(images), before)
+    soft = torch.nn.functional.avg_pool2d(model.encoder(images).layer3, 3, 1, 1, count_include_pad=False)
+    scale = model.memory.layer3_spread.view(-1) * soft.shape[1]**.5
+    away = torch.stack([torch.cdist(one.flatten(1).T / scale, model.memory.layer3 / scale).amin(1)
+                        for one in soft]).unflatten(1, soft.shape[2:])
+    assert model.calibration.weight.tolist() == [0, 0, .5]
+    large = torch.nn.functional.interpolate(away[:, None], images.shape[2:], mode="bilinear")[:, 0]
+    order = before.flatten().argsort()
+    assert (large.flatten()[order].diff() > -1e-5 * large.max()).all()  # the same order of pixels
 
 
 # the trainings

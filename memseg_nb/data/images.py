@@ -21,7 +21,7 @@ from torch import Tensor
 
 from .formats import (has_more_bits, local_path, mask_values, note, notice,
                                     open_picture, to_rgb, turned)
-from ..files import WRITTEN, MemSegError, replacing
+from ..files import WRITTEN, MemSegError, did_you_mean, replacing
 from ..recipe import check_size
 
 # %% ../../nbs/data/01_images.ipynb #2228200c
@@ -236,8 +236,9 @@ def _choose(root: Path, name: str|None) -> Path:
     if good_folder(root) and name in (None, _name(root), root.resolve().name): return root
     if name is None and len(found) == 1: return root/found[0]
     if not found: raise MemSegError(f"{root}: no product in MVTec AD's layout in it: {LAYOUT}")
-    wrong = "holds several categories" if name is None else f"no category {name!r} in it"
-    raise MemSegError(f"{root}: {wrong}: choose one of {', '.join(found)}")
+    if name is not None:
+        raise MemSegError(f"{root}: no category {name!r} in it: {did_you_mean(name, found)}")
+    raise MemSegError(f"{root}: holds several categories: choose one of {', '.join(found)}")
 
 def open_category(
     root: str|Path,       # folder of products, or one product's folder

@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['COLUMNS', 'RESULTS', 'MAPS', 'Region', 'find_regions', 'as_image', 'Prediction', 'Folder', 'result_stems', 'batches',
-           'read_photo', 'Detector', 'predict_batch']
+           'read_photo', 'Detector', 'predict_batch', 'score_row', 'folder_scores']
 
 # %% ../../nbs/deployment/01_detector.ipynb #de9355da
 import contextlib, csv, itertools, math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +26,7 @@ from ..data.formats import (collected, find_bits, notice, to_rgb, to_unit,
                                     upright_size)
 from ..data.images import (ImageSet, find_images, good_photos, read_image, resize,
                                    save_image)
+from .choice import expected_false_alarms, threshold_for
 from .regions import Coco
 from .runtimes import in_precision, open_file, open_run
 from ..files import MemSegError, claim, guarded, make_folder, replacing
@@ -169,8 +170,8 @@ class Folder(NamedTuple):
     failed: dict[Path, str]   # photos that have no answer, and why
     notes: list[str] = []     # on photos and files that are odd
 
-COLUMNS = ("file", "score", "is_defective", "regions", "largest_region", "top", "left", "bottom",
-           "right", "error")
+COLUMNS = ("file", "score", "is_defective", "threshold", "regions", "largest_region", "top", "left",
+           "bottom", "right", "error")
 RESULTS = ("overlay.png", "mask.png", "map.npy")  # of a photo, after its stem
 MAPS = ("none", "small", "full")  # of what size the maps are kept
 
@@ -233,6 +234,7 @@ class Detector:
     recipe: Recipe          # it was trained with
     threshold: float        # image scores above it mean defective
     pixel_threshold: float  # pixels from here on are anomalous
+    good_scores: tuple[float, ...]=()  # of good images that it did not learn from, sorted
 
     @classmethod
     def load(cls, run: Run|str|Path, device: str="auto", runtime: str="torch",
@@ -253,7 +255,8 @@ class Detector:
         if runtime != "torch": raise MemSegError(f"runtime {runtime!r}: expected torch or onnx")
         model = load_model(run, choose_device(device))
         model = in_precision(model, precision or "float32", run.recipe.image.size)
-        return cls(model, run.recipe, run.record["threshold"], run.record["pixel_threshold"])
+        return cls(model, run.recipe, run.record["threshold"], run.record["pixel_threshold"],
+                   run.good_scores)
 
     @classmethod
     def remember(cls, good: str|Path, recipe: Recipe|None=None, device: str="auto") -> "Detector":
@@ -275,17 +278,18 @@ class Detector:
         memory = ImageSet(parts.memory, recipe.image.size, bits=bits)
         with collected(notes):
             model.to(device).remember(memory.batch([k]) for k in range(len(memory)))
-        for line in notes: tqdm.write(f"note: {line}")
-        simulator = make_simulator(recipe, good.name, memory.batch(range(min(8, len(memory)))))
-        images = ImageSet(parts.train, recipe.image.size, bits=bits)
-        found = settle(model, images, simulator, recipe, first=0, network=began is not None)
-        if note := few_images(found): tqdm.write(f"note: {note}")
-        return cls(model, recipe, found.image, found.pixel)
+            simulator = make_simulator(recipe, good.name, memory.batch(range(min(8, len(memory)))))
+            images = ImageSet(parts.train, recipe.image.size, bits=bits)
+            found = settle(model, images, simulator, recipe, first=0, network=began is not None)
+        for line in filter(None, [*notes, few_images(found)]): tqdm.write(f"note: {line}")
+        return cls(model, recipe, found.image, found.pixel, found.scores)
 
     def _facts(self) -> dict:
         height, width = self.recipe.image.size
-        return {"looks at": f"{height}x{width} pixels", "on": self.device,
-                "threshold": self.threshold, "pixel threshold": self.pixel_threshold}
+        facts = {"looks at": f"{height}x{width} pixels", "on": self.device,
+                 "threshold": self.threshold, "pixel threshold": self.pixel_threshold}
+        rate = self.false_alarms
+        return facts if rate is None else facts | {"expected false alarms": rate}
 
     def __repr__(self):
         facts = (f"{name} {value:.3f}" if isinstance(value, float) else f"{name} {value}"
@@ -299,9 +303,28 @@ class Detector:
         "Device that the network computes on"
         return getattr(self.model, "device", None) or next(self.model.parameters()).device
 
+    @property
+    def false_alarms(self) -> float|None:
+        "Share of further good images expected above the threshold; None: no scores to tell it by"
+        good = self.good_scores
+        return expected_false_alarms(good, self.threshold) if good else None
+
+    def with_threshold(self, threshold: float|None=None,
+                       false_alarms: float|None=None) -> "Detector":
+        """Detector with another threshold of the image score, 0..1, or with that of a false-alarm rate.
+
+        The rate, between 0 and 1, is one of further good images, judged by `good_scores`."""
+        return replace(self, threshold=threshold_for(self.good_scores, threshold, false_alarms))
+
     def predict(self, image) -> Prediction:
         "Answer for one image: whatever `as_image` takes, of any size"
         return predict_batch(self, [as_image(image, self.recipe.image.bits)])[0]
+
+    def predict_iter(self, photos: Iterable) -> Iterator[tuple]:
+        "Pairs of a photo and its answer, one by one as they come; a text where there is no answer"
+        for photo in photos:
+            name = photo if isinstance(photo, (str, Path)) else "this image"
+            yield photo, _attempt(name, self.predict, photo)
 
     def predict_folder(self, photos: str|Path, out: str|Path, batch: int|None=None,
                        progress: bool=True, maps: str="small") -> Folder:
@@ -330,6 +353,18 @@ def predict_batch(
                        small) for image, map, score, small in zip(images, full, scores, maps)]
 
 # %% ../../nbs/deployment/01_detector.ipynb #bba9464a
+def score_row(
+    name: str,               # of the photo
+    answer: Prediction|str,  # or why there is none
+) -> list:                   # of COLUMNS
+    "Row of scores.csv, safe for spreadsheets"
+    if isinstance(answer, str): row = [name, *[""] * (len(COLUMNS) - 2), answer]
+    else:
+        largest = answer.largest_region or Region(0, ("", "", "", ""), 0.)
+        row = [name, f"{answer.score:.6f}", answer.is_defective, f"{answer.threshold:.6f}",
+               len(answer.regions), largest.area, *largest.box, ""]
+    return [guarded(cell) for cell in row]
+
 def _predict_folder(detector: Detector, photos: Path, out: Path, batch: int, progress: bool,
                     maps: str) -> Folder:
     "The work of `Detector.predict_folder`"
@@ -363,14 +398,10 @@ def _predict_folder(detector: Detector, photos: Path, out: Path, batch: int, pro
                         if isinstance(saved, str): answer = saved
                     if isinstance(answer, str):
                         failed[path] = answer
-                        row = [name, *[""] * (len(COLUMNS) - 2), answer]
                     else:
                         defective += answer.is_defective
-                        largest = answer.largest_region or Region(0, ("", "", "", ""), 0.)
                         coco.add(name, answer)
-                        row = [name, f"{answer.score:.6f}", answer.is_defective,
-                               len(answer.regions), largest.area, *largest.box, ""]
-                    rows.writerow(map(guarded, row))
+                    rows.writerow(score_row(name, answer))
                     bar.update()
     except OSError as error:
         raise MemSegError(f"{table}: can't be written ({error.strerror or error}): make room "
@@ -389,3 +420,21 @@ def _answers(detector: Detector, paths: Sequence[Path]) -> list[Prediction|str]:
         answers = (_attempt(path, detector.predict, image)
                    for path, image in zip(paths, found) if isinstance(image, Tensor))
     return [image if isinstance(image, str) else next(answers) for image in found]
+
+def folder_scores(
+    detector: Detector,
+    photos: str|Path,    # folder; those below it count as well
+    progress: bool=True, # show a bar and notes
+) -> dict[Path, float]:  # of the photos that can be read, at least one
+    "Scores of photos, nothing else; a note names those that can't be read"
+    paths, found, notes = find_images(photos, True), {}, []
+    with (collected(notes),
+          tqdm(total=len(paths), desc="photos", unit="image", disable=not progress) as bar):
+        for some in batches(paths, detector.recipe.evaluation.batch):
+            for path, answer in zip(some, _answers(detector, some)):
+                if isinstance(answer, Prediction): found[path] = answer.score
+                else: notes.append(f"left out: {answer}")
+                bar.update()
+    for line in notes if progress else (): tqdm.write(f"note: {line}")
+    if found: return found
+    raise MemSegError(f"{photos}: none of its {len(paths)} photos can be read")

@@ -8,7 +8,7 @@ __all__ = ['KEEP', 'FACTS', 'PRECISIONS', 'ZEROS', 'fold_norms', 'FixedMemory', 
            'export_onnx']
 
 # %% ../../nbs/deployment/02_onnx.ipynb #78dc38a3
-import copy, hashlib, importlib, itertools, os
+import copy, hashlib, importlib, itertools, json, os
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -281,6 +281,7 @@ def export_onnx(
                           f"{there}")
     record = run.record if run else dict(threshold=source.threshold, category="",
                                          pixel_threshold=source.pixel_threshold)
+    good = (run or source).good_scores
     share, size, samples = recipe.evaluation.top_share, recipe.image.size, memory_samples or there
     if precision == "int8":
         if photos is None and run is None:
@@ -296,5 +297,6 @@ def export_onnx(
     facts = (memseg_nb.__version__, fingerprint(recipe), record["category"], precision, *size,
              samples, share, record["threshold"], record["pixel_threshold"],
              digest(run.model_file) if run else "")
-    return write_graph(graph, Path(out), dict(zip(FACTS, facts)) | {"bits": recipe.image.bits})
+    more = {"bits": recipe.image.bits, "good_scores": json.dumps(good)}
+    return write_graph(graph, Path(out), dict(zip(FACTS, facts)) | more)
 

@@ -322,7 +322,10 @@ def _of_answers(folder: Path) -> _Source:
         def read(file, bits="auto"):
             try: return read_image(file, bits) if file.is_file() else None
             except MemSegError: return None
-        return lambda: (read(root / name, bits), read(folder / f"{stems[name]}_overlay.png"))
+        # of predict and of watch
+        overlays = f"{stems[name]}_overlay.png", f"pictures/{name}_overlay.png"
+        there = [folder / one for one in overlays if (folder / one).is_file()]
+        return lambda: (read(root / name, bits), read(there[0]) if there else None)
     def of_row(row, name):
         if row["error"]: return Photo(row["file"], math.nan, False, error=row["error"])
         says = f"{row['regions']} regions, the largest with {row['largest_region']} pixels"

@@ -7,7 +7,7 @@ __all__ = ['milliseconds', 'Cost', 'cost', 'cost_table', 'OnnxModel', 'open_file
            'in_precision']
 
 # %% ../../nbs/deployment/03_runtimes.ipynb #a83f7eb8
-import contextlib, copy, time
+import contextlib, copy, json, time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -23,7 +23,8 @@ from ..files import MemSegError, check_finite, digest
 from ..metrics import PixelMetrics, image_auroc, image_score
 from ..model.memseg import MemSeg
 from ..recipe import load_recipe
-from ..training.checkpoints import Run, entries, entry, fingerprint
+from ..training.checkpoints import (Run, check_scores, entries, entry,
+                                            fingerprint)
 
 # %% ../../nbs/deployment/03_runtimes.ipynb #a9e456da
 def milliseconds(
@@ -112,8 +113,11 @@ class OnnxModel:
         elif content_digest(path.read_bytes(), stated) != stated:
             raise MemSegError(f"{path} is damaged or was changed: its SHA-256 is not the one in "
                               "its metadata; write it again with memseg export")
-        found = {"bits": "auto"} | found  # files of earlier versions lack it
+        found = {"bits": "auto", "good_scores": "[]"} | found  # files of earlier versions lack them
         self.facts = entries(path, found, _RULES, texts=True)
+        try: good = json.loads(found["good_scores"])
+        except ValueError: good = found["good_scores"]
+        self.facts["good_scores"] = check_scores(path, good)
 
     def anomaly_map(self, images: Tensor) -> Tensor:  # (B, 3, H, W), 0..1; (B, H, W), 0..1
         "Probability of anomalous for each pixel"
@@ -130,7 +134,7 @@ class OnnxModel:
 def open_file(
     path: str|Path,            # written by `export_onnx`
     precision: str|None=None,  # if given: what the file must be
-) -> tuple:                    # OnnxModel, recipe, threshold, pixel threshold
+) -> tuple:                    # OnnxModel, recipe, threshold, pixel threshold, good scores
     "All that a detector needs, from a file"
     model = OnnxModel(path)
     facts = model.facts
@@ -140,17 +144,18 @@ def open_file(
         "image.height": facts["height"], "image.width": facts["width"],
         "image.bits": facts["bits"],
         "evaluation.top_share": facts["top_share"]})
-    return model, recipe, facts["threshold"], facts["pixel_threshold"]
+    return model, recipe, facts["threshold"], facts["pixel_threshold"], facts["good_scores"]
 
 def open_run(
     run: Run,                  # finished
     precision: str="float32",  # float32, float16 or int8
-) -> tuple:                    # OnnxModel, recipe, threshold, pixel threshold
+) -> tuple:                    # OnnxModel, recipe, threshold, pixel threshold, good scores
     "All that a detector needs, from a run, by way of RUN/model-PRECISION.onnx"
     path = run.folder / f"model-{precision}.onnx"
     record = run.record
     made_of = dict(memseg_nb=memseg_nb.__version__, recipe=fingerprint(run.recipe),
-                   threshold=record["threshold"], pixel_threshold=record["pixel_threshold"])
+                   threshold=record["threshold"], pixel_threshold=record["pixel_threshold"],
+                   good_scores=run.good_scores)
     if run.model_file.is_file(): made_of["weights"] = digest(run.model_file)
     with contextlib.suppress(MemSegError):
         opened = open_file(path)

@@ -21,7 +21,7 @@ from joblib import Parallel, delayed
 from .. import plots
 from ..data.images import list_categories
 from .evaluate import evaluate
-from ..files import (MemSegError, claim, guarded, locked, make_folder, plain,
+from ..files import (MemSegError, claim, did_you_mean, guarded, locked, make_folder, plain,
                              replacing)
 from ..recipe import Recipe, load_recipe
 from ..training.checkpoints import Run, entries, entry, load_json
@@ -120,7 +120,7 @@ def check_known(
 ):
     "Raise an error that says what there is if a name is unknown"
     if unknown := [name for name in names if name not in known]:
-        raise MemSegError(f"{word} {unknown[0]!r}: unknown, there are {', '.join(known)}")
+        raise MemSegError(f"{word} {unknown[0]!r}: unknown, {did_you_mean(unknown[0], known)}")
 
 def keep_settings(
     out: Path,       # folder of an experiment, made if missing

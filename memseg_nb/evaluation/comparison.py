@@ -33,11 +33,14 @@ WAYS = {
                 "training.minutes": 0},
     "perlin": {"encoder.weights": "formulas", "training.warm_start": "auto", "simulation.flaws": 0},
     "imagenet": {"encoder.weights": "imagenet", "training.warm_start": "off"},
+    "patches": {"encoder.weights": "formulas", "training.warm_start": "off", "training.steps": 0,
+                "training.minutes": 0, "memory.match": "patch", "evaluation.calibrate": "on"},
 }
 SAYS = {"random": "random encoder", "even": "random encoder, even exposure",
         "encoder": "encoder of formulas", "warm": "encoder and network of formulas",
         "instant": "the same, not trained on the product",
-        "perlin": "trained, but with the paper's anomalies only", "imagenet": "ImageNet encoder"}
+        "perlin": "trained, but with the paper's anomalies only", "imagenet": "ImageNet encoder",
+        "patches": "distance to the nearest patch alone, nothing trained"}
 DEFAULT = ("random", "even", "encoder", "warm", "instant")  # without a download
 
 # %% ../../nbs/evaluation/03_comparison.ipynb #21f9f2b4

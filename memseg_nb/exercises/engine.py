@@ -261,7 +261,7 @@ _RENAMED = dict(pair.split("=") for pair in """
     18c=ablation 22d.1=thresholds.2 evaluate=results""".split())
 
 _DROPPED = dict(pair.split("=") for pair in """
-    textures.4=steps.3 steps.1=steps.2 train.1=train.2 train.3=train.4 evaluate.3=metrics.2
+    textures.4=steps.3 steps.1=steps.2 train.1=train.2 train.3=train.4 results.3=metrics.2
     memseg.2=memseg.3 catalogue.2=steps.4 procedural.3=shapes.3""".split())
 
 

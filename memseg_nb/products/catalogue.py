@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 from .electronics import BOARD
 from .objects import CAP, NUT, TABLET
-from ..files import MemSegError, clean_up, make_folder
+from ..files import MemSegError, clean_up, did_you_mean, make_folder
 from ..recipe import check_size
 from .light import Product
 from .surfaces import SURFACES
@@ -31,7 +31,7 @@ PRODUCTS: dict[str, Product] = {one.name: one for one in (NUT, TABLET, BOARD, CA
 def _check(name: str, defect: str | None, size: tuple[int, int], seed: int) -> Product:
     "The product of that name, or an error that says what there is"
     if name not in PRODUCTS:
-        raise MemSegError(f"product {name!r}: unknown, there are {', '.join(PRODUCTS)}")
+        raise MemSegError(f"product {name!r}: unknown, {did_you_mean(name, PRODUCTS)}")
     if defect is not None and defect not in PRODUCTS[name].defects:
         raise MemSegError(f"defect {defect!r}: {name} has {', '.join(PRODUCTS[name].defects)}")
     check_size(size)

@@ -78,6 +78,7 @@ class Thresholds(NamedTuple):
     false_alarms: float       # share of good images expected above the threshold
     at_most: float            # and the share that it stays below with 95 % confidence
     found: float              # share of the simulated defects above it
+    scores: tuple[float, ...]=()  # of these good images, sorted: another rate needs no photo
 
 def few_images(
     chosen: Thresholds,
@@ -135,7 +136,7 @@ def choose_thresholds(
     accuracy = (float((np.array(normal) <= image).mean()) + found) / 2
     f1, pixel = pixels.best_f1()
     return Thresholds(image, float(pixel), accuracy, float(f1), len(good), len(defective), rate,
-                      at_most, found)
+                      at_most, found, tuple(sorted(good)))
 
 # %% ../../nbs/training/03_thresholds.ipynb #5f0e7a11
 @torch.no_grad()

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..data.images import read_image, resize
+from ..deployment.detector import as_image
 from ..products.catalogue import PRODUCTS, render_product
 from ..files import MemSegError
 from ..recipe import Recipe, flatten, load_recipe
@@ -44,7 +45,8 @@ def read_upload(
     size: tuple[int, int],   # (height, width) it is brought to
 ) -> tuple[Tensor, str]:     # (3, H, W), 0..1; its name
     "The image that was uploaded"
-    if not upload: raise MemSegError("no image yet: choose a file with the button 'own image'")
+    if not upload: raise MemSegError("no image yet: choose a file with the button 'own image', or "
+                                      "give one to AnomalyStudio(photo=...)")
     name, content = Path(upload[0]["name"]).name, bytes(upload[0]["content"])
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"upload{Path(name).suffix}"
@@ -143,8 +145,12 @@ def python_code(
 # %% ../../nbs/widgets/03_anomaly_studio.ipynb #3eb5f191
 class SimulationPanel(Panel):
     "Controls that stand for a recipe, a good image and a seed: the anomaly that they make"
-    def __init__(self, product: str, size: tuple[int, int], extra: tuple=(), below: tuple=()):
-        self.base, self.size, self._textures = load_recipe(), size, None
+    def __init__(self, product: str, size: tuple[int, int], extra: tuple=(), below: tuple=(),
+                 photo=None):
+        self.base, self.size, self._textures, self.photo = load_recipe(), size, None, None
+        if photo is not None:
+            name = str(photo) if isinstance(photo, (str, Path)) else "photo.png"
+            self.photo, product = (resize(as_image(photo), size), name), FROM_FILE
         controls = studio_controls(product, self.base.foreground_table)
         super().__init__(controls, extra, below)
         controls["upload"].observe(lambda _: self.set(product=FROM_FILE), "value")
@@ -159,9 +165,14 @@ class SimulationPanel(Panel):
         category = self["row"] if self["foreground"] == "table" else self["product"]
         return self.base.replace(**self.changes()), category
 
+    def own(self) -> tuple[Tensor, str]:
+        "Own image and its name: the one that was uploaded, else the one that was given"
+        if self.photo and not self["upload"]: return self.photo
+        return read_upload(self["upload"], self.size)
+
     def image(self) -> Tensor:
         "The good image, (3, H, W)"
-        if self["product"] == FROM_FILE: return read_upload(self["upload"], self.size)[0]
+        if self["product"] == FROM_FILE: return self.own()[0]
         return render_product(self["product"], self.size, split="train", index=self["number"])[0]
 
     def simulate(self, count: int=1) -> tuple[Tensor, Simulation]:
@@ -175,7 +186,7 @@ class SimulationPanel(Panel):
     def code(self) -> str:
         "A Python program that makes the anomaly that is shown"
         own = self["product"] == FROM_FILE
-        source = read_upload(self["upload"], self.size)[1] if own else self["product"]
+        source = self.own()[1] if own else self["product"]
         return python_code(source, None if own else self["number"], self.changes(),
                            self.settings()[1], self["seed"])
 
@@ -190,12 +201,17 @@ class AnomalyStudio(SimulationPanel):
     hint = ("Choose a product or an image of your own; then a source and an opacity so that one "
             "has to look twice.")
 
-    def __init__(self, product: str="hex_nut", size: tuple[int, int]=(128, 128)):
+    def __init__(
+        self,
+        product: str="hex_nut",            # embedded product to begin with
+        size: tuple[int, int]=(128, 128),  # (height, width), pixels
+        photo=None,                        # in its place: whatever `as_image` takes
+    ):
         self.exported = ipywidgets.HTML().add_class("memseg-code")
         more = button("twelve more like this", "twelve anomalies with these settings", self.more)
         export = button("show as code", "the settings as Python and as lines for settings.ini",
                         self.export)
-        super().__init__(product, size, (ipywidgets.HBox([more, export]),), (self.exported,))
+        super().__init__(product, size, (ipywidgets.HBox([more, export]),), (self.exported,), photo)
 
     def update(self) -> None:
         "Shows the steps; only the controls that count now can be moved"

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FRONT', 'WIDE', 'ticks', 'label', 'words_at', 'Chart', 'value_at', 'point', 'legend', 'svg', 'png', 'data_uri',
-           'Picture', 'Board', 'page_figure', 'page_bundle', 'slider', 'menu', 'button', 'panel_layout', 'Panel',
-           'Explore']
+           'Picture', 'Board', 'page_figure', 'page_bundle', 'slider', 'take', 'menu', 'button', 'panel_layout',
+           'Panel', 'Explore']
 
 # %% ../../nbs/widgets/01_base.ipynb #d2a07315
 import base64, html, io, re
@@ -241,10 +241,21 @@ def slider(
                                   readout_format=".2f" if step >= .01 else ".3f", **WIDE)
 
 
+def take(control: ipywidgets.Widget, value, name: str="") -> None:
+    "Set a control, or raise an error that says what it takes"
+    try: control.value = value
+    except (traitlets.TraitError, TypeError):
+        there = [str(one[0] if isinstance(one, tuple) else one)
+                 for one in getattr(control, "options", ())]
+        takes = f"one of {', '.join(there)}" if there else "another kind of value"
+        if hasattr(control, "min"): takes = f"a number {control.min:g} to {control.max:g}"
+        raise MemSegError(f"{name or control.description}, {value!r}: needs {takes}") from None
+
+
 def menu(words: str, options, value=None) -> ipywidgets.Dropdown:
     "One out of several; `options` as ipywidgets takes them"
     menu = ipywidgets.Dropdown(options=options, description=words, **WIDE)
-    if value is not None: menu.value = value
+    if value is not None: take(menu, value)
     return menu
 
 
@@ -309,7 +320,7 @@ class Panel:
             raise MemSegError(f"control {unknown[0]!r}: there are {', '.join(self.controls)}")
         held, self._held = self._held, True
         try:
-            for name, value in values.items(): self.controls[name].value = value
+            for name, value in values.items(): take(self.controls[name], value, name)
         finally: self._held = held
         self._changed()
         return self

@@ -16,12 +16,14 @@ import numpy as np
 from torch import Tensor
 
 from ..data.images import open_category, read_image, resize
+from ..deployment.choice import keep_threshold
 from ..evaluation.evaluate import Measured, confusion, measure
 from ..metrics import PixelMetrics, area, image_auroc, merge, rates
 from ..plots import BAD, GOOD
 from ..files import MemSegError, plain
 from ..training.checkpoints import Run, load_model
-from .base import Chart, Panel, Picture, legend, point, slider, value_at
+from .base import (Chart, Panel, Picture, button, legend, point, slider,
+                                    value_at)
 
 # %% ../../nbs/widgets/05_threshold_explorer.ipynb #af87417a
 def roc_points(
@@ -165,17 +167,20 @@ class ThresholdExplorer(Panel):
         images: Callable[[int], Tensor] | None=None,  # image k, (3, H, W)
         pixels: PixelMetrics | None=None,    # for the PRO curve
         pixel_threshold: float=.5,           # to begin with
+        keep: Callable[[float], object] | None=None,  # stores a threshold and says where; a button
     ):
         self.scores, self.labels = np.asarray(scores, float), np.asarray(labels, bool)
         self.names = names or [f"image {k}" for k in range(len(self.scores))]
         self.images, self.first, self._thumbs = images, float(threshold), {}
+        self._keep = keep
         self.span, step = slider_range(np.append(self.scores, threshold), self.first)
         self.rates, self.roc = pixels and rates(pixels), roc_points(self.scores, self.labels)
         self.table = ipywidgets.HTML()
         controls = dict(threshold=slider("threshold", self.first, *self.span, step))
         if self.rates:
             controls["pixel"] = slider("pixel threshold", float(pixel_threshold), 0., 1., .005)
-        super().__init__(controls, (self.table,))
+        store = [button("Store this threshold", "Use it from now on", self._store)] if keep else []
+        super().__init__(controls, (self.table, *store))
 
     @classmethod
     def of_measured(cls, measured: Measured, threshold: float, pixel_threshold: float=.5):
@@ -184,11 +189,23 @@ class ThresholdExplorer(Panel):
     @classmethod
     def of_run(cls, run: Run|str|Path, pixels: bool=False, data: str|Path|None=None):
         "Explorer of the scores of `memseg evaluate`; with `pixels` scored again, for the PRO curve"
-        return cls(**from_run(Run.open(run), pixels, data))
+        run = Run.open(run)
+        def keep(threshold): return keep_threshold(run, threshold, "threshold explorer: by hand")
+        return cls(**from_run(run, pixels, data), keep=keep)
     def flips(self) -> list[int]:
         "Numbers of the images that are called otherwise than at the first threshold"
         bad = [self.scores > level for level in (self["threshold"], self.first)]
         return np.flatnonzero(bad[0] != bad[1]).tolist()
+
+    def _store(self) -> None:
+        before, level = self.first, self["threshold"]
+        try: where = self._keep(level)
+        except (MemSegError, OSError) as error: self.board.status = f"Not stored: {error}"
+        else:
+            self.first = level  # flips are counted from here now
+            self.update()
+            self.board.status = (f"Threshold {level:.3f} is stored in {where}; before it was "
+                                 f"{before:.3f}. {self.status}")
 
     def click(self, name: str, x: float, y: float) -> None:
         "Moves the threshold to where the histogram was clicked"
