@@ -80,6 +80,7 @@ def write_sources(writer: Writer) -> None:
     writer.text("course/index.md", pages.contents())
     writer.text("results/ledger.md", ledger.page())
     writer.text(f"{laboratory.PAGE}.md", laboratory.text())
+    writer.text(f"{laboratory.OWN}.md", laboratory.photos())
     for module in library.modules().values():
         writer.text(f"reference/{module.name}.md", reference.page(module))
         writer.text(f"source/{module.name}.md", reference.source(module))

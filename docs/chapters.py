@@ -20,6 +20,7 @@ NOTEBOOKS = ROOT / "nbs"
 EXERCISES = NOTEBOOKS / "exercises"
 DIRECTIVE = re.compile(r"^#\|\s*([\w-]+):?[ \t]*(.*)\n?", flags=re.MULTILINE)
 BOX = "**You will be able to**"
+SHORT = 24  # characters of a description that stays in the code
 WIDGET = "application/vnd.jupyter.widget-view+json"
 @dataclass(frozen=True)
 class Chapter:
@@ -115,6 +116,28 @@ def grouped() -> list[tuple[str, str, list[Chapter]]]:
             for part in course.parts()]
 
 
+def navigation() -> list[tuple[str, list[tuple[str, list[tuple[str, str]]]]]]:
+    "Groups of the course's sidebar: heading, and its parts with a title, and pages with theirs"
+    groups: dict[str, list] = {}
+    for part, (title, _, group) in zip(course.parts(), grouped()):
+        pages = [(chapter.page, chapter.title) for chapter in group]
+        groups.setdefault(course.KINDS[part.kind], []).append((title, pages))
+    groups["Exercises"] = [("", [(course.page(f"exercises/{path.stem}"), title) for path, title, _ in exercises()])]
+    groups["Reference notebooks"] = [("", [(c.page, c.title) for c in chapters() if not c.part])]
+    return list(groups.items())
+
+
+@functools.cache
+def neighbours() -> dict[str, tuple]:  # page -> page before and page after, with titles
+    "Where Previous and Next lead: along the main path, or along the parts that are no part of it"
+    found = {}
+    ends = ("course/index", "The course")
+    for _, parts in navigation():
+        pages = [ends, *(page for _, pages in parts for page in pages), ends]
+        found |= {here[0]: (before, after) for before, here, after in zip(pages, pages[1:-1], pages[2:])}
+    return found
+
+
 def imports(cells: list[dict]) -> dict[str, str]:
     "Name -> module, of everything the code imports from the library"
     found = {}
@@ -130,6 +153,31 @@ def imports(cells: list[dict]) -> dict[str, str]:
 def parse(code: str) -> ast.Module:
     "The syntax tree of a cell; lines for the shell or IPython don't count"
     return ast.parse(re.sub(r"^\s*[!%].*$", "pass", code, flags=re.MULTILINE))
+
+
+def without_alts(code: str) -> str:
+    "Code as a page shows it: a picture's description is said of the picture, and shortened in the code"
+    found = []
+    for node in ast.walk(parse(code)):
+        if isinstance(node, ast.Call):
+            named = [word.value for word in node.keywords if word.arg == "alt"]
+            name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+            found += named or (node.args[1:2] if name == "show" else [])
+    found = [each for each in found if isinstance(each, (ast.Constant, ast.JoinedStr))]
+    lines = code.split("\n")
+    starts = [0]
+    for line in lines:
+        starts.append(starts[-1] + len(line) + 1)
+
+    def place(line: int, column: int) -> int:  # columns are counted in bytes
+        return starts[line - 1] + len(lines[line - 1].encode()[:column].decode())
+
+    for node in sorted(found, key=lambda each: -each.lineno):
+        first, last = place(node.lineno, node.col_offset), place(node.end_lineno, node.end_col_offset)
+        if last - first > SHORT:
+            before = re.sub(r",\s*(alt=)?\Z", r", \1", code[:first])
+            code = f'{before}"..."{code[last:]}'
+    return code
 
 
 def page(
@@ -272,7 +320,7 @@ def _code(cell: dict, site_page: str, module: str, fold: bool = False, alive: bo
         {
             "cell_type": "code",
             "execution_count": None,
-            "source": source,
+            "source": without_alts(source),
             "outputs": outputs,
             "metadata": {"tags": tags, "mystnb": prompt if "hide-input" in tags else {}},
         }

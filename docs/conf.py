@@ -1,9 +1,13 @@
 "Sphinx's settings; the pages are written to build/docs/source by docs/build.py, which also starts Sphinx"
 
 import re
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "docs"))
+import chapters  # noqa: E402
+
 project = "memseg_nb"
 author = "The memseg_nb authors"
 project_copyright = author
@@ -35,7 +39,8 @@ html_use_index = False
 html_show_sourcelink = False
 html_show_sphinx = False
 html_sidebars = {"index": [], "overview": [], "licences": [], "live/**": [],
-                 "[ceghrs]*/**": ["sidebar-nav-bs"]}
+                 "course/**": ["course-nav"], "exercises/**": ["course-nav"],
+                 "[ghrs]*/**": ["sidebar-nav-bs"]}
 html_context = {"default_mode": "auto"}
 html_theme_options = {
     "logo": {
@@ -81,6 +86,17 @@ def _finish_body(app, pagename, templatename, context, doctree):
     )  # it is called what stands on it
 
 
+def _course(app, pagename, templatename, context, doctree):
+    "The sidebar of the course, and Previous and Next, as nbs/course.toml has them"
+    if not pagename.startswith(("course/", "exercises/")):
+        return
+    context["course_nav"] = chapters.navigation()
+    if pagename in chapters.neighbours():
+        for name, (page, title) in zip(("prev", "next"), chapters.neighbours()[pagename]):
+            context[name] = {"link": context["pathto"](page), "title": title}
+
+
 def setup(app):
+    app.connect("html-page-context", _course)
     app.connect("html-page-context", _finish_body, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -53,6 +53,8 @@ WIDGETS = {
         "A recorded training, to be gone through step by step.",
     ),
 }
+OWN = "live/photos"  # the page where visitors' own photos are judged
+TITLES = {name: title for name, (title, *_) in WIDGETS.items()} | {"photos": "Your own photos"}
 PRODUCTS = ("tablet", "hex_nut")  # that the network remembers; the first is shown
 KEPT = ("assets.json", "fixtures.json", "fixtures.bin")  # not for the pages: for what writes and tests them
 # What each loads beside the runtime, which controls of the notebook have no meaning here,
@@ -64,6 +66,7 @@ LOADS = {
     "memory": ["network", "memory-{product}"],
     "threshold": ["scores"],
     "monitor": [],
+    "photos": ["network", "keep", "others"],
 }
 LEFT_OUT = {"monitor": ("data", "category", "out")}
 BUTTONS = {
@@ -143,16 +146,17 @@ def facts() -> dict:
     }
     parts = {
         name: known[name]
-        for name in ("size", "side", "stamps", "kinds", "graphs", "colours", "studio", "products")
+        for name in ("size", "side", "stamps", "kinds", "graphs", "colours", "studio", "products", "photos")
     }
     return parts | {
         "files": sizes,
-        "networks": ["network"],
+        "networks": ["network", "keep", "others"],  # they share a runtime
         "arrays": {name: one["arrays"] for name, one in packed.items()},
         "threshold": _counted(known),
         "monitor": known["monitor"] | {"means": smooth(known["monitor"]["losses"])},
         "widgets": {name: _widget(name, known["widgets"][key], known, product)
-                    for name, key in names.items()},
+                    for name, key in names.items()}
+        | {"photos": _own_photos()},
     }
 
 
@@ -210,6 +214,15 @@ def _widget(name: str, widget: dict, known: dict, product: str) -> dict:
     loads = [part.format(product=product) for part in LOADS[name]]
     return words | {"controls": controls + BUTTONS.get(name, []), "loads": loads,
                     "network": "network" in loads}
+
+
+def _own_photos() -> dict:
+    "The one widget that no notebook has: its photos are the visitor's"
+    return {"question": "Does it find what is wrong on your product?",
+            "hint": "Drop photos of good pieces, and one of a piece to be judged. Nothing is uploaded: "
+                    "the network comes to your photos, and they stay on your machine.",
+            "status": "No photos yet.", "items": [], "controls": [], "loads": LOADS["photos"],
+            "network": True}
 
 
 def _control(name: str, control: dict) -> dict:
@@ -275,7 +288,7 @@ def slot(
     widget = facts()["widgets"][name]
     pictures = "".join(_figure(item, page) for item in widget["items"])
     return (
-        f'<section class="live memseg-panel" data-live="{name}" aria-label="{WIDGETS[name][0]}">\n'
+        f'<section class="live memseg-panel" data-live="{name}" aria-label="{TITLES[name]}">\n'
         f'<p class="live-question">{html.escape(widget["question"])}</p>\n'
         f'<p class="live-hint">{html.escape(widget["hint"])}</p>\n'
         '<div class="live-body"><div class="memseg-board">'
@@ -290,6 +303,9 @@ def slot(
 def _note(name: str) -> str:
     "What it costs to make it move"
     size = size_of(name)
+    if name == "photos":
+        return (f"The network and what runs it, {size:.1f} MB, are loaded when you press the button, "
+                "not before.")
     if not size:
         return ("A recording: the library trained this network when the page was made. Move the slider to go "
                 "through it.")
@@ -306,7 +322,7 @@ def table() -> str:
     "What is loaded, as a Markdown table"
     known = facts()
     users = {
-        part: [title for name, (title, *_) in WIDGETS.items() if part in known["widgets"][name]["loads"]]
+        part: [title for name, title in TITLES.items() if part in known["widgets"][name]["loads"]]
         for part in known["files"]
     }
     users["runtime"] = ["all but the training monitor"]
@@ -333,6 +349,7 @@ def text() -> str:
         "These are the widgets of the course, as in its notebooks. Where a notebook asks Python, a page asks "
         "[graphs that were exported from the library](../howto/live.md): the same noise, the same mask, the "
         "same network.",
+        "The same network judges [your own photos](photos.md): ten good ones and one to judge.",
     ]
     for name, (title, lesson, about) in WIDGETS.items():
         parts += [
@@ -340,4 +357,33 @@ def text() -> str:
             f"{about} What is behind it: [{course.name(lesson)}](../{course.page(lesson)}.ipynb).",
             slot(name, PAGE),
         ]
+    parts.append("```{toctree}\n:hidden:\n\nYour own photos <photos>\n```")
     return "\n\n".join(parts) + "\n"
+
+
+def photos() -> str:
+    "The page where visitors' own photos are judged"
+    size, product = facts()["size"], next(iter(facts()["products"])).replace("_", " ")
+    return "\n\n".join([
+        "---\nhtml_theme.sidebar_secondary.remove: true\n---",
+        "# Your own photos",
+        ":::{container} subtitle\nTen good ones and one to judge. Your photos stay on your machine\n:::",
+        slot("photos", OWN),
+        "## How to take them",
+        "Take all photos alike: the same camera, distance, light and background, one piece a photo. Ten "
+        "good photos are enough to see something; with twenty or more the threshold becomes reliable. A "
+        "phone's camera will do.",
+        f"*Take an example* fills the page with ten good photos of a {product}, rendered by the library, "
+        "and two to be judged.",
+        "## What happens",
+        f"Your browser brings each photo to {size} x {size} pixels; it keeps its shape, and bars in its "
+        "mean colour fill the square. The network's encoder turns the good photos into a "
+        "[memory](../course/memory.ipynb). Each good photo is then judged by the others, and their "
+        "scores give the [threshold](../course/thresholds.ipynb). The network itself learns nothing "
+        "here: it has been trained on formulas only, and has seen neither your product nor any "
+        "photograph.",
+        "On your computer `memseg predict --memory GOOD PHOTOS --out DIR` does the same with the whole "
+        "network; with ImageNet features, and with training, it finds more: [own photos](../howto/"
+        "own-data.md). The page's network has its weights in about four bits each, to load fast, and "
+        "its threshold knows only your good photos, where the library looks at simulated defects too.",
+    ]) + "\n"

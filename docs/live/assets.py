@@ -24,7 +24,7 @@ from memseg_nb.evaluation.evaluate import confusion
 from memseg_nb.files import MemSegError
 from memseg_nb.metrics import image_score
 from memseg_nb.products.catalogue import PRODUCTS, render_product, write_products
-from memseg_nb.recipe import check_size, flatten, load_recipe
+from memseg_nb.recipe import Recipe, check_size, flatten, load_recipe
 from memseg_nb.simulation import flaws
 from memseg_nb.simulation.foreground import parse_rule
 from memseg_nb.simulation.textures import _sheet_side
@@ -45,9 +45,11 @@ from memseg_nb.widgets.painter import _COLOURS, cover
 
 from live.graphs import SIDE, STUDIO, Drawn, as_graph, draws, pack, small_graphs
 from live.network import (
+    MOST,
     OUTPUTS,
     Small,
     memory_arrays,
+    memory_graphs,
     network_graph,
     shrink,
     squeeze,
@@ -358,7 +360,7 @@ def _network_cases(detector: Detector, product: str) -> list:
         map = told.probability[0]
         shown = [maps[0].mean(0) for maps in told.match.difference] + [maps[0, 0] for maps in told.maps]
         outputs = dict(zip(OUTPUTS, (map, image_score(map[None], share)[0], told.match.distances[0],
-                                     told.match.index[0], *shown)))
+                                     told.match.index[0], *shown, *(maps[0] for maps in told.features[1:]))))
         found.append((dict(image=image, forced=torch.tensor(forced)), outputs))
     return found
 
@@ -479,7 +481,7 @@ def _score_cases(known: dict) -> list:
 TOLERANCES = dict(  # largest difference; of masks: share of the pixels that may differ; of others: none
     noise=1e-5, share=1e-4, histogram=2, mask=1e-3, product=1e-3, noise_mask=1e-3, painted=1e-5, anomaly=1e-4,
     source=1e-4, texture=1e-5, map=1e-3, score=1e-3, distances=1., tpr=1e-6, fpr=1e-6,
-    **{f"{what}{k}": 1e-3 for what in ("difference", "attention") for k in (1, 2, 3)})
+    **{f"{what}{k}": 1e-3 for what in ("difference", "attention", "layer") for k in (1, 2, 3)})
 
 
 def _fixtures(folder: Folder, cases: dict) -> dict:
@@ -519,11 +521,21 @@ def _graphs(folder: Folder, page: PageDetector) -> dict:
     "The graphs, and what goes in and out of them"
     recipe = page.detector.recipe
     graphs = small_graphs() | {"paint": paint_graph(recipe.image.size), "flaw": flaw_graph(recipe.image.size)}
+    graphs |= memory_graphs(page.small.model)
     network = network_graph(page.small, recipe.image.size, recipe.evaluation.top_share)
     files = {name: folder.write(f"{name}.onnx", graph.SerializeToString()) for name, graph in graphs.items()}
     files["network"] = folder.write("network.onnx.gz", network.SerializeToString(), huffman=True)
     return {name: dict(file=files[name]) | _onnx_types(graph)
             for name, graph in (graphs | {"network": network}).items()}
+
+
+def _photos(recipe: Recipe) -> dict:
+    "What a page needs to choose a threshold by a visitor's good photos, as `false_alarm_threshold` does"
+    from scipy.stats import t
+
+    rate = recipe.evaluation.false_alarms
+    reach = [float(t.ppf(1 - rate, count - 1) * (1 + 1 / count) ** .5) for count in range(2, MOST + 1)]
+    return dict(most=MOST, rate=rate, reach=[None, None, *reach])
 
 
 def _product(folder: Folder, page: PageDetector, product: str) -> tuple[dict, dict]:
@@ -539,7 +551,8 @@ def _product(folder: Folder, page: PageDetector, product: str) -> tuple[dict, di
 def _write(folder: Folder, products: tuple, size: tuple, photos: int) -> dict:
     "All files"
     drawn, pages = draws(), {product: page_detector(product, size) for product in products}
-    parts = dict(graphs=_graphs(folder, pages[products[0]]))
+    parts = dict(graphs=_graphs(folder, pages[products[0]]),
+                 photos=_photos(pages[products[0]].detector.recipe))
     for name, arrays in (("draws", drawn), ("flaws", stamps(size))):
         data, table = pack(arrays)
         parts[name] = dict(file=folder.write(f"{name}.bin.gz", data), arrays=table)

@@ -2,7 +2,7 @@
 // browsers that lack something, the pictures and their words stand.
 import { Engine, lacking } from "./engine.js";
 
-const WIDGETS = ["perlin", "studio", "memory", "painter", "threshold", "monitor"];
+const WIDGETS = ["perlin", "studio", "memory", "painter", "threshold", "monitor", "photos"];
 const beside = (name) => new URL(name, import.meta.url).href;
 let common = null;
 

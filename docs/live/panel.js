@@ -26,6 +26,7 @@ export class Panel {
     if (!this.network)
       for (const event of ["pointerenter", "focusin"]) this.root.addEventListener(event, () => this.load(), { once: true });
     this.root.classList.add("ready");
+    this.widget.placed?.();
   }
 
   place() {
@@ -106,7 +107,7 @@ class Loader {
     this.say();
   }
 
-  say(words = this.panel.network ? "Load the network" : "Start") {
+  say(words = this.verb ?? (this.panel.network ? "Load the network" : "Start")) {
     const bytes = this.panel.engine.bytes(this.panel.graphs);
     this.start.textContent = bytes ? `${words} (${megabytes(bytes)})` : words;
     this.start.hidden = this.panel.graphs.length === 0;
