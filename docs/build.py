@@ -19,7 +19,6 @@ from pathlib import Path
 import chapters
 import course
 import decks
-import home
 import laboratory
 import ledger
 import library
@@ -28,6 +27,7 @@ import links
 import moved
 import npm
 import pages
+import plays
 import reference
 import stamp
 
@@ -74,7 +74,7 @@ def write_sources(writer: Writer) -> None:
     images = {}
     for path in stamp.everywhere():
         page = links.page_of(path.relative_to(ROOT).as_posix())
-        notebook, found = chapters.page(path, page)
+        notebook, found = chapters.page(path, page, plays.known(stamp.name_of(path)))
         writer.text(f"{page}.ipynb", json.dumps(notebook, indent=1))
         images |= found
     writer.text("course/index.md", pages.contents())
@@ -116,11 +116,11 @@ def _markdown(writer: Writer) -> dict[str, str]:
 
 def home_page(has_guides: bool) -> str:
     "docs/index.md with the figures of its pictures"
-    facts = home.pictures()
+    facts, product = laboratory.home(), laboratory.PRODUCTS[0]
     last, first = facts["scores"][-1], facts["scores"][0]
     text = (DOCS / "index.md").read_text()
     values = {
-        "PRODUCT": facts["product"].replace("_", " "),
+        "PRODUCT": product.replace("_", " "),
         "STROKE": json.dumps(facts["stroke"]),
         "MEGABYTES": f"{laboratory.size_of('painter'):.1f}",
         "WHY_STILL": laboratory.WHY_STILL,
@@ -130,7 +130,7 @@ def home_page(has_guides: bool) -> str:
         "LAST": str(facts["frames"] - 1),
         "FIRST_SCORE": f"{first:.2f}",
         "LAST_SCORE": f"{last:.2f}",
-        "GOOD": str(facts["good"]),
+        "GOOD": str(len(laboratory.facts()["products"][product]["explorer"]["samples"])),
         "LESSONS": str(len(course.lessons())),
         "NAMES": str(sum(len(m.exported) for m in library.modules().values())),
         "GUIDES": "Guides <guides/index>\n" if has_guides else "",
@@ -143,12 +143,8 @@ def home_page(has_guides: bool) -> str:
 def copy_static() -> None:
     "Assets that aren't in docs/_static"
     npm.copy_assets(STATIC)
+    plays.copy_assets(STATIC)
     laboratory.copy_assets(STATIC)
-    target = STATIC / "home"
-    target.mkdir(parents=True, exist_ok=True)
-    for path in home.CACHE.glob("*.webp"):
-        if not (target / path.name).exists() or (target / path.name).read_bytes() != path.read_bytes():
-            shutil.copy(path, target)
 
 
 def sphinx(fresh: bool, draft: bool) -> None:
@@ -196,12 +192,13 @@ def publish(out: Path) -> None:
         HTML,
         out,
         ignore=shutil.ignore_patterns(
-            ".buildinfo*", "objects.inv", "*.map", "_sources", "fontawesome.js", "fa-brands*"
+            ".buildinfo*", "objects.inv", "*.map", "_sources", "fontawesome.js", "fa-brands*",
+            "webpack-macros.html",
         ),
     )
     used = set()
     for path in out.rglob("*.html"):
-        text = unused.sub("", path.read_text())
+        text = unused.sub("", path.read_text()).replace('"Color mode"', '"Colour mode"')
         path.write_text(text)
         used |= set(re.findall(r'_images/([\w.-]+)"', text))
     for path in (out / "_images").iterdir():
@@ -220,7 +217,6 @@ def build(out: Path, fresh: bool = False, draft: bool = False) -> None:
         for folder in (SOURCE, STATIC, WORK / "doctrees", HTML):
             shutil.rmtree(folder, ignore_errors=True)
     writer = Writer(SOURCE)
-    home.pictures()
     decks.refresh()
     copy_static()
     write_sources(writer)

@@ -20,6 +20,8 @@ NOTEBOOKS = ROOT / "nbs"
 EXERCISES = NOTEBOOKS / "exercises"
 DIRECTIVE = re.compile(r"^#\|\s*([\w-]+):?[ \t]*(.*)\n?", flags=re.MULTILINE)
 BOX = "**You will be able to**"
+IMPORTS = "Imports and set-up"  # on what hides them
+STILL = "This picture stands still here: it is one state of a widget, which has its controls in the notebook."
 SHORT = 24  # characters of a description that stays in the code
 WIDGET = "application/vnd.jupyter.widget-view+json"
 @dataclass(frozen=True)
@@ -183,6 +185,7 @@ def without_alts(code: str) -> str:
 def page(
     path: Path,  # a notebook
     site_page: str,  # its place on the site
+    played: tuple[dict, ...] | list[dict] = (),  # its widgets whose states are there, as plays.known has them
 ) -> tuple[
     dict, dict[str, str]
 ]:  # the notebook for the page, and images to copy: file of the repository -> file of the site
@@ -215,7 +218,7 @@ def page(
         elif cell["cell_type"] == "code":
             # the last of a kind on a page moves, those before it are pictures
             alive = number in last.values()
-            cells += _code(cell, site_page, module, fold=tasks, alive=alive)
+            cells += _code(cell, site_page, module, fold=tasks, alive=alive, played=played)
     if not lesson and path.parent != NOTEBOOKS:
         cells.insert(1, _markdown_cell(_facts([_download(path)])))
     cells = _merge_folded(cells)
@@ -235,6 +238,8 @@ def _merge_folded(cells: list[dict]) -> list[dict]:
             c and "hide-input" in c["metadata"].get("tags", []) and not c["outputs"] for c in (before, cell)
         ):
             before["source"] += "\n\n" + cell["source"]
+            if cell["metadata"]["mystnb"].get("code_prompt_show") != IMPORTS:  # that is what it is opened for
+                before["metadata"]["mystnb"] = cell["metadata"]["mystnb"]
         else:
             made.append(cell)
     return made
@@ -290,12 +295,17 @@ def _quotes(text: str) -> tuple[str, str, str]:
     return (text[: found.start()].rstrip(), found[0], text[found.end() :]) if found else (text, "", "")
 
 
-def _code(cell: dict, site_page: str, module: str, fold: bool = False, alive: bool = True) -> list[dict]:
+def _code(
+    cell: dict, site_page: str, module: str, fold: bool = False, alive: bool = True, played=()
+) -> list[dict]:
     directives = {m[1]: m[2].strip() for m in DIRECTIVE.finditer(cell["source"])}
     source = DIRECTIVE.sub("", cell["source"]).strip("\n")
     outputs = [] if "hide" in directives or directives.get("output") == "false" else cell.get("outputs", [])
     live = next((name for output in outputs if alive and (name := _live(output))), "")
+    moving = next((one for one in played for output in outputs if one["question"] == _words(output)[0]), None)
+    still = not (live or moving) and any(_asks(output) for output in outputs)
     outputs = [output for output in outputs if not live or not _live(output) or _still(output)]
+    outputs = [output for output in outputs if not moving or _words(output)[0] != moving["question"]]
     widget = next((output for output in outputs if WIDGET in output.get("data", {})), None)
     outputs = [_plain(output) for output in outputs if output is not widget]
     if not source or ("default_exp" in directives and len(directives) == 1):
@@ -314,7 +324,7 @@ def _code(cell: dict, site_page: str, module: str, fold: bool = False, alive: bo
         names = [name for node in parse(source).body for name in library._defined(node)]
         tags += ["library"] if not only_imports else []
         made += [_markdown_cell(label)] if (label := _label(names, site_page, module)) else []
-    words = "The checker, and the solution" if fold and not only_imports else "Imports and set-up"
+    words = "The checker, and the solution" if fold and not only_imports else IMPORTS
     prompt = {"code_prompt_show": words, "code_prompt_hide": words}
     made.append(
         {
@@ -327,6 +337,10 @@ def _code(cell: dict, site_page: str, module: str, fold: bool = False, alive: bo
     )
     made = [part for each in made for part in _one_picture_each(each)]
     slot = laboratory.slot(live, site_page) if live else _slot(widget) if widget else ""
+    if moving:
+        slot = laboratory.played(moving, site_page.rpartition("/")[2], site_page)
+    if still and not widget:
+        slot = f'<p class="widget-note">{STILL}</p>'
     return [*made, _markdown_cell(slot)] if slot else made
 
 
@@ -334,6 +348,12 @@ def _words(output: dict) -> tuple[str, str]:
     "Question and status that a widget's output begins with"
     question, _, status = "".join(output.get("data", {}).get("text/plain", "")).partition("\n")
     return question, status
+
+
+def _asks(output: dict) -> bool:
+    "Whether an output is that of a widget: a question, and what it shows"
+    question, status = _words(output)
+    return question.endswith("?") and bool(status)
 
 
 def _live(output: dict) -> str:

@@ -3,7 +3,6 @@
 docs/live holds the Python that writes graphs and pictures, and the JavaScript that shows them."""
 
 import functools
-import hashlib
 import html
 import json
 import shutil
@@ -109,9 +108,7 @@ WHY_STILL = (
 
 def digest() -> str:
     "Of the code and the weights that the assets come from"
-    own = [path.read_bytes() for path in sorted((DOCS / "live").glob("*.py"))]
-    code = library.digest("bench", "cli", "exercises", "pretraining")
-    return hashlib.sha256(b"".join([code.encode(), *own])).hexdigest()
+    return library.digest(*sorted((DOCS / "live").glob("*.py")))
 
 
 def make() -> Path:  # folder with assets.json
@@ -120,12 +117,18 @@ def make() -> Path:  # folder with assets.json
 
     folder, record, wanted = CACHE / "assets", CACHE / "made_from", digest()
     if not record.exists() or record.read_text() != wanted:
+        print("the page's network and pictures: made anew, some two minutes", flush=True)
         shutil.rmtree(CACHE, ignore_errors=True)
         folder.mkdir(parents=True)
         write_site_assets(folder, PRODUCTS)
         record.write_text(wanted)
     facts.cache_clear()
     return folder
+
+
+def home() -> dict:
+    "What the home page says about its pictures"
+    return json.loads((CACHE / "assets" / "assets.json").read_text())["home"]
 
 
 @functools.cache
@@ -300,6 +303,34 @@ def slot(
     )
 
 
+def played(
+    widget: dict,  # as plays.known has it
+    name: str,  # of its lesson's page
+    page: str,  # where it stands
+) -> str:  # HTML without empty lines
+    "A lesson's widget with its states: what it shows first, before a control is moved"
+    axes = [control["options"].index(control["value"]) for control in widget["controls"]]
+    place = 0
+    for at, control in zip(axes, widget["controls"]):
+        place = place * len(control["options"]) + at
+    first, folder = widget["states"][place], f"../plays/{name}"
+    pictures = "".join(_figure(dict(item, src=f"{folder}/{item['src']}"), page) for item in first["items"])
+    states = links.relative(page, f"_static/plays/{name}/{widget['number']}.json")
+    return (
+        f'<section class="live memseg-panel" data-play="{states}" '
+        f'aria-label="{html.escape(widget["question"])}">\n'
+        f'<p class="live-question">{html.escape(widget["question"])}</p>\n'
+        f'<p class="live-hint">{html.escape(widget["hint"])}</p>\n'
+        '<div class="live-body"><div class="memseg-board">'
+        f'<p class="status">{html.escape(first["status"])}</p>'
+        f'<div class="pictures">{pictures}</div></div></div>\n'
+        '<p class="live-note">Computed by the library when the page was made, for the settings that the controls '
+        'offer here; the notebook has all of them.</p>\n'
+        f'<noscript><p class="live-note">{WHY_STILL}</p></noscript>\n</section>\n'
+        f'<script type="module" src="{links.relative(page, "_static/live/live.js")}"></script>'
+    )
+
+
 def _note(name: str) -> str:
     "What it costs to make it move"
     size = size_of(name)
@@ -310,11 +341,11 @@ def _note(name: str) -> str:
         return ("A recording: the library trained this network when the page was made. Move the slider to go "
                 "through it.")
     if facts()["widgets"][name]["network"]:
-        what = f"a trained MemSeg and its runtime, {size:.1f} MB, and everything is computed in your browser"
-        return f"These pictures were computed by the library. To go on from here, load the network: {what}."
+        return ("These pictures were computed by the library. To try it yourself, load the network and what "
+                f"runs it ({size:.1f} MB together). Everything is then computed in your browser.")
     return (
-        "These pictures were computed by the library. Touch a control and your browser goes on: "
-        f"that loads {size:.1f} MB once, most of it the runtime that all widgets share."
+        "These pictures were computed by the library. When you move a control, your browser computes new "
+        f"ones: that loads {size:.1f} MB once, most of it the runtime that all widgets share."
     )
 
 

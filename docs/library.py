@@ -60,14 +60,62 @@ def modules() -> dict[str, Module]:
 
 
 def digest(
-    *left_out: str,  # rooms or modules whose code doesn't matter: "bench", "cli"
+    *programs: Path,  # that use the library
 ) -> str:  # 64 hexadecimal digits
-    "A digest of the library's code, its weights and its recipe"
-    files = [p for p in sorted(PACKAGE.rglob("*.py")) if p.name != "_modidx.py"]
-    files = [p for p in files if p.relative_to(PACKAGE).with_suffix("").parts[0] not in left_out]
-    files += [*sorted(PACKAGE.glob("weights/*.safetensors")), ROOT / "settings.ini"]
-    parts = [hashlib.sha256(path.read_bytes()).digest() for path in files]
+    "A digest of these programs, of what they reach of the library, of its weights and its recipes"
+    code = [_meaning(path) for path in sorted({*programs, *reached(*programs)})]
+    return hashlib.sha256("\0".join([*code, _data()]).encode()).hexdigest()
+
+
+@functools.cache
+def _data() -> str:
+    "A digest of weights and recipes"
+    files = [*sorted(PACKAGE.glob("weights/*.safetensors")), *sorted(PACKAGE.glob("recipes/*.ini"))]
+    parts = [hashlib.sha256(path.read_bytes()).digest() for path in [*files, ROOT / "settings.ini"]]
     return hashlib.sha256(b"".join(parts)).hexdigest()
+
+
+def reached(*programs: Path) -> set[Path]:
+    "Modules of the library that these programs import, and what those import"
+    found, waiting = set(), [*programs]
+    while waiting:
+        path = waiting.pop()
+        for target in _imported(path) - found:
+            found.add(target)
+            waiting.append(target)
+    return found
+
+
+@functools.cache
+def _imported(path: Path) -> set[Path]:
+    "Files of the library that a file imports"
+    inside = path.is_relative_to(PACKAGE)
+    package = path.relative_to(ROOT).parent.parts if inside else ()
+    files = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else ()
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            names = [base, *(f"{base}.{alias.name}" for alias in node.names)]
+        else:
+            continue
+        for name in names:
+            place = ROOT.joinpath(*name.split("."))
+            files |= {file for file in (place.with_suffix(".py"), place / "__init__.py") if file.is_file()}
+    return {file for file in files if file.is_relative_to(PACKAGE) and file != PACKAGE / "__init__.py"}
+
+
+@functools.cache
+def _meaning(path: Path) -> str:
+    "A file's code without comments and docstrings, whatever its layout"
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        documented = isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
+        if documented and ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+    return ast.unparse(tree)
 
 
 def _read(path: Path, module: str) -> Module:

@@ -36,7 +36,7 @@ function startPainter(painter) {
   }
 
   Promise.all(boxes.map(load)).then(() => {
-    painter.querySelector(".painter-controls").hidden = false;
+    painter.classList.add("playing");
     slider.addEventListener("input", () => { clearInterval(playing); show(Number(slider.value)); });
     boxes.forEach((box) => box.addEventListener("pointermove", follow));
     show(frames - 1);

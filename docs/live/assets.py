@@ -43,6 +43,7 @@ from memseg_nb.widgets.base import Panel, png
 from memseg_nb.widgets.threshold_explorer import roc_points
 from memseg_nb.widgets.painter import _COLOURS, cover
 
+from live import home
 from live.graphs import SIDE, STUDIO, Drawn, as_graph, draws, pack, small_graphs
 from live.network import (
     MOST,
@@ -304,12 +305,14 @@ def _bytes(photo: Tensor) -> np.ndarray:
 def _painter(folder: Folder, detector: Detector, product: str) -> tuple[dict, dict]:
     "The painter's state, and its photos"
     kinds = [("good", k) for k in range(4)] + [(kind, 0) for kind in PRODUCTS[product].defects[:2]]
-    photos = [render_product(product, detector.recipe.image.size, defect=None if kind == "good" else kind,
-                             index=k)[0]
-              for kind, k in kinds]
+    size = detector.recipe.image.size
+    photos, crisp = ([render_product(product, (times * size[0], times * size[1]), index=k,
+                                     defect=None if kind == "good" else kind)[0] for kind, k in kinds]
+                     for times in (1, home.CRISP))
     panel = DefectPainter(detector=detector, photos=[_bytes(photo) for photo in photos])
-    files = [dict(image=folder.picture(f"photo-{product}-{k}", photo), kind=kind, alt=f"{product}, {kind}")
-             for k, (photo, (kind, _)) in enumerate(zip(photos, kinds))]
+    files = [dict(image=folder.picture(f"photo-{product}-{k}", photo), kind=kind, alt=f"{product}, {kind}",
+                  crisp=folder.write(f"home/{product}-{k}.webp", home._webp([large], 88)))
+             for k, (photo, large, (kind, _)) in enumerate(zip(photos, crisp, kinds))]
     return state(panel, folder, f"painter-{product}"), dict(photos=files, brushes=_COLOURS)
 
 def _explorer(folder: Folder, page: PageDetector, product: str) -> tuple[dict, dict]:
@@ -556,6 +559,9 @@ def _write(folder: Folder, products: tuple, size: tuple, photos: int) -> dict:
     for name, arrays in (("draws", drawn), ("flaws", stamps(size))):
         data, table = pack(arrays)
         parts[name] = dict(file=folder.write(f"{name}.bin.gz", data), arrays=table)
+    first, crisp = (render_product(products[0], (times * size[0], times * size[1]))[0]
+                    for times in (1, home.CRISP))
+    parts["home"] = home.pictures(folder.write, pages[products[0]].detector, first, crisp)
     widgets, parts["products"] = {"perlin": state(PerlinPlayground((SIDE, SIDE)), folder, "perlin")}, {}
     widgets["studio"], parts["studio"] = _studio(folder, photos)
     widgets["threshold"], parts["threshold"] = _thresholds(folder, pages[products[0]].detector, products[0])

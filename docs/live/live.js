@@ -18,6 +18,10 @@ export function engine() { // one for the page
 }
 
 async function enliven(root) {
+  if (root.dataset.play) {
+    const { play } = await import("./plays.js");
+    return play(root);
+  }
   const name = root.dataset.live;
   if (!WIDGETS.includes(name)) return;
   const missing = lacking();
@@ -37,4 +41,4 @@ function begin(root) {
 const watch = new IntersectionObserver((entries) => {
   for (const { isIntersecting, target } of entries) if (isIntersecting) { watch.unobserve(target); begin(target); }
 }, { rootMargin: "400px" });
-for (const root of document.querySelectorAll("[data-live]")) watch.observe(root);
+for (const root of document.querySelectorAll("[data-live], [data-play]")) watch.observe(root);

@@ -23,8 +23,6 @@ export class Panel {
     this.root.querySelector(".live-note").after(this.loader.box);
     this.controls.box.disabled = this.network;
     if (!this.later) this.place();
-    if (!this.network)
-      for (const event of ["pointerenter", "focusin"]) this.root.addEventListener(event, () => this.load(), { once: true });
     this.root.classList.add("ready");
     this.widget.placed?.();
   }
@@ -101,13 +99,18 @@ class Loader {
     this.cancel = element("button", { type: "button", className: "live-button", hidden: true }, "Cancel");
     this.trouble = element("p", { className: "live-trouble", role: "status" });
     this.box = element("div", { className: "live-loader" }, this.start, this.bar, this.cancel, this.trouble);
-    this.start.addEventListener("click", () => panel.refresh());
+    this.place = panel.later ? document.querySelector(`[data-start="${panel.root.id}"]`) : null; // elsewhere on the page
+    this.place?.replaceChildren(this.start);
+    this.start.addEventListener("click", () => {
+      if (panel.loaded) panel.root.querySelector(".paper")?.focus(); else panel.refresh();
+      if (this.place) panel.root.scrollIntoView({ block: "nearest", behavior: "smooth" });
+    });
     this.cancel.addEventListener("click", () => this.stop?.abort());
     panel.engine.addEventListener("loaded", () => { if (this.bar.hidden) this.say(); });
     this.say();
   }
 
-  say(words = this.verb ?? (this.panel.network ? "Load the network" : "Start")) {
+  say(words = this.verb ?? this.place?.dataset.words ?? (this.panel.network ? "Load the network" : "Start")) {
     const bytes = this.panel.engine.bytes(this.panel.graphs);
     this.start.textContent = bytes ? `${words} (${megabytes(bytes)})` : words;
     this.start.hidden = this.panel.graphs.length === 0;
@@ -133,6 +136,7 @@ class Loader {
       this.panel.loaded = true;
       const here = this.box.contains(document.activeElement);
       this.box.hidden = true;
+      if (this.place) Object.assign(this.start, { disabled: false, textContent: this.place.dataset.words });
       this.panel.begin();
       if (here) this.panel.controls.focus();
       return true;
@@ -149,7 +153,7 @@ class Loader {
   }
 
   swap(running) {
-    this.start.hidden = running;
+    if (this.place) this.start.disabled = running; else this.start.hidden = running; // there its room stays
     this.bar.hidden = this.cancel.hidden = !running;
   }
 }

@@ -1,7 +1,8 @@
 // Your own photos: good ones become a memory, made in the page; then each photo to judge gets a heatmap, a score and a region.
 import { element } from "./controls.js";
-import { coloured } from "./drawing.js";
+import { lit } from "./drawing.js";
 import { read } from "./photo.js";
+import { pieces } from "./regions.js";
 import { percent } from "./words.js";
 
 const LEAST = 2, LEVELS = [1, 2, 3];
@@ -9,7 +10,7 @@ const all = (numbers, start, step) => numbers.reduce(step, start);
 const mean = (numbers) => all(numbers, 0, (a, b) => a + b) / numbers.length;
 
 // As the library's false_alarm_threshold; reach[n]: how many deviations above the mean of n good scores it lies
-export function threshold(scores, rate, reach) {
+function threshold(scores, rate, reach) {
   const logit = (one) => { const p = Math.min(Math.max(one, 1e-6), 1 - 1e-6); return Math.log(p / (1 - p)); };
   const sorted = [...scores].sort((a, b) => a - b), odds = sorted.map(logit), count = odds.length, middle = mean(odds);
   const spread = Math.sqrt(all(odds, 0, (sum, one) => sum + (one - middle) ** 2) / (count - 1));
@@ -24,24 +25,9 @@ function units(usual, spread) {
 }
 
 // Pixels from the threshold on that touch each other, the largest piece; inside the photo only
-export function largestRegion({ data, dims: [, width] }, { top, left, rows, columns }, limit) {
-  const seen = new Uint8Array(rows * columns), above = (y, x) => data[(top + y) * width + left + x] >= limit;
-  let best = null;
-  for (let start = 0; start < seen.length; start++) {
-    if (seen[start] || !above(Math.floor(start / columns), start % columns)) continue;
-    const found = { area: 0, top: rows, left: columns, bottom: 0, right: 0 }, heap = [start];
-    seen[start] = 1;
-    while (heap.length) {
-      const at = heap.pop(), y = Math.floor(at / columns), x = at % columns;
-      Object.assign(found, { area: found.area + 1, top: Math.min(found.top, y), bottom: Math.max(found.bottom, y + 1),
-        left: Math.min(found.left, x), right: Math.max(found.right, x + 1) });
-      for (let b = Math.max(y - 1, 0); b <= Math.min(y + 1, rows - 1); b++)
-        for (let a = Math.max(x - 1, 0); a <= Math.min(x + 1, columns - 1); a++)
-          if (!seen[b * columns + a] && above(b, a)) { seen[b * columns + a] = 1; heap.push(b * columns + a); }
-    }
-    if (!best || found.area > best.area) best = found;
-  }
-  return best;
+function largestRegion({ data, dims: [, width] }, { top, left, rows, columns }, limit) {
+  const found = pieces(rows, columns, (y, x) => data[(top + y) * width + left + x] >= limit);
+  return found.reduce((best, one) => (best && best.area >= one.area ? best : one), null);
 }
 
 export default class Photos {
@@ -214,15 +200,10 @@ function thumbnail({ picture, name }) {
   return element("img", { src: canvas.toDataURL("image/png"), alt: name, title: name, width: side, height: side });
 }
 
-function copied(picture) {
-  const canvas = Object.assign(document.createElement("canvas"), { width: picture.width, height: picture.height });
-  const pen = canvas.getContext("2d");
-  pen.drawImage(picture, 0, 0);
-  return [canvas, pen];
-}
-
 function framed({ picture, region, place }) { // the largest region in a frame
-  const [canvas, pen] = copied(picture), share = picture.width / place.columns;
+  const canvas = Object.assign(document.createElement("canvas"), { width: picture.width, height: picture.height });
+  const pen = canvas.getContext("2d"), share = picture.width / place.columns;
+  pen.drawImage(picture, 0, 0);
   if (region) for (const [colour, width] of [["#000", 5], ["#ffd60a", 2.5]]) {
     Object.assign(pen, { strokeStyle: colour, lineWidth: width * Math.max(1, picture.width / 360) });
     pen.strokeRect(region.left * share, region.top * share, (region.right - region.left) * share, (region.bottom - region.top) * share);
@@ -230,20 +211,7 @@ function framed({ picture, region, place }) { // the largest region in a frame
   return canvas.toDataURL("image/jpeg", .92);
 }
 
-function heated({ picture, map, place }, colours, top) { // the photo in grey and dark, and what glows on it
-  const [canvas, pen] = copied(picture), { left, rows, columns } = place;
-  Object.assign(pen, { globalCompositeOperation: "saturation", fillStyle: "#808080" });
-  pen.fillRect(0, 0, canvas.width, canvas.height);
-  Object.assign(pen, { globalCompositeOperation: "source-over", fillStyle: "rgb(0 0 0 / .4)" });
-  pen.fillRect(0, 0, canvas.width, canvas.height);
-  const glow = coloured({ dims: map.dims, data: map.data.map((one) => .25 + .75 * Math.min(one / top, 1)) }, colours, [0, 1]);
-  const brush = glow.getContext("2d"), area = brush.getImageData(0, 0, glow.width, glow.height);
-  for (let k = 0; k < map.data.length; k++) area.data[4 * k + 3] = 255 * .92 * Math.min(1.6 * map.data[k] / top, 1);
-  brush.putImageData(area, 0, 0);
-  pen.imageSmoothingQuality = "high";
-  pen.drawImage(glow, left, place.top, columns, rows, 0, 0, canvas.width, canvas.height);
-  return canvas.toDataURL("image/jpeg", .92);
-}
+const heated = ({ picture, map, place }, colours, top) => lit(picture, map, colours, top, place).toDataURL("image/jpeg", .92);
 
 function told({ score, region, place }, limit) {
   const words = `${score > limit ? "Defective" : "Good"}: score ${score.toFixed(3)}.`;
@@ -251,5 +219,6 @@ function told({ score, region, place }, limit) {
   const third = (from, to, whole) => Math.min(2, Math.floor(1.5 * (from + to) / whole));
   const row = ["upper", "middle", "lower"][third(region.top, region.bottom, place.rows)];
   const column = ["left", "centre", "right"][third(region.left, region.right, place.columns)];
-  return `${words} Largest region: ${percent(region.area / (place.rows * place.columns))} of the photo, ${row} ${column}.`;
+  const where = row === "middle" && column === "centre" ? "in the centre" : `${row} ${column}`;
+  return `${words} Largest region: ${percent(region.area / (place.rows * place.columns))} of the photo, ${where}.`;
 }
