@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import time
+from functools import cache, partial
 from pathlib import Path
 
 import chapters
@@ -71,12 +72,15 @@ def check_outputs() -> None:
 
 def write_sources(writer: Writer) -> None:
     "Everything Sphinx reads"
-    images = {}
+    images, downloads = {}, Writer(WORK / chapters.BARE)
     for path in stamp.everywhere():
+        downloads.text(path.relative_to(chapters.NOTEBOOKS).as_posix(), chapters.bare(path))
         page = links.page_of(path.relative_to(ROOT).as_posix())
         notebook, found = chapters.page(path, page, plays.known(stamp.name_of(path)))
         writer.text(f"{page}.ipynb", json.dumps(notebook, indent=1))
         images |= found
+    downloads.tidy()
+    (WORK / "origins.json").write_text(json.dumps(origins(), indent=1))
     writer.text("course/index.md", pages.contents())
     writer.text("results/ledger.md", ledger.page())
     writer.text(f"{laboratory.PAGE}.md", laboratory.text())
@@ -91,6 +95,15 @@ def write_sources(writer: Writer) -> None:
     images |= _markdown(writer)
     for origin, target in images.items():
         writer.bytes(target, (ROOT / origin).read_bytes())
+
+
+def origins() -> dict[str, str]:
+    "Page -> file of the repository that its text stands in"
+    paths = [*stamp.everywhere(), *pages.GUIDES.glob("*.md"), *(DOCS / "howto").glob("*.md")]
+    found = {links.page_of(path.relative_to(ROOT).as_posix()): path for path in paths}
+    notebooks = {name: f"nbs/{module.lessons[0]}.ipynb" for name, module in library.modules().items() if module.lessons}
+    return ({page: path.relative_to(ROOT).as_posix() for page, path in found.items()}
+            | {f"reference/{name}": path for name, path in notebooks.items()} | {"index": "docs/index.md"})
 
 
 def _markdown(writer: Writer) -> dict[str, str]:
@@ -199,12 +212,31 @@ def publish(out: Path) -> None:
     used = set()
     for path in out.rglob("*.html"):
         text = unused.sub("", path.read_text()).replace('"Color mode"', '"Colour mode"')
+        text = re.sub(r'<img (?![^>]*\swidth=)([^>]*_images/([\w-]+\.(?:png|svg))")', partial(_sized, out), text)
         path.write_text(text)
         used |= set(re.findall(r'_images/([\w.-]+)"', text))
     for path in (out / "_images").iterdir():
         if path.name not in used:
             path.unlink()  # of earlier versions of a notebook
     (out / ".nojekyll").touch()  # GitHub Pages would leave out folders that begin with an underscore
+
+
+def _sized(out: Path, found: re.Match) -> str:
+    "A picture's tag with its size, so that its room is there before it has come"
+    size = picture_size(out / "_images" / found[2])
+    return f'<img width="{size[0]}" height="{size[1]}" {found[1]}' if size else found[0]
+
+
+@cache
+def picture_size(path: Path) -> tuple[int, int] | None:
+    "Width and height of a PNG, or of an SVG that says them"
+    head = path.read_bytes()[:400]
+    if head.startswith(b"\x89PNG"):
+        return int.from_bytes(head[16:20]), int.from_bytes(head[20:24])
+    numbers = [re.search(rb'\b%s="([\d.]+)(pt|px)?"' % name, head) for name in (b"width", b"height")]
+    if not all(numbers):
+        return None
+    return tuple(round(float(one[1]) * (4 / 3 if one[2] == b"pt" else 1)) for one in numbers)
 
 
 def build(out: Path, fresh: bool = False, draft: bool = False) -> None:

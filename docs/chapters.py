@@ -22,6 +22,7 @@ DIRECTIVE = re.compile(r"^#\|\s*([\w-]+):?[ \t]*(.*)\n?", flags=re.MULTILINE)
 BOX = "**You will be able to**"
 IMPORTS = "Imports and set-up"  # on what hides them
 STILL = "This picture stands still here: it is one state of a widget, which has its controls in the notebook."
+BARE = "notebooks"  # folder of what can be downloaded, beside the pages' sources
 SHORT = 24  # characters of a description that stays in the code
 WIDGET = "application/vnd.jupyter.widget-view+json"
 @dataclass(frozen=True)
@@ -211,6 +212,8 @@ def page(
                 r"^---[ \t]*\n", "", text, flags=re.MULTILINE
             )  # a line before a heading is no part of the page
             text = markdown(text)
+            if number == first and site_page == "overview":  # there its title is the package's name
+                text = re.sub(r"\A# .+", "# Overview", text)
             if number == first and lesson:
                 name = path.relative_to(NOTEBOOKS).with_suffix("").as_posix()
                 text = _head(text, _chapter(name, path), path)
@@ -277,7 +280,16 @@ def _head(text: str, chapter: Chapter, path: Path) -> str:
 
 
 def _download(path: Path) -> str:
-    return f"{{download}}`Notebook <../../../../{path.relative_to(ROOT).as_posix()}>`"
+    return f"{{download}}`Notebook <../../{BARE}/{path.relative_to(NOTEBOOKS).as_posix()}>`"
+
+
+def bare(path: Path) -> str:
+    "A notebook to be downloaded: without outputs, which its page shows and a run makes again"
+    notebook = json.loads(path.read_text())
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            cell |= {"outputs": [], "execution_count": None}
+    return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
 
 
 def _facts(facts: list[str]) -> str:

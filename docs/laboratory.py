@@ -291,7 +291,7 @@ def slot(
     widget = facts()["widgets"][name]
     pictures = "".join(_figure(item, page) for item in widget["items"])
     return (
-        f'<section class="live memseg-panel" data-live="{name}" aria-label="{TITLES[name]}">\n'
+        f'<section class="live memseg-panel" id="{name}" data-live="{name}" aria-label="{TITLES[name]}">\n'
         f'<p class="live-question">{html.escape(widget["question"])}</p>\n'
         f'<p class="live-hint">{html.escape(widget["hint"])}</p>\n'
         '<div class="live-body"><div class="memseg-board">'
@@ -317,7 +317,7 @@ def played(
     pictures = "".join(_figure(dict(item, src=f"{folder}/{item['src']}"), page) for item in first["items"])
     states = links.relative(page, f"_static/plays/{name}/{widget['number']}.json")
     return (
-        f'<section class="live memseg-panel" data-play="{states}" '
+        f'<section class="live memseg-panel" id="play-{widget["number"]}" data-play="{states}" '
         f'aria-label="{html.escape(widget["question"])}">\n'
         f'<p class="live-question">{html.escape(widget["question"])}</p>\n'
         f'<p class="live-hint">{html.escape(widget["hint"])}</p>\n'

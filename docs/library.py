@@ -126,7 +126,7 @@ def _read(path: Path, module: str) -> Module:
         for name in _defined(node):
             nodes.setdefault(name, node)
     public = ast.literal_eval(nodes["__all__"].value) if "__all__" in nodes else []
-    exported = tuple(_describe(module, name, nodes[name], lines) for name in public if name in nodes)
+    exported = tuple(_describe(module, name, nodes[name], lines, tree) for name in public if name in nodes)
     lessons = dict.fromkeys(EXPORTED_FROM.findall(source))
     return Module(module, ast.get_docstring(tree) or "", source, tuple(lessons), exported)
 
@@ -144,7 +144,9 @@ def _defined(node: ast.stmt) -> list[str]:
     return [leaf.id for target in targets for leaf in ast.walk(target) if isinstance(leaf, ast.Name)]
 
 
-def _describe(module: str, name: str, node: ast.stmt, lines: list[str], owner: str = "") -> Name:
+def _describe(
+    module: str, name: str, node: ast.stmt, lines: list[str], tree: ast.Module, owner: str = ""
+) -> Name:
     lesson = next(
         (
             m[1]
@@ -158,12 +160,9 @@ def _describe(module: str, name: str, node: ast.stmt, lines: list[str], owner: s
         kind = "method" if owner else "function"
         return Name(module, full, kind, _function_header(node, lines), _doc(node), _first(node), lesson)
     if isinstance(node, ast.ClassDef):
-        public = [
-            n
-            for n in node.body
-            if isinstance(n, ast.FunctionDef) and (not n.name.startswith("_") or n.name in SHOWN_DUNDERS)
-        ]
-        methods = tuple(_describe(module, n.name, n, lines, name) for n in public)
+        public = [n for n in _bodies(node, tree) if isinstance(n, ast.FunctionDef)
+                  and (not n.name.startswith("_") or n.name in SHOWN_DUNDERS)]
+        methods = tuple(_describe(module, n.name, n, lines, tree, name) for n in public)
         return Name(
             module, full, "class", _class_header(node, lines), _doc(node), _first(node), lesson, methods
         )
@@ -171,6 +170,15 @@ def _describe(module: str, name: str, node: ast.stmt, lines: list[str], owner: s
     if len(text) > LONGEST_CONSTANT:
         text = text[: LONGEST_CONSTANT - 2] + ["    ...", text[-1]]
     return Name(module, full, "constant", "\n".join(text), "", node.lineno, lesson)
+
+
+def _bodies(node: ast.ClassDef, tree: ast.Module) -> list[ast.stmt]:
+    "What a class defines, and what it has from private classes of its module"
+    private = {n.name: n for n in tree.body if isinstance(n, ast.ClassDef) and n.name.startswith("_")}
+    own = {n.name for n in node.body if isinstance(n, ast.FunctionDef)}
+    above = [n for base in node.bases if isinstance(base, ast.Name) and base.id in private
+             for n in _bodies(private[base.id], tree) if getattr(n, "name", "") not in own]
+    return [*node.body, *above]
 
 
 def _doc(node: ast.AST) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from memseg_nb.data.images import resize
 from memseg_nb.metrics import image_score
+from memseg_nb.widgets.base import png
 from memseg_nb.widgets.painter import cover
 
 FRAMES = 11  # the first without a scratch
@@ -73,5 +74,7 @@ def pictures(
     for name, some in frames.items():
         write(f"home/{name}.webp", _webp(some, 82))
         write(f"home/{name}-last.webp", _webp(some[-1:], 88))
+    both = torch.cat([some[-1] for some in frames.values()], 2)  # what others show of a link to the site
+    write("home/card.png", png(both))
     return dict(stroke=[START, BEND, END], frames=FRAMES, side=size[0],
                 scores=[round(score, 3) for score in scores], threshold=round(detector.threshold, 3))

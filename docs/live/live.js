@@ -38,6 +38,8 @@ function begin(root) {
   });
 }
 
+const linked = location.hash.match(/^#([\w-]+)\?/);
+if (linked) document.getElementById(linked[1])?.scrollIntoView(); // it begins when it comes near
 const watch = new IntersectionObserver((entries) => {
   for (const { isIntersecting, target } of entries) if (isIntersecting) { watch.unobserve(target); begin(target); }
 }, { rootMargin: "400px" });

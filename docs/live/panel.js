@@ -1,6 +1,7 @@
 // One widget on a page: the precomputed pictures first; controls, progress and answers when somebody touches it.
 import board from "./board.js";
 import { Controls, element } from "./controls.js";
+import { copier, take } from "./link.js";
 import { Model } from "./model.js";
 
 export const megabytes = (bytes) => `${(bytes / 1e6).toFixed(1)} MB`;
@@ -17,6 +18,7 @@ export class Panel {
     this.build();
     this.loaded = this.graphs.length === 0;
     if (this.loaded) this.begin();
+    if (take(root.dataset.live, this.controls, root) && !this.network) this.refresh();
   }
 
   build() {
@@ -32,6 +34,7 @@ export class Panel {
     board.render({ model: this.model, el: this.board });
     this.root.querySelector(".memseg-board").replaceWith(this.board);
     this.root.querySelector(".live-body").prepend(this.controls.box);
+    if (Object.keys(this.controls.values()).length) this.controls.box.append(copier(this.root.dataset.live, this.controls));
   }
 
   get(name) { // of a control that isn't shown: what it would begin with
