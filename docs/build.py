@@ -212,6 +212,8 @@ def publish(out: Path) -> None:
     used = set()
     for path in out.rglob("*.html"):
         text = unused.sub("", path.read_text()).replace('"Color mode"', '"Colour mode"')
+        listed = " data-toc" if "bd-sidebar-secondary" in text else ""
+        text = text.replace("<html ", f'<html data-theme="light"{listed} ', 1)  # where no script says which
         text = re.sub(r'<img (?![^>]*\swidth=)([^>]*_images/([\w-]+\.(?:png|svg))")', partial(_sized, out), text)
         path.write_text(text)
         used |= set(re.findall(r'_images/([\w.-]+)"', text))

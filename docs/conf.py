@@ -38,6 +38,7 @@ html_favicon = "_static/icon.svg"
 html_static_path = ["_static", "../build/docs/static"]
 html_css_files = ["live/board.css", "live/canvas.css", "memseg.css"]
 html_js_files = [("memseg.js", {"defer": "defer"})]
+html_search_scorer = str(ROOT / "docs" / "scorer.js")
 html_copy_source = False
 html_use_index = False
 html_show_sourcelink = False

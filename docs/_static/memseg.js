@@ -86,3 +86,18 @@ for (const text of document.querySelectorAll(".bd-article .highlight > pre")) {
   });
   text.after(button);
 }
+
+// Results of the search say what they are
+const found = document.querySelector("#search-results");
+if (found) {
+  const kinds = { course: "course", exercises: "exercise", howto: "how to", live: "laboratory", reference: "reference", source: "source",
+    guides: "guide", results: "results" };
+  new MutationObserver(() => {
+    for (const link of found.querySelectorAll("li > a:not([data-kind])")) {
+      const room = new URL(link.href).pathname.split("/").at(-2), kind = document.createElement("span");
+      link.dataset.kind = kinds[room] ?? "page";
+      Object.assign(kind, { className: "search-kind", textContent: link.dataset.kind });
+      link.before(kind, " ");
+    }
+  }).observe(found, { childList: true, subtree: true });
+}

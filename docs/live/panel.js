@@ -34,7 +34,7 @@ export class Panel {
     board.render({ model: this.model, el: this.board });
     this.root.querySelector(".memseg-board").replaceWith(this.board);
     this.root.querySelector(".live-body").prepend(this.controls.box);
-    if (Object.keys(this.controls.values()).length) this.controls.box.append(copier(this.root.dataset.live, this.controls));
+    if (!this.later && Object.keys(this.controls.values()).length) this.controls.box.append(copier(this.root.dataset.live, this.controls));
   }
 
   get(name) { // of a control that isn't shown: what it would begin with

@@ -44,8 +44,13 @@ export default class Photos {
     const again = element("button", { type: "button", className: "live-button" }, "Start again");
     example.addEventListener("click", () => this.example());
     again.addEventListener("click", () => this.forget());
+    this.slider = element("input", { type: "range", id: "own-threshold", min: 0, max: 1, step: .001 });
+    this.shown = element("output", { className: "live-value", htmlFor: "own-threshold" });
+    this.row = element("div", { className: "live-row own-threshold", hidden: true },
+      element("label", { htmlFor: "own-threshold" }, "threshold"), this.slider, this.shown);
+    this.slider.addEventListener("input", () => { this.limit = Number(this.slider.value); this.present(); });
     body.before(element("div", { className: "own-drops" }, this.boxes.good.box, this.boxes.judged.box),
-      element("div", { className: "live-buttons" }, example, again), this.said, loader.box);
+      element("div", { className: "live-buttons" }, example, again), this.said, loader.box, this.row);
     this.panel.controls.box.hidden = true;
     this.say();
   }
@@ -117,6 +122,7 @@ export default class Photos {
   forget() {
     Object.assign(this, { good: [], judged: [], memory: null, trouble: [] });
     for (const { list } of Object.values(this.boxes)) list.replaceChildren();
+    this.row.hidden = true;
     this.panel.show([], this.panel.facts.status);
     this.say();
   }
@@ -159,7 +165,9 @@ export default class Photos {
       scores.push((await this.network(image, memory, nearest[k])).score.data[0]);
     }
     const { rate, reach } = engine.facts.photos;
-    Object.assign(this, { memory, scores, limit: threshold(scores, rate, reach) });
+    const limit = threshold(scores, rate, reach);
+    Object.assign(this, { memory, scores, limit });
+    this.slider.value = limit;
   }
 
   async update() {
@@ -170,14 +178,23 @@ export default class Photos {
       if (photo.memory === this.memory) continue;
       panel.model.set("status", `Judging photo ${k + 1} of ${judged.length} ...`);
       const { map, score } = await this.network(photo.image, this.memory);
-      Object.assign(photo, { map, score: score.data[0], memory: this.memory, region: largestRegion(map, photo.place, this.limit) });
+      Object.assign(photo, { map, score: score.data[0], memory: this.memory });
     }
-    if (good !== this.good || !this.memory) return; // something else was chosen meanwhile
+    if (good === this.good && this.memory) this.present(); // nothing else was chosen meanwhile
+  }
+
+  present() { // decisions and regions at the threshold
+    const { panel, good, scores, limit } = this, judged = this.judged.filter(({ memory }) => memory);
+    for (const photo of judged) photo.region = largestRegion(photo.map, photo.place, limit);
+    this.row.hidden = false;
+    this.shown.textContent = limit.toFixed(3);
     const room = panel.root.querySelector(".live-body").clientWidth, width = Math.min(360, Math.floor(room < 480 ? room : room / 2 - 12));
-    const bad = judged.filter(({ score }) => score > this.limit).length, few = good.length < 20 ? " With so few good photos it is little more than a guess." : "";
+    const bad = judged.filter(({ score }) => score > limit).length, few = good.length < 20 ? "so few that it is little more than a guess" : "";
+    const range = `${Math.min(...scores).toFixed(3)} to ${Math.max(...scores).toFixed(3)}`;
     panel.show(judged.flatMap((photo) => this.pictures(photo, width)).map((item, k) => ({ ...item, newline: k % 2 === 0 })),
-      `${judged.length === 1 ? told(judged[0], this.limit) : `${bad} of ${judged.length} photos are called defective.`} `
-      + `Scores above ${this.limit.toFixed(3)} mean defective: about one good photo in twenty lies higher, by your ${good.length}.${few}`);
+      `${judged.length === 1 ? told(judged[0], limit) : `${bad} of ${judged.length} photos are called defective.`} `
+      + `Your ${good.length} good photos score ${range}, each compared with the others. The first threshold is the one that about one good photo `
+      + `in twenty exceeds${few ? `, as far as ${good.length} photos tell: ${few}` : ""}. Move it as you like.`);
   }
 
   pictures(photo, width) {
@@ -206,7 +223,8 @@ function framed({ picture, region, place }) { // the largest region in a frame
   pen.drawImage(picture, 0, 0);
   if (region) for (const [colour, width] of [["#000", 5], ["#ffd60a", 2.5]]) {
     Object.assign(pen, { strokeStyle: colour, lineWidth: width * Math.max(1, picture.width / 360) });
-    pen.strokeRect(region.left * share, region.top * share, (region.right - region.left) * share, (region.bottom - region.top) * share);
+    const [left, top] = [region.left, region.top].map((one) => (one - 1.5) * share); // the frame leaves the region free
+    pen.strokeRect(left, top, (region.right - region.left + 3) * share, (region.bottom - region.top + 3) * share);
   }
   return canvas.toDataURL("image/jpeg", .92);
 }
