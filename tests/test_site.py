@@ -286,6 +286,23 @@ def test_results_tables_round_and_align(tmp_path):
 # Outputs as old as their code
 
 
+def test_results_are_drawn_with_their_spread(tmp_path):
+    import charts
+    path = tmp_path / "some.csv"
+    path.write_text("# a comment\nway,category,seed,image_auroc\nwhole,nut,0,0.9\nwhole,cap,0,0.7\nwhole,nut,1,0.6\n"
+                    "no_memory,nut,0,0.5\nno_memory,nut,1,\n")
+    words, found = charts.points(charts.rows(path))
+    assert "image AUROC" in words
+    assert [(name, *(round(one, 6) for one in numbers)) for name, *numbers in found] == [
+        ("whole", .7, .6, .8), ("no memory", .5, .5, .5)]  # each seed's mean, then mean, worst and best of the seeds
+    drawn = charts.chart(path)
+    assert drawn.count("<circle") == 2 and "whole 0.7, 0.6 to 0.8" in drawn and "\n" not in drawn
+    path.write_text("work,peer,ratio,lowest,highest\nnoise,theirs,4,2,8\nloss,,,,\n")
+    assert charts.points(charts.rows(path))[1] == [("noise; theirs", 4., 2., 8.)]
+    path.write_text("a,b\n1,2\n")
+    assert charts.chart(path) == ""
+
+
 def test_outputs_older_than_their_code_are_noticed(tmp_path, monkeypatch):
     monkeypatch.setattr(stamp, "NOTEBOOKS", tmp_path)
     monkeypatch.setattr(stamp, "RECORD", tmp_path / "results" / "outputs.json")

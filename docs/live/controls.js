@@ -95,8 +95,10 @@ export class Controls {
     const part = this.parts.get(name), { input, keeps } = part;
     if (!keeps) return;
     const value = typeof part.get() === "number" ? Number(text) : text;
-    if (keeps.options ? keeps.options.includes(value) : input.type === "color" ? /^#[0-9a-f]{6}$/i.test(value) : value >= keeps.min && value <= keeps.max)
-      part.put(value);
+    const there = input.options ? [...input.options].some((one) => one.value === value)
+      : keeps.options ? keeps.options.includes(value)
+        : input.type === "color" ? /^#[0-9a-f]{6}$/i.test(value) : value >= keeps.min && value <= keeps.max;
+    if (there) part.put(value);
   }
 
   enable(name, on) { if (this.has(name)) this.parts.get(name).input.disabled = !on; }

@@ -2,15 +2,19 @@
 import { element } from "./controls.js";
 
 export function asked(name) { // settings for this widget in the page's address, by control; none: null
-  const [widget, values] = decodeURI(location.hash.slice(1)).split("?");
+  const [widget, values] = location.hash.slice(1).split("?");
   return widget === name && values ? Object.fromEntries(new URLSearchParams(values)) : null;
 }
 
-// Moves the controls to the address's settings; false: there are none
-export function take(name, controls, root) {
+// Moves the controls to the address's settings, the product first: others may depend on it; false: there are none
+export function take(name, controls, root, moved = () => {}) {
   const values = asked(name);
   if (!values) return false;
-  for (const [key, value] of Object.entries(values)) if (controls.has(key)) controls.offer(key, value);
+  for (const key of Object.keys(values).sort((a, b) => (b === "product") - (a === "product"))) {
+    if (!controls.has(key)) continue;
+    controls.offer(key, values[key]);
+    if (key === "product") moved(key, controls.get(key));
+  }
   root.scrollIntoView();
   return true;
 }

@@ -18,7 +18,7 @@ export class Panel {
     this.build();
     this.loaded = this.graphs.length === 0;
     if (this.loaded) this.begin();
-    if (take(root.dataset.live, this.controls, root) && !this.network) this.refresh();
+    if (take(root.dataset.live, this.controls, root, (name, value) => this.widget.moved?.(name, value)) && !this.network) this.refresh();
   }
 
   build() {

@@ -141,7 +141,7 @@ export default class Photos {
 
   // Features, the memory in 8 bits a number, its units; then each good photo judged by the others, for the threshold
   async remember() {
-    const { good, panel: { engine, model } } = this, count = good.length, blank = this.blank(), layers = {}, usual = {};
+    const { good: list, panel: { engine, model } } = this, good = [...list], count = good.length, blank = this.blank(), layers = {}, usual = {};
     const say = (k) => model.set("status", `Remembering good photos: ${Math.floor(100 * k / (2 * count))}% ...`);
     for (const [k, { image }] of good.entries()) {
       say(k);
@@ -165,6 +165,7 @@ export default class Photos {
       scores.push((await this.network(image, memory, nearest[k])).score.data[0]);
     }
     const { rate, reach } = engine.facts.photos;
+    if (list !== this.good || list.length !== count) return; // others were chosen meanwhile: they come next
     const limit = threshold(scores, rate, reach);
     Object.assign(this, { memory, scores, limit });
     this.slider.value = limit;
@@ -174,6 +175,7 @@ export default class Photos {
     if (!this.ready) return;
     const { panel, good } = this, judged = [...this.judged];
     if (!this.memory) await this.remember();
+    if (!this.memory) return;
     for (const [k, photo] of judged.entries()) {
       if (photo.memory === this.memory) continue;
       panel.model.set("status", `Judging photo ${k + 1} of ${judged.length} ...`);
