@@ -17,8 +17,8 @@ export default class Painter {
 
   begin() {
     const { panel } = this, side = panel.engine.facts.size, room = panel.root.querySelector(".live-body").clientWidth;
-    if (panel.later) this.width = room < 480 ? Math.min(room, 360) : Math.min(Math.floor((room - 13) / 2), 384); // as large as before
-    const first = panel.facts.items.find(({ name }) => name === "paper");
+    if (panel.later) this.width = room < 480 ? Math.min(room, 360) : panel.stills[0].width;
+    const first = panel.stills?.[0] ?? panel.facts.items.find(({ name }) => name === "paper");
     this.model = new Model({ src: first.src, alt: first.alt, rows: side, columns: side, radius: panel.get("radius"),
       width: this.width ?? 300 }, (message) => this.told(message));
     const box = element("div");

@@ -54,10 +54,18 @@ export class Panel {
   }
 
   begin() {
-    if (this.later) this.place();
+    if (this.later) this.takeOver();
     this.controls.box.disabled = false;
     this.root.classList.add("running");
     this.widget.begin?.();
+  }
+
+  takeOver() { // the page's pictures give way to the widget's, which begin as the same ones, in the same room
+    const frames = [...this.root.querySelectorAll(".frame")], captions = this.root.querySelectorAll("figcaption");
+    this.stills = frames.map((frame, k) => ({ src: frame.querySelector("img").src, alt: frame.querySelector("img").alt,
+      width: Math.floor(frame.clientWidth), caption: captions[k].textContent }));
+    this.model.set("items", [{ name: "overlay", clickable: false, newline: false, ...this.stills.at(-1) }]);
+    this.place();
   }
 
   async moved(name, value) { // a widget may say false: nothing to be computed
