@@ -39,6 +39,16 @@ SOURCE, STATIC, HTML = WORK / "source", WORK / "static", WORK / "html"
 NEEDED = {"sphinx": "sphinx", "myst_nb": "myst-nb", "pydata_sphinx_theme": "pydata-sphinx-theme"}
 
 
+class Progress:
+    "Says which part of the build begins, and how long it has taken until then"
+
+    def __init__(self):
+        self.start = time.perf_counter()
+
+    def __call__(self, what: str) -> None:
+        print(f"{time.perf_counter() - self.start:4.0f} s  {what}", flush=True)
+
+
 class Writer:
     "Files below a folder: written only when they differ, and what nobody wrote is removed at the end"
 
@@ -250,12 +260,16 @@ def build(out: Path, fresh: bool = False, draft: bool = False) -> None:
     if fresh:
         for folder in (SOURCE, STATIC, WORK / "doctrees", HTML):
             shutil.rmtree(folder, ignore_errors=True)
-    writer = Writer(SOURCE)
+    writer, said = Writer(SOURCE), Progress()
     decks.refresh()
+    said("assets: network, pictures, JavaScript")
     copy_static()
+    said("sources of the pages")
     write_sources(writer)
     writer.tidy()
+    said("pages, by Sphinx")
     sphinx(fresh, draft)
+    said("what is published")
     publish(out)
     decks.publish(out)
     moved.publish(out, draft)

@@ -145,7 +145,7 @@ def _reached() -> str:
     cells = [cell["source"] for cell in chapters.read(ROOT / "nbs" / "index.ipynb")["cells"]]
     text = next((source for source in cells if source.startswith("## What it reaches")), "")
     text = re.sub(
-        r"\A## What it reaches\s+(Only what was run[^\n]*\n\s*)?", "## What it reaches\n\n", text
+        r"\A## What it reaches\s+(Only what was run[^\n]*\n\s*)?", "## Measured figures\n\n", text
     )
     return links.Markdown("nbs/index.ipynb", "results/index")(text)
 
