@@ -41,6 +41,7 @@ bench: $(READY)-onnx     ## time the library against naive versions of itself, a
 	$(BIN)/memseg bench
 
 docs: $(READY)-docs      ## build the site into _docs/, with slides if there are some; needs npm
+	$(BIN)/python docs/plays.py
 	$(BIN)/python docs/build.py
 
 docs-serve: $(READY)-docs ## show the site on this machine

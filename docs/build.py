@@ -14,12 +14,12 @@ import shutil
 import subprocess
 import sys
 import time
+from functools import cache, partial
 from pathlib import Path
 
 import chapters
 import course
 import decks
-import home
 import laboratory
 import ledger
 import library
@@ -28,6 +28,7 @@ import links
 import moved
 import npm
 import pages
+import plays
 import reference
 import stamp
 
@@ -36,6 +37,16 @@ ROOT = DOCS.parent
 WORK = ROOT / "build" / "docs"
 SOURCE, STATIC, HTML = WORK / "source", WORK / "static", WORK / "html"
 NEEDED = {"sphinx": "sphinx", "myst_nb": "myst-nb", "pydata_sphinx_theme": "pydata-sphinx-theme"}
+
+
+class Progress:
+    "Says which part of the build begins, and how long it has taken until then"
+
+    def __init__(self):
+        self.start = time.perf_counter()
+
+    def __call__(self, what: str) -> None:
+        print(f"{time.perf_counter() - self.start:4.0f} s  {what}", flush=True)
 
 
 class Writer:
@@ -71,15 +82,19 @@ def check_outputs() -> None:
 
 def write_sources(writer: Writer) -> None:
     "Everything Sphinx reads"
-    images = {}
+    images, downloads = {}, Writer(WORK / chapters.BARE)
     for path in stamp.everywhere():
+        downloads.text(path.relative_to(chapters.NOTEBOOKS).as_posix(), chapters.bare(path))
         page = links.page_of(path.relative_to(ROOT).as_posix())
-        notebook, found = chapters.page(path, page)
+        notebook, found = chapters.page(path, page, plays.known(stamp.name_of(path)))
         writer.text(f"{page}.ipynb", json.dumps(notebook, indent=1))
         images |= found
+    downloads.tidy()
+    (WORK / "origins.json").write_text(json.dumps(origins(), indent=1))
     writer.text("course/index.md", pages.contents())
     writer.text("results/ledger.md", ledger.page())
     writer.text(f"{laboratory.PAGE}.md", laboratory.text())
+    writer.text(f"{laboratory.OWN}.md", laboratory.photos())
     for module in library.modules().values():
         writer.text(f"reference/{module.name}.md", reference.page(module))
         writer.text(f"source/{module.name}.md", reference.source(module))
@@ -90,6 +105,15 @@ def write_sources(writer: Writer) -> None:
     images |= _markdown(writer)
     for origin, target in images.items():
         writer.bytes(target, (ROOT / origin).read_bytes())
+
+
+def origins() -> dict[str, str]:
+    "Page -> file of the repository that its text stands in"
+    paths = [*stamp.everywhere(), *pages.GUIDES.glob("*.md"), *(DOCS / "howto").glob("*.md")]
+    found = {links.page_of(path.relative_to(ROOT).as_posix()): path for path in paths}
+    notebooks = {name: f"nbs/{module.lessons[0]}.ipynb" for name, module in library.modules().items() if module.lessons}
+    return ({page: path.relative_to(ROOT).as_posix() for page, path in found.items()}
+            | {f"reference/{name}": path for name, path in notebooks.items()} | {"index": "docs/index.md"})
 
 
 def _markdown(writer: Writer) -> dict[str, str]:
@@ -115,11 +139,11 @@ def _markdown(writer: Writer) -> dict[str, str]:
 
 def home_page(has_guides: bool) -> str:
     "docs/index.md with the figures of its pictures"
-    facts = home.pictures()
+    facts, product = laboratory.home(), laboratory.PRODUCTS[0]
     last, first = facts["scores"][-1], facts["scores"][0]
     text = (DOCS / "index.md").read_text()
     values = {
-        "PRODUCT": facts["product"].replace("_", " "),
+        "PRODUCT": product.replace("_", " "),
         "STROKE": json.dumps(facts["stroke"]),
         "MEGABYTES": f"{laboratory.size_of('painter'):.1f}",
         "WHY_STILL": laboratory.WHY_STILL,
@@ -129,7 +153,7 @@ def home_page(has_guides: bool) -> str:
         "LAST": str(facts["frames"] - 1),
         "FIRST_SCORE": f"{first:.2f}",
         "LAST_SCORE": f"{last:.2f}",
-        "GOOD": str(facts["good"]),
+        "GOOD": str(len(laboratory.facts()["products"][product]["explorer"]["samples"])),
         "LESSONS": str(len(course.lessons())),
         "NAMES": str(sum(len(m.exported) for m in library.modules().values())),
         "GUIDES": "Guides <guides/index>\n" if has_guides else "",
@@ -142,12 +166,8 @@ def home_page(has_guides: bool) -> str:
 def copy_static() -> None:
     "Assets that aren't in docs/_static"
     npm.copy_assets(STATIC)
+    plays.copy_assets(STATIC)
     laboratory.copy_assets(STATIC)
-    target = STATIC / "home"
-    target.mkdir(parents=True, exist_ok=True)
-    for path in home.CACHE.glob("*.webp"):
-        if not (target / path.name).exists() or (target / path.name).read_bytes() != path.read_bytes():
-            shutil.copy(path, target)
 
 
 def sphinx(fresh: bool, draft: bool) -> None:
@@ -195,18 +215,40 @@ def publish(out: Path) -> None:
         HTML,
         out,
         ignore=shutil.ignore_patterns(
-            ".buildinfo*", "objects.inv", "*.map", "_sources", "fontawesome.js", "fa-brands*"
+            ".buildinfo*", "objects.inv", "*.map", "_sources", "fontawesome.js", "fa-brands*",
+            "webpack-macros.html",
         ),
     )
     used = set()
     for path in out.rglob("*.html"):
-        text = unused.sub("", path.read_text())
+        text = unused.sub("", path.read_text()).replace('"Color mode"', '"Colour mode"')
+        listed = " data-toc" if "bd-sidebar-secondary" in text else ""
+        text = text.replace("<html ", f'<html data-theme="light"{listed} ', 1)  # where no script says which
+        text = re.sub(r'<img (?![^>]*\swidth=)([^>]*_images/([\w-]+\.(?:png|svg))")', partial(_sized, out), text)
         path.write_text(text)
         used |= set(re.findall(r'_images/([\w.-]+)"', text))
     for path in (out / "_images").iterdir():
         if path.name not in used:
             path.unlink()  # of earlier versions of a notebook
     (out / ".nojekyll").touch()  # GitHub Pages would leave out folders that begin with an underscore
+
+
+def _sized(out: Path, found: re.Match) -> str:
+    "A picture's tag with its size, so that its room is there before it has come"
+    size = picture_size(out / "_images" / found[2])
+    return f'<img width="{size[0]}" height="{size[1]}" {found[1]}' if size else found[0]
+
+
+@cache
+def picture_size(path: Path) -> tuple[int, int] | None:
+    "Width and height of a PNG, or of an SVG that says them"
+    head = path.read_bytes()[:400]
+    if head.startswith(b"\x89PNG"):
+        return int.from_bytes(head[16:20]), int.from_bytes(head[20:24])
+    numbers = [re.search(rb'\b%s="([\d.]+)(pt|px)?"' % name, head) for name in (b"width", b"height")]
+    if not all(numbers):
+        return None
+    return tuple(round(float(one[1]) * (4 / 3 if one[2] == b"pt" else 1)) for one in numbers)
 
 
 def build(out: Path, fresh: bool = False, draft: bool = False) -> None:
@@ -218,13 +260,16 @@ def build(out: Path, fresh: bool = False, draft: bool = False) -> None:
     if fresh:
         for folder in (SOURCE, STATIC, WORK / "doctrees", HTML):
             shutil.rmtree(folder, ignore_errors=True)
-    writer = Writer(SOURCE)
-    home.pictures()
+    writer, said = Writer(SOURCE), Progress()
     decks.refresh()
+    said("assets: network, pictures, JavaScript")
     copy_static()
+    said("sources of the pages")
     write_sources(writer)
     writer.tidy()
+    said("pages, by Sphinx")
     sphinx(fresh, draft)
+    said("what is published")
     publish(out)
     decks.publish(out)
     moved.publish(out, draft)

@@ -20,6 +20,10 @@ NOTEBOOKS = ROOT / "nbs"
 EXERCISES = NOTEBOOKS / "exercises"
 DIRECTIVE = re.compile(r"^#\|\s*([\w-]+):?[ \t]*(.*)\n?", flags=re.MULTILINE)
 BOX = "**You will be able to**"
+IMPORTS = "Imports and set-up"  # on what hides them
+STILL = "This picture stands still here: it is one state of a widget, which has its controls in the notebook."
+BARE = "notebooks"  # folder of what can be downloaded, beside the pages' sources
+SHORT = 24  # characters of a description that stays in the code
 WIDGET = "application/vnd.jupyter.widget-view+json"
 @dataclass(frozen=True)
 class Chapter:
@@ -115,6 +119,28 @@ def grouped() -> list[tuple[str, str, list[Chapter]]]:
             for part in course.parts()]
 
 
+def navigation() -> list[tuple[str, list[tuple[str, list[tuple[str, str]]]]]]:
+    "Groups of the course's sidebar: heading, and its parts with a title, and pages with theirs"
+    groups: dict[str, list] = {}
+    for part, (title, _, group) in zip(course.parts(), grouped()):
+        pages = [(chapter.page, chapter.title) for chapter in group]
+        groups.setdefault(course.KINDS[part.kind], []).append((title, pages))
+    groups["Exercises"] = [("", [(course.page(f"exercises/{path.stem}"), title) for path, title, _ in exercises()])]
+    groups["Reference notebooks"] = [("", [(c.page, c.title) for c in chapters() if not c.part])]
+    return list(groups.items())
+
+
+@functools.cache
+def neighbours() -> dict[str, tuple]:  # page -> page before and page after, with titles
+    "Where Previous and Next lead: along the main path, or along the parts that are no part of it"
+    found = {}
+    ends = ("course/index", "The course")
+    for _, parts in navigation():
+        pages = [ends, *(page for _, pages in parts for page in pages), ends]
+        found |= {here[0]: (before, after) for before, here, after in zip(pages, pages[1:-1], pages[2:])}
+    return found
+
+
 def imports(cells: list[dict]) -> dict[str, str]:
     "Name -> module, of everything the code imports from the library"
     found = {}
@@ -132,9 +158,35 @@ def parse(code: str) -> ast.Module:
     return ast.parse(re.sub(r"^\s*[!%].*$", "pass", code, flags=re.MULTILINE))
 
 
+def without_alts(code: str) -> str:
+    "Code as a page shows it: a picture's description is said of the picture, and shortened in the code"
+    found = []
+    for node in ast.walk(parse(code)):
+        if isinstance(node, ast.Call):
+            named = [word.value for word in node.keywords if word.arg == "alt"]
+            name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+            found += named or (node.args[1:2] if name == "show" else [])
+    found = [each for each in found if isinstance(each, (ast.Constant, ast.JoinedStr))]
+    lines = code.split("\n")
+    starts = [0]
+    for line in lines:
+        starts.append(starts[-1] + len(line) + 1)
+
+    def place(line: int, column: int) -> int:  # columns are counted in bytes
+        return starts[line - 1] + len(lines[line - 1].encode()[:column].decode())
+
+    for node in sorted(found, key=lambda each: -each.lineno):
+        first, last = place(node.lineno, node.col_offset), place(node.end_lineno, node.end_col_offset)
+        if last - first > SHORT:
+            before = re.sub(r",\s*(alt=)?\Z", r", \1", code[:first])
+            code = f'{before}"..."{code[last:]}'
+    return code
+
+
 def page(
     path: Path,  # a notebook
     site_page: str,  # its place on the site
+    played: tuple[dict, ...] | list[dict] = (),  # its widgets whose states are there, as plays.known has them
 ) -> tuple[
     dict, dict[str, str]
 ]:  # the notebook for the page, and images to copy: file of the repository -> file of the site
@@ -160,6 +212,8 @@ def page(
                 r"^---[ \t]*\n", "", text, flags=re.MULTILINE
             )  # a line before a heading is no part of the page
             text = markdown(text)
+            if number == first and site_page == "overview":  # there its title is the package's name
+                text = re.sub(r"\A# .+", "# Overview", text)
             if number == first and lesson:
                 name = path.relative_to(NOTEBOOKS).with_suffix("").as_posix()
                 text = _head(text, _chapter(name, path), path)
@@ -167,7 +221,7 @@ def page(
         elif cell["cell_type"] == "code":
             # the last of a kind on a page moves, those before it are pictures
             alive = number in last.values()
-            cells += _code(cell, site_page, module, fold=tasks, alive=alive)
+            cells += _code(cell, site_page, module, fold=tasks, alive=alive, played=played)
     if not lesson and path.parent != NOTEBOOKS:
         cells.insert(1, _markdown_cell(_facts([_download(path)])))
     cells = _merge_folded(cells)
@@ -187,6 +241,8 @@ def _merge_folded(cells: list[dict]) -> list[dict]:
             c and "hide-input" in c["metadata"].get("tags", []) and not c["outputs"] for c in (before, cell)
         ):
             before["source"] += "\n\n" + cell["source"]
+            if cell["metadata"]["mystnb"].get("code_prompt_show") != IMPORTS:  # that is what it is opened for
+                before["metadata"]["mystnb"] = cell["metadata"]["mystnb"]
         else:
             made.append(cell)
     return made
@@ -224,7 +280,16 @@ def _head(text: str, chapter: Chapter, path: Path) -> str:
 
 
 def _download(path: Path) -> str:
-    return f"{{download}}`Notebook <../../../../{path.relative_to(ROOT).as_posix()}>`"
+    return f"{{download}}`Notebook <../../{BARE}/{path.relative_to(NOTEBOOKS).as_posix()}>`"
+
+
+def bare(path: Path) -> str:
+    "A notebook to be downloaded: without outputs, which its page shows and a run makes again"
+    notebook = json.loads(path.read_text())
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            cell |= {"outputs": [], "execution_count": None}
+    return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
 
 
 def _facts(facts: list[str]) -> str:
@@ -242,12 +307,17 @@ def _quotes(text: str) -> tuple[str, str, str]:
     return (text[: found.start()].rstrip(), found[0], text[found.end() :]) if found else (text, "", "")
 
 
-def _code(cell: dict, site_page: str, module: str, fold: bool = False, alive: bool = True) -> list[dict]:
+def _code(
+    cell: dict, site_page: str, module: str, fold: bool = False, alive: bool = True, played=()
+) -> list[dict]:
     directives = {m[1]: m[2].strip() for m in DIRECTIVE.finditer(cell["source"])}
     source = DIRECTIVE.sub("", cell["source"]).strip("\n")
     outputs = [] if "hide" in directives or directives.get("output") == "false" else cell.get("outputs", [])
     live = next((name for output in outputs if alive and (name := _live(output))), "")
+    moving = next((one for one in played for output in outputs if one["question"] == _words(output)[0]), None)
+    still = not (live or moving) and any(_asks(output) for output in outputs)
     outputs = [output for output in outputs if not live or not _live(output) or _still(output)]
+    outputs = [output for output in outputs if not moving or _words(output)[0] != moving["question"]]
     widget = next((output for output in outputs if WIDGET in output.get("data", {})), None)
     outputs = [_plain(output) for output in outputs if output is not widget]
     if not source or ("default_exp" in directives and len(directives) == 1):
@@ -266,19 +336,23 @@ def _code(cell: dict, site_page: str, module: str, fold: bool = False, alive: bo
         names = [name for node in parse(source).body for name in library._defined(node)]
         tags += ["library"] if not only_imports else []
         made += [_markdown_cell(label)] if (label := _label(names, site_page, module)) else []
-    words = "The checker, and the solution" if fold and not only_imports else "Imports and set-up"
+    words = "The checker, and the solution" if fold and not only_imports else IMPORTS
     prompt = {"code_prompt_show": words, "code_prompt_hide": words}
     made.append(
         {
             "cell_type": "code",
             "execution_count": None,
-            "source": source,
+            "source": without_alts(source),
             "outputs": outputs,
             "metadata": {"tags": tags, "mystnb": prompt if "hide-input" in tags else {}},
         }
     )
     made = [part for each in made for part in _one_picture_each(each)]
     slot = laboratory.slot(live, site_page) if live else _slot(widget) if widget else ""
+    if moving:
+        slot = laboratory.played(moving, site_page.rpartition("/")[2], site_page)
+    if still and not widget:
+        slot = f'<p class="widget-note">{STILL}</p>'
     return [*made, _markdown_cell(slot)] if slot else made
 
 
@@ -286,6 +360,12 @@ def _words(output: dict) -> tuple[str, str]:
     "Question and status that a widget's output begins with"
     question, _, status = "".join(output.get("data", {}).get("text/plain", "")).partition("\n")
     return question, status
+
+
+def _asks(output: dict) -> bool:
+    "Whether an output is that of a widget: a question, and what it shows"
+    question, status = _words(output)
+    return question.endswith("?") and bool(status)
 
 
 def _live(output: dict) -> str:

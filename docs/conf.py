@@ -1,9 +1,15 @@
 "Sphinx's settings; the pages are written to build/docs/source by docs/build.py, which also starts Sphinx"
 
+import html
+import json
 import re
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "docs"))
+import chapters  # noqa: E402
+
 project = "memseg_nb"
 author = "The memseg_nb authors"
 project_copyright = author
@@ -26,16 +32,20 @@ mathjax3_config = {"options": {"enableMenu": False}, "chtml": {"displayAlign": "
 html_theme = "pydata_sphinx_theme"
 html_title = "memseg_nb"
 html_short_title = "memseg_nb"
+REPOSITORY = "https://github.com/memseg-nb/memseg_nb"
+html_baseurl = "https://memseg-nb.github.io/memseg_nb/"
 html_favicon = "_static/icon.svg"
 html_static_path = ["_static", "../build/docs/static"]
 html_css_files = ["live/board.css", "live/canvas.css", "memseg.css"]
 html_js_files = [("memseg.js", {"defer": "defer"})]
+html_search_scorer = str(ROOT / "docs" / "scorer.js")
 html_copy_source = False
 html_use_index = False
 html_show_sourcelink = False
 html_show_sphinx = False
 html_sidebars = {"index": [], "overview": [], "licences": [], "live/**": [],
-                 "[ceghrs]*/**": ["sidebar-nav-bs"]}
+                 "course/**": ["course-nav"], "exercises/**": ["course-nav"],
+                 "[ghrs]*/**": ["sidebar-nav-bs"]}
 html_context = {"default_mode": "auto"}
 html_theme_options = {
     "logo": {
@@ -45,9 +55,10 @@ html_theme_options = {
         "alt_text": "",
     },
     "navbar_start": ["navbar-logo"],
-    "navbar_end": ["theme-switcher"],
+    "navbar_end": ["theme-switcher", "navbar-icon-links"],
+    "icon_links": [{"name": "Repository", "url": REPOSITORY, "icon": "fa-solid fa-code-branch"}],
     "navbar_persistent": ["search-button.html"],
-    "secondary_sidebar_items": ["page-toc"],
+    "secondary_sidebar_items": ["page-toc", "improve"],
     "footer_start": ["licence.html"],
     "footer_end": [],
     "show_prev_next": True,
@@ -58,6 +69,17 @@ html_theme_options = {
     "pygments_dark_style": "github-dark",
     "back_to_top_button": False,
 }
+
+
+def _about(app, pagename, templatename, context, doctree):
+    "What other programs are told of a page, and where its text can be mended"
+    record = ROOT / "build" / "docs" / "origins.json"
+    origin = json.loads(record.read_text()).get(pagename) if record.exists() else None
+    said = re.search(r'class="[^"]*subtitle[^"]*">\s*<p>(.+?)</p>', context.get("body") or "", flags=re.DOTALL)
+    about = re.sub(r"<[^>]+>|\s+", " ", said[1]).strip() if said else (
+        "MemSeg: learn, try and use a network that finds defects on products after seeing only good ones")
+    context |= {"about": html.unescape(about), "origin": origin, "repository": REPOSITORY,
+                "card": f"{html_baseurl}_static/live/assets/home/card.png"}
 
 
 def _finish_body(app, pagename, templatename, context, doctree):
@@ -81,6 +103,18 @@ def _finish_body(app, pagename, templatename, context, doctree):
     )  # it is called what stands on it
 
 
+def _course(app, pagename, templatename, context, doctree):
+    "The sidebar of the course, and Previous and Next, as nbs/course.toml has them"
+    if not pagename.startswith(("course/", "exercises/")):
+        return
+    context["course_nav"] = chapters.navigation()
+    if pagename in chapters.neighbours():
+        for name, (page, title) in zip(("prev", "next"), chapters.neighbours()[pagename]):
+            context[name] = {"link": context["pathto"](page), "title": title}
+
+
 def setup(app):
+    app.connect("html-page-context", _course)
+    app.connect("html-page-context", _about)
     app.connect("html-page-context", _finish_body, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -3,7 +3,6 @@
 docs/live holds the Python that writes graphs and pictures, and the JavaScript that shows them."""
 
 import functools
-import hashlib
 import html
 import json
 import shutil
@@ -53,6 +52,8 @@ WIDGETS = {
         "A recorded training, to be gone through step by step.",
     ),
 }
+OWN = "live/photos"  # the page where visitors' own photos are judged
+TITLES = {name: title for name, (title, *_) in WIDGETS.items()} | {"photos": "Your own photos"}
 PRODUCTS = ("tablet", "hex_nut")  # that the network remembers; the first is shown
 KEPT = ("assets.json", "fixtures.json", "fixtures.bin")  # not for the pages: for what writes and tests them
 # What each loads beside the runtime, which controls of the notebook have no meaning here,
@@ -64,6 +65,7 @@ LOADS = {
     "memory": ["network", "memory-{product}"],
     "threshold": ["scores"],
     "monitor": [],
+    "photos": ["network", "keep", "others"],
 }
 LEFT_OUT = {"monitor": ("data", "category", "out")}
 BUTTONS = {
@@ -106,9 +108,7 @@ WHY_STILL = (
 
 def digest() -> str:
     "Of the code and the weights that the assets come from"
-    own = [path.read_bytes() for path in sorted((DOCS / "live").glob("*.py"))]
-    code = library.digest("bench", "cli", "exercises", "pretraining")
-    return hashlib.sha256(b"".join([code.encode(), *own])).hexdigest()
+    return library.digest(*sorted((DOCS / "live").glob("*.py")))
 
 
 def make() -> Path:  # folder with assets.json
@@ -117,12 +117,18 @@ def make() -> Path:  # folder with assets.json
 
     folder, record, wanted = CACHE / "assets", CACHE / "made_from", digest()
     if not record.exists() or record.read_text() != wanted:
+        print("the page's network and pictures: made anew, some two minutes", flush=True)
         shutil.rmtree(CACHE, ignore_errors=True)
         folder.mkdir(parents=True)
         write_site_assets(folder, PRODUCTS)
         record.write_text(wanted)
     facts.cache_clear()
     return folder
+
+
+def home() -> dict:
+    "What the home page says about its pictures"
+    return json.loads((CACHE / "assets" / "assets.json").read_text())["home"]
 
 
 @functools.cache
@@ -143,16 +149,17 @@ def facts() -> dict:
     }
     parts = {
         name: known[name]
-        for name in ("size", "side", "stamps", "kinds", "graphs", "colours", "studio", "products")
+        for name in ("size", "side", "stamps", "kinds", "graphs", "colours", "studio", "products", "photos")
     }
     return parts | {
         "files": sizes,
-        "networks": ["network"],
+        "networks": ["network", "keep", "others"],  # they share a runtime
         "arrays": {name: one["arrays"] for name, one in packed.items()},
         "threshold": _counted(known),
         "monitor": known["monitor"] | {"means": smooth(known["monitor"]["losses"])},
         "widgets": {name: _widget(name, known["widgets"][key], known, product)
-                    for name, key in names.items()},
+                    for name, key in names.items()}
+        | {"photos": _own_photos()},
     }
 
 
@@ -210,6 +217,15 @@ def _widget(name: str, widget: dict, known: dict, product: str) -> dict:
     loads = [part.format(product=product) for part in LOADS[name]]
     return words | {"controls": controls + BUTTONS.get(name, []), "loads": loads,
                     "network": "network" in loads}
+
+
+def _own_photos() -> dict:
+    "The one widget that no notebook has: its photos are the visitor's"
+    return {"question": "Does it find what is wrong on your product?",
+            "hint": "Drop photos of good pieces, and one of a piece to be judged. Nothing is uploaded: "
+                    "the network comes to your photos, and they stay on your machine.",
+            "status": "No photos yet.", "items": [], "controls": [], "loads": LOADS["photos"],
+            "network": True}
 
 
 def _control(name: str, control: dict) -> dict:
@@ -275,7 +291,7 @@ def slot(
     widget = facts()["widgets"][name]
     pictures = "".join(_figure(item, page) for item in widget["items"])
     return (
-        f'<section class="live memseg-panel" data-live="{name}" aria-label="{WIDGETS[name][0]}">\n'
+        f'<section class="live memseg-panel" id="{name}" data-live="{name}" aria-label="{TITLES[name]}">\n'
         f'<p class="live-question">{html.escape(widget["question"])}</p>\n'
         f'<p class="live-hint">{html.escape(widget["hint"])}</p>\n'
         '<div class="live-body"><div class="memseg-board">'
@@ -287,18 +303,49 @@ def slot(
     )
 
 
+def played(
+    widget: dict,  # as plays.known has it
+    name: str,  # of its lesson's page
+    page: str,  # where it stands
+) -> str:  # HTML without empty lines
+    "A lesson's widget with its states: what it shows first, before a control is moved"
+    axes = [control["options"].index(control["value"]) for control in widget["controls"]]
+    place = 0
+    for at, control in zip(axes, widget["controls"]):
+        place = place * len(control["options"]) + at
+    first, folder = widget["states"][place], f"../plays/{name}"
+    pictures = "".join(_figure(dict(item, src=f"{folder}/{item['src']}"), page) for item in first["items"])
+    states = links.relative(page, f"_static/plays/{name}/{widget['number']}.json")
+    return (
+        f'<section class="live memseg-panel" id="play-{widget["number"]}" data-play="{states}" '
+        f'aria-label="{html.escape(widget["question"])}">\n'
+        f'<p class="live-question">{html.escape(widget["question"])}</p>\n'
+        f'<p class="live-hint">{html.escape(widget["hint"])}</p>\n'
+        '<div class="live-body"><div class="memseg-board">'
+        f'<p class="status">{html.escape(first["status"])}</p>'
+        f'<div class="pictures">{pictures}</div></div></div>\n'
+        '<p class="live-note">Computed by the library when the page was made, for the settings that the controls '
+        'offer here; the notebook has all of them.</p>\n'
+        f'<noscript><p class="live-note">{WHY_STILL}</p></noscript>\n</section>\n'
+        f'<script type="module" src="{links.relative(page, "_static/live/live.js")}"></script>'
+    )
+
+
 def _note(name: str) -> str:
     "What it costs to make it move"
     size = size_of(name)
+    if name == "photos":
+        return (f"The network and what runs it, {size:.1f} MB, are loaded when you press the button, "
+                "not before.")
     if not size:
         return ("A recording: the library trained this network when the page was made. Move the slider to go "
                 "through it.")
     if facts()["widgets"][name]["network"]:
-        what = f"a trained MemSeg and its runtime, {size:.1f} MB, and everything is computed in your browser"
-        return f"These pictures were computed by the library. To go on from here, load the network: {what}."
+        return ("These pictures were computed by the library. To try it yourself, load the network and what "
+                f"runs it ({size:.1f} MB together). Everything is then computed in your browser.")
     return (
-        "These pictures were computed by the library. Touch a control and your browser goes on: "
-        f"that loads {size:.1f} MB once, most of it the runtime that all widgets share."
+        "These pictures were computed by the library. When you move a control, your browser computes new "
+        f"ones: that loads {size:.1f} MB once, most of it the runtime that all widgets share."
     )
 
 
@@ -306,7 +353,7 @@ def table() -> str:
     "What is loaded, as a Markdown table"
     known = facts()
     users = {
-        part: [title for name, (title, *_) in WIDGETS.items() if part in known["widgets"][name]["loads"]]
+        part: [title for name, title in TITLES.items() if part in known["widgets"][name]["loads"]]
         for part in known["files"]
     }
     users["runtime"] = ["all but the training monitor"]
@@ -333,6 +380,7 @@ def text() -> str:
         "These are the widgets of the course, as in its notebooks. Where a notebook asks Python, a page asks "
         "[graphs that were exported from the library](../howto/live.md): the same noise, the same mask, the "
         "same network.",
+        "The same network judges [your own photos](photos.md): ten good ones and one to judge.",
     ]
     for name, (title, lesson, about) in WIDGETS.items():
         parts += [
@@ -340,4 +388,33 @@ def text() -> str:
             f"{about} What is behind it: [{course.name(lesson)}](../{course.page(lesson)}.ipynb).",
             slot(name, PAGE),
         ]
+    parts.append("```{toctree}\n:hidden:\n\nYour own photos <photos>\n```")
     return "\n\n".join(parts) + "\n"
+
+
+def photos() -> str:
+    "The page where visitors' own photos are judged"
+    size, product = facts()["size"], next(iter(facts()["products"])).replace("_", " ")
+    return "\n\n".join([
+        "---\nhtml_theme.sidebar_secondary.remove: true\n---",
+        "# Your own photos",
+        ":::{container} subtitle\nTen good ones and one to judge. Your photos stay on your machine\n:::",
+        slot("photos", OWN),
+        "## How to take them",
+        "Take all photos alike: the same camera, distance, light and background, one piece a photo. Ten "
+        "good photos are enough to see something; with twenty or more the threshold becomes reliable. A "
+        "phone's camera will do.",
+        f"*Take an example* fills the page with ten good photos of a {product}, rendered by the library, "
+        "and two to be judged.",
+        "## What happens",
+        f"Your browser brings each photo to {size} x {size} pixels; it keeps its shape, and bars in its "
+        "mean colour fill the square. The network's encoder turns the good photos into a "
+        "[memory](../course/memory.ipynb). Each good photo is then judged by the others, and their "
+        "scores give the [threshold](../course/thresholds.ipynb). The network itself learns nothing "
+        "here: it has been trained on formulas only, and has seen neither your product nor any "
+        "photograph.",
+        "On your computer `memseg predict --memory GOOD PHOTOS --out DIR` does the same with the whole "
+        "network; with ImageNet features, and with training, it finds more: [own photos](../howto/"
+        "own-data.md). The page's network has its weights in about four bits each, to load fast, and "
+        "its threshold knows only your good photos, where the library looks at simulated defects too.",
+    ]) + "\n"

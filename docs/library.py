@@ -60,14 +60,62 @@ def modules() -> dict[str, Module]:
 
 
 def digest(
-    *left_out: str,  # rooms or modules whose code doesn't matter: "bench", "cli"
+    *programs: Path,  # that use the library
 ) -> str:  # 64 hexadecimal digits
-    "A digest of the library's code, its weights and its recipe"
-    files = [p for p in sorted(PACKAGE.rglob("*.py")) if p.name != "_modidx.py"]
-    files = [p for p in files if p.relative_to(PACKAGE).with_suffix("").parts[0] not in left_out]
-    files += [*sorted(PACKAGE.glob("weights/*.safetensors")), ROOT / "settings.ini"]
-    parts = [hashlib.sha256(path.read_bytes()).digest() for path in files]
+    "A digest of these programs, of what they reach of the library, of its weights and its recipes"
+    code = [_meaning(path) for path in sorted({*programs, *reached(*programs)})]
+    return hashlib.sha256("\0".join([*code, _data()]).encode()).hexdigest()
+
+
+@functools.cache
+def _data() -> str:
+    "A digest of weights and recipes"
+    files = [*sorted(PACKAGE.glob("weights/*.safetensors")), *sorted(PACKAGE.glob("recipes/*.ini"))]
+    parts = [hashlib.sha256(path.read_bytes()).digest() for path in [*files, ROOT / "settings.ini"]]
     return hashlib.sha256(b"".join(parts)).hexdigest()
+
+
+def reached(*programs: Path) -> set[Path]:
+    "Modules of the library that these programs import, and what those import"
+    found, waiting = set(), [*programs]
+    while waiting:
+        path = waiting.pop()
+        for target in _imported(path) - found:
+            found.add(target)
+            waiting.append(target)
+    return found
+
+
+@functools.cache
+def _imported(path: Path) -> set[Path]:
+    "Files of the library that a file imports"
+    inside = path.is_relative_to(PACKAGE)
+    package = path.relative_to(ROOT).parent.parts if inside else ()
+    files = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else ()
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            names = [base, *(f"{base}.{alias.name}" for alias in node.names)]
+        else:
+            continue
+        for name in names:
+            place = ROOT.joinpath(*name.split("."))
+            files |= {file for file in (place.with_suffix(".py"), place / "__init__.py") if file.is_file()}
+    return {file for file in files if file.is_relative_to(PACKAGE) and file != PACKAGE / "__init__.py"}
+
+
+@functools.cache
+def _meaning(path: Path) -> str:
+    "A file's code without comments and docstrings, whatever its layout"
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        documented = isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
+        if documented and ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+    return ast.unparse(tree)
 
 
 def _read(path: Path, module: str) -> Module:
@@ -78,7 +126,7 @@ def _read(path: Path, module: str) -> Module:
         for name in _defined(node):
             nodes.setdefault(name, node)
     public = ast.literal_eval(nodes["__all__"].value) if "__all__" in nodes else []
-    exported = tuple(_describe(module, name, nodes[name], lines) for name in public if name in nodes)
+    exported = tuple(_describe(module, name, nodes[name], lines, tree) for name in public if name in nodes)
     lessons = dict.fromkeys(EXPORTED_FROM.findall(source))
     return Module(module, ast.get_docstring(tree) or "", source, tuple(lessons), exported)
 
@@ -96,7 +144,9 @@ def _defined(node: ast.stmt) -> list[str]:
     return [leaf.id for target in targets for leaf in ast.walk(target) if isinstance(leaf, ast.Name)]
 
 
-def _describe(module: str, name: str, node: ast.stmt, lines: list[str], owner: str = "") -> Name:
+def _describe(
+    module: str, name: str, node: ast.stmt, lines: list[str], tree: ast.Module, owner: str = ""
+) -> Name:
     lesson = next(
         (
             m[1]
@@ -110,12 +160,9 @@ def _describe(module: str, name: str, node: ast.stmt, lines: list[str], owner: s
         kind = "method" if owner else "function"
         return Name(module, full, kind, _function_header(node, lines), _doc(node), _first(node), lesson)
     if isinstance(node, ast.ClassDef):
-        public = [
-            n
-            for n in node.body
-            if isinstance(n, ast.FunctionDef) and (not n.name.startswith("_") or n.name in SHOWN_DUNDERS)
-        ]
-        methods = tuple(_describe(module, n.name, n, lines, name) for n in public)
+        public = [n for n in _bodies(node, tree) if isinstance(n, ast.FunctionDef)
+                  and (not n.name.startswith("_") or n.name in SHOWN_DUNDERS)]
+        methods = tuple(_describe(module, n.name, n, lines, tree, name) for n in public)
         return Name(
             module, full, "class", _class_header(node, lines), _doc(node), _first(node), lesson, methods
         )
@@ -123,6 +170,15 @@ def _describe(module: str, name: str, node: ast.stmt, lines: list[str], owner: s
     if len(text) > LONGEST_CONSTANT:
         text = text[: LONGEST_CONSTANT - 2] + ["    ...", text[-1]]
     return Name(module, full, "constant", "\n".join(text), "", node.lineno, lesson)
+
+
+def _bodies(node: ast.ClassDef, tree: ast.Module) -> list[ast.stmt]:
+    "What a class defines, and what it has from private classes of its module"
+    private = {n.name: n for n in tree.body if isinstance(n, ast.ClassDef) and n.name.startswith("_")}
+    own = {n.name for n in node.body if isinstance(n, ast.FunctionDef)}
+    above = [n for base in node.bases if isinstance(base, ast.Name) and base.id in private
+             for n in _bodies(private[base.id], tree) if getattr(n, "name", "") not in own]
+    return [*node.body, *above]
 
 
 def _doc(node: ast.AST) -> str:

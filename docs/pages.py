@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import chapters
+import charts
 import course
 import decks
 import laboratory
@@ -127,10 +128,13 @@ def results() -> str:
         _reached(),
     ]
     for path in sorted(RESULTS.glob("*.csv")) if RESULTS.exists() else []:
+        drawn, count = charts.chart(path), len(charts.rows(path))
         parts += [
             f"## {path.stem.replace('_', ' ').capitalize()}",
+            *([drawn] if drawn else []),
+            f"<details class=\"folded-table\"><summary>The table: {count} rows, from <code>nbs/results/{path.name}</code></summary>",
             table(path),
-            f"From `nbs/results/{path.name}`.",
+            "</details>",
         ]
     parts.append("```{toctree}\n:hidden:\n\nModel card <model-card>\nData sets <data>\nLedger <ledger>\n```")
     return "\n\n".join(parts) + "\n"
@@ -141,7 +145,7 @@ def _reached() -> str:
     cells = [cell["source"] for cell in chapters.read(ROOT / "nbs" / "index.ipynb")["cells"]]
     text = next((source for source in cells if source.startswith("## What it reaches")), "")
     text = re.sub(
-        r"\A## What it reaches\s+(Only what was run[^\n]*\n\s*)?", "## What it reaches\n\n", text
+        r"\A## What it reaches\s+(Only what was run[^\n]*\n\s*)?", "## Measured figures\n\n", text
     )
     return links.Markdown("nbs/index.ipynb", "results/index")(text)
 

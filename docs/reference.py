@@ -27,6 +27,40 @@ ROOMS = {  # in the order in which data goes through them
 }
 
 
+KINDS = ("class", "function", "method", "constant")  # in this order on a page
+EXAMPLES = {  # of the classes that others begin with
+    "deployment.detector.Detector": """
+detector = Detector.remember("photos/bottle/train/good")  # or Detector.load("runs/bottle")
+answer = detector.predict("photo.png")
+print(answer.score, answer.is_defective, answer.largest_region)""",
+    "deployment.detector.Prediction": """
+answer = detector.predict("photo.png")
+answer.show()                  # photo, map and overlay
+answer.save("out", "photo")    # out/photo_overlay.png, out/photo_mask.png, out/photo_map.npy""",
+    "model.memseg.MemSeg": """
+model = build_model(load_recipe(), load_encoder("formulas")[0])
+model.remember([good_images])           # a batch, (B, 3, H, W), 0..1
+map = model.anomaly_map(images)         # (B, H, W), 0..1""",
+    "model.memory.Memory": """
+memory = Memory()
+memory.fill(encoder(good_images))
+match = memory(encoder(images))         # index, distances and difference to the nearest sample""",
+    "model.encoder.Encoder": """
+encoder = load_encoder("formulas")[0]
+features = encoder(images)              # stem, layer1, layer2, layer3 of (B, 3, H, W), 0..1""",
+    "simulation.anomalies.Simulator": """
+recipe = load_recipe()
+simulator = Simulator(recipe.perlin, recipe.simulation, ProceduralTextures())
+made = simulator(good_images, torch.Generator().manual_seed(0))   # made.images, made.masks""",
+    "recipe.Recipe": """
+recipe = load_recipe("my.ini", ["training.steps=300"])
+other = recipe.replace(**{"image.height": 256, "image.width": 256})""",
+    "data.images.ImageSet": """
+images = ImageSet(find_images("photos/bottle/train/good"), (256, 256))
+batch = images.batch(range(8))          # (8, 3, 256, 256), 0..1""",
+}
+
+
 def in_rooms() -> dict[str, list[library.Module]]:
     "The modules of every room, in the order of their notebooks"
     order = {c.module: c.notebook for c in chapters.chapters() if c.module}
@@ -81,11 +115,12 @@ def page(module: library.Module) -> str:
         f"`from memseg_nb.{module.name} import ...` · notebook: {_lesson_links(module) or 'none'} · "
         f"[whole source](../source/{module.name}.md)",
     ]
-    for entry in module.exported:
+    for entry in sorted(module.exported, key=lambda one: KINDS.index(one.kind)):
         parts += _entry(entry, markdown, "##")
+        if example := EXAMPLES.get(f"{module.name}.{entry.name}"):
+            parts.append(f"```python\n{example.strip()}\n```")
         for method in entry.methods:
-            if method.doc or method.name.endswith("__init__"):
-                parts += _entry(method, markdown, "###")
+            parts += _entry(method, markdown, "###")
     return "\n\n".join(parts) + "\n"
 
 

@@ -21,6 +21,7 @@ FULL = {
     "test_pretraining": "trainings of the encoder that comes with the package",
     "test_processes": "trainings in several processes",
     "test_site_live": "every widget on the pages in a browser; test_site visits the pages once",
+    "test_site_photos": "a visitor's photos judged on the page, and by the library",
     "test_slides": "slides of every lesson, in a browser",
     "test_widgets_browser": "JupyterLab in a browser",
     "test_training::test_ctrl_c_anywhere_in_a_step_saves_nothing": "forty trainings",
@@ -28,7 +29,7 @@ FULL = {
     "test_exercises::test_garbage_is_rejected_with_words": "twenty answers to each exercise",
 }
 SPREAD = {"test_notebooks", "test_exercises"}  # their tests share nothing: any worker takes any of them
-TOGETHER = {"test_site_live": "test_site"}     # one worker builds the site, others need not wait for it
+TOGETHER = {"test_site_live": "test_site", "test_site_photos": "test_site"}     # one worker builds the site, others need not wait for it
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -108,6 +108,64 @@ def test_every_picture_keeps_its_alt_text(tmp_path, monkeypatch):
     assert alts == ["a nut", "a tablet"] and cells[-1]["source"] == ""
 
 
+def test_descriptions_of_pictures_are_hidden_from_code(tmp_path, monkeypatch):
+    "They are said of the picture; what is copied from the page still runs"
+    code = 'x = 1\nplots.show(f(x),\n           alt="a nut with a crack across its left side, "\n               "and rust")\nshow(x, "short")'
+    assert chapters.without_alts(code) == 'x = 1\nplots.show(f(x), alt="...")\nshow(x, "short")'
+    cells = converted(tmp_path, monkeypatch, (code, [picture("a nut with a crack")]))
+    assert cells[-1]["source"].endswith('show(x, "short")') and "rust" not in cells[-1]["source"]
+    assert cells[-1]["metadata"]["mystnb"]["image"]["alt"] == "a nut with a crack"
+
+
+def test_a_widget_moves_where_its_states_are_known_and_says_so_where_not(tmp_path, monkeypatch):
+    shown = {"output_type": "display_data", "metadata": {},
+             "data": {"image/png": "aGVsbG8=", "text/plain": "How large?\n3 pixels."}}
+    still = converted(tmp_path, monkeypatch, ("Explore('How large?', look)", [shown]))
+    assert chapters.STILL in still[-1]["source"] and still[-2]["outputs"]
+    item = {"name": "a", "src": "1.webp", "alt": "a dot", "caption": "", "width": 90, "newline": False}
+    states = [{"status": f"{k} pixels.", "items": [item]} for k in (1, 3)]
+    widget = {"question": "How large?", "hint": "Move it.", "number": 0, "states": states,
+              "controls": [{"name": "size", "kind": "choice", "label": "size", "options": ["1", "3"], "value": "3"}]}
+    path = notebook(tmp_path, HEAD, ("Explore('How large?', look)", [shown]))
+    cells = chapters.page(path, "course/anomalies", [widget])[0]["cells"]
+    assert 'data-play="../_static/plays/anomalies/0.json"' in cells[-1]["source"] and not cells[-2]["outputs"]
+    assert "3 pixels." in cells[-1]["source"] and 'alt="a dot"' in cells[-1]["source"]
+
+
+def test_controls_are_thinned_out_and_keep_what_they_begin_with():
+    ipywidgets = pytest.importorskip("ipywidgets")
+    import plays
+    slider = ipywidgets.FloatSlider(value=.37, min=0, max=1, step=.01)
+    some = plays.values(slider, 6)
+    assert len(some) == 6 and some[0] == 0 and some[-1] == 1 and .37 in some
+    assert plays.values(ipywidgets.IntSlider(value=2, min=0, max=3), 9) == [0, 1, 2, 3]
+    assert plays.values(ipywidgets.Dropdown(options=["b", "a"]), 1) == ["b", "a"]
+
+
+def test_assets_are_made_anew_for_other_code_and_not_for_other_words(tmp_path, monkeypatch):
+    (tmp_path / "memseg_nb" / "room").mkdir(parents=True)
+    (tmp_path / "settings.ini").write_text("")
+    files = {"tool.py": "from memseg_nb.room.first import one\n", "memseg_nb/__init__.py": "",
+             "memseg_nb/room/first.py": "from .second import two\ndef one():\n    'What it is'\n    return two  # a comment\n",
+             "memseg_nb/room/second.py": "two = 2\n", "memseg_nb/room/third.py": "three = 3\n"}
+    for name, text in files.items(): (tmp_path / name).write_text(text)
+    monkeypatch.setattr(library, "ROOT", tmp_path)
+    monkeypatch.setattr(library, "PACKAGE", tmp_path / "memseg_nb")
+
+    def digest():
+        for kept in (library._imported, library._meaning, library._data): kept.cache_clear()
+        return library.digest(tmp_path / "tool.py")
+
+    first = digest()
+    assert {path.name for path in library.reached(tmp_path / "tool.py")} == {"first.py", "second.py"}
+    (tmp_path / "memseg_nb/room/third.py").write_text("three = 4\n")
+    (tmp_path / "memseg_nb/room/first.py").write_text("from .second import two\ndef one():\n    'Other words'\n    return two\n")
+    assert digest() == first
+    (tmp_path / "memseg_nb/room/second.py").write_text("two = 3\n")
+    assert digest() != first
+    for kept in (library._imported, library._meaning, library._data): kept.cache_clear()
+
+
 def test_head_has_subtitle_box_and_links(tmp_path, monkeypatch):
     head = converted(tmp_path, monkeypatch)[0]["source"]
     assert ":::{container} subtitle\nMade from good images\n:::" in head
@@ -226,6 +284,23 @@ def test_results_tables_round_and_align(tmp_path):
 
 
 # Outputs as old as their code
+
+
+def test_results_are_drawn_with_their_spread(tmp_path):
+    import charts
+    path = tmp_path / "some.csv"
+    path.write_text("# a comment\nway,category,seed,image_auroc\nwhole,nut,0,0.9\nwhole,cap,0,0.7\nwhole,nut,1,0.6\n"
+                    "no_memory,nut,0,0.5\nno_memory,nut,1,\n")
+    words, found = charts.points(charts.rows(path))
+    assert "image AUROC" in words
+    assert [(name, *(round(one, 6) for one in numbers)) for name, *numbers in found] == [
+        ("whole", .7, .6, .8), ("no memory", .5, .5, .5)]  # each seed's mean, then mean, worst and best of the seeds
+    drawn = charts.chart(path)
+    assert drawn.count("<circle") == 2 and "whole 0.7, 0.6 to 0.8" in drawn and "\n" not in drawn
+    path.write_text("work,peer,ratio,lowest,highest\nnoise,theirs,4,2,8\nloss,,,,\n")
+    assert charts.points(charts.rows(path))[1] == [("noise; theirs", 4., 2., 8.)]
+    path.write_text("a,b\n1,2\n")
+    assert charts.chart(path) == ""
 
 
 def test_outputs_older_than_their_code_are_noticed(tmp_path, monkeypatch):
@@ -400,13 +475,30 @@ def test_licences_of_others_are_named(site):
 
 @needs_site
 def test_next_and_previous_follow_the_course(site):
-    listed = chapters.chapters()
-    for here, after in zip(listed, listed[1:]):
+    kinds = {part.title: part.kind for part in course.parts()}
+    listed = [chapter for chapter in chapters.chapters() if chapter.part]
+    for here, after in zip(listed, [*listed[1:], None]):
         text = (site / f"{here.page}.html").read_text()
-        if after.part or not here.part:  # exercises stand between lessons and reference notebooks
-            assert re.search(rf'class="right-next"\s+href="{after.name}.html"', text), here.notebook
+        on = after and kinds[after.part] == kinds[here.part]  # the main path doesn't lead into the workshop
+        wanted = f"{after.name}.html" if on else "index.html"
+        assert re.search(rf'class="right-next"\s+href="{wanted}"', text), here.notebook
+        if on:
             text = (site / f"{after.page}.html").read_text()
             assert re.search(rf'class="left-prev"\s+href="{here.name}.html"', text), after.notebook
+
+
+@needs_site
+def test_the_sidebar_has_the_course_and_folds_what_is_not_on_the_main_path(site):
+    text = (site / "course" / "perlin.html").read_text()
+    sidebar = text.partition('aria-label="The course"')[2].partition("</nav>")[0]
+    shown, *folded = sidebar.split("<details")
+    for part in course.parts():
+        for lesson in part.lessons:
+            where = shown if part.kind == "main" else "".join(folded)
+            assert f'data-page="{course.page(lesson)}"' in where, lesson
+    assert not any(fold.startswith(" open") for fold in folded)
+    workshop = (site / "course" / "shapes.html").read_text()
+    assert re.search(r"<details open><summary>Workshop", workshop)
 
 
 @needs_site
@@ -618,7 +710,7 @@ def test_code_and_reference_are_legible(address, browser, theme):
 def test_painter_follows_slider_and_mouse(address, browser):
     with visit(browser, address) as (tab, problems):
         tab.goto(address)
-        tab.wait_for_selector(".painter-controls:not([hidden])")
+        tab.wait_for_selector(".painter.playing")
         place = "() => getComputedStyle(document.querySelector('.frame')).backgroundPositionX"
         assert "defective" in tab.inner_text("#painter-score") and tab.evaluate(place) == "100%"
         tab.focus("#painter-stroke")

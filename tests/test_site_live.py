@@ -67,7 +67,7 @@ def loaded(tab, name):
     "Presses the button of a widget with a network; seconds until it is there"
     ready(tab, name)
     start = time.perf_counter()
-    tab.locator(f"{root(name)} .live-loader .first").click()
+    tab.locator(f"{root(name)} .live-loader .first, [data-start={name}] .first").first.click()
     tab.wait_for_selector(f"{root(name)}.running")
     seconds = time.perf_counter() - start
     settled(tab, name)

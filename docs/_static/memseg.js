@@ -36,7 +36,7 @@ function startPainter(painter) {
   }
 
   Promise.all(boxes.map(load)).then(() => {
-    painter.querySelector(".painter-controls").hidden = false;
+    painter.classList.add("playing");
     slider.addEventListener("input", () => { clearInterval(playing); show(Number(slider.value)); });
     boxes.forEach((box) => box.addEventListener("pointermove", follow));
     show(frames - 1);
@@ -51,3 +51,53 @@ function startPainter(painter) {
 
 const painter = document.querySelector(".painter[data-frames]");
 if (painter) startPainter(painter);
+
+// Which pages of the course were opened here; kept in this browser only
+const links = [...document.querySelectorAll(".course-nav [data-page]")];
+if (links.length) {
+  const key = "memseg-visited";
+  let visited = [];
+  try { visited = JSON.parse(localStorage.getItem(key) ?? "[]"); } catch { /* switched off, or another program's */ }
+  for (const link of links) {
+    if (link.ariaCurrent === "page" && !visited.includes(link.dataset.page)) visited.push(link.dataset.page);
+    else if (visited.includes(link.dataset.page)) {
+      const words = document.createElement("span");
+      Object.assign(words, { className: "visited-mark", textContent: "visited" });
+      link.append(words);
+    }
+  }
+  try { localStorage.setItem(key, JSON.stringify(visited)); } catch { /* nothing is kept, then */ }
+}
+
+for (const text of document.querySelectorAll(".bd-article .highlight > pre")) {
+  if (text.closest(".cell_output, .source")) continue;
+  const button = document.createElement("button");
+  Object.assign(button, { type: "button", className: "copy-button", textContent: "copy" });
+  button.addEventListener("click", async () => {
+    try {
+      await navigator.clipboard.writeText(text.textContent);
+      button.textContent = "copied";
+    } catch { // not on a page without https, or forbidden
+      getSelection().selectAllChildren(text);
+      button.textContent = "chosen: Ctrl-C";
+    }
+    button.classList.add("said");
+    setTimeout(() => { button.textContent = "copy"; button.classList.remove("said"); }, 2000);
+  });
+  text.after(button);
+}
+
+// Results of the search say what they are
+const found = document.querySelector("#search-results");
+if (found) {
+  const kinds = { course: "course", exercises: "exercise", howto: "how to", live: "laboratory", reference: "reference", source: "source",
+    guides: "guide", results: "results" };
+  new MutationObserver(() => {
+    for (const link of found.querySelectorAll("li > a:not([data-kind])")) {
+      const room = new URL(link.href).pathname.split("/").at(-2), kind = document.createElement("span");
+      link.dataset.kind = kinds[room] ?? "page";
+      Object.assign(kind, { className: "search-kind", textContent: link.dataset.kind });
+      link.before(kind, " ");
+    }
+  }).observe(found, { childList: true, subtree: true });
+}

@@ -24,7 +24,7 @@ from memseg_nb.evaluation.evaluate import confusion
 from memseg_nb.files import MemSegError
 from memseg_nb.metrics import image_score
 from memseg_nb.products.catalogue import PRODUCTS, render_product, write_products
-from memseg_nb.recipe import check_size, flatten, load_recipe
+from memseg_nb.recipe import Recipe, check_size, flatten, load_recipe
 from memseg_nb.simulation import flaws
 from memseg_nb.simulation.foreground import parse_rule
 from memseg_nb.simulation.textures import _sheet_side
@@ -43,11 +43,14 @@ from memseg_nb.widgets.base import Panel, png
 from memseg_nb.widgets.threshold_explorer import roc_points
 from memseg_nb.widgets.painter import _COLOURS, cover
 
+from live import home
 from live.graphs import SIDE, STUDIO, Drawn, as_graph, draws, pack, small_graphs
 from live.network import (
+    MOST,
     OUTPUTS,
     Small,
     memory_arrays,
+    memory_graphs,
     network_graph,
     shrink,
     squeeze,
@@ -302,12 +305,14 @@ def _bytes(photo: Tensor) -> np.ndarray:
 def _painter(folder: Folder, detector: Detector, product: str) -> tuple[dict, dict]:
     "The painter's state, and its photos"
     kinds = [("good", k) for k in range(4)] + [(kind, 0) for kind in PRODUCTS[product].defects[:2]]
-    photos = [render_product(product, detector.recipe.image.size, defect=None if kind == "good" else kind,
-                             index=k)[0]
-              for kind, k in kinds]
+    size = detector.recipe.image.size
+    photos, crisp = ([render_product(product, (times * size[0], times * size[1]), index=k,
+                                     defect=None if kind == "good" else kind)[0] for kind, k in kinds]
+                     for times in (1, home.CRISP))
     panel = DefectPainter(detector=detector, photos=[_bytes(photo) for photo in photos])
-    files = [dict(image=folder.picture(f"photo-{product}-{k}", photo), kind=kind, alt=f"{product}, {kind}")
-             for k, (photo, (kind, _)) in enumerate(zip(photos, kinds))]
+    files = [dict(image=folder.picture(f"photo-{product}-{k}", photo), kind=kind, alt=f"{product}, {kind}",
+                  crisp=folder.write(f"home/{product}-{k}.webp", home._webp([large], 88)))
+             for k, (photo, large, (kind, _)) in enumerate(zip(photos, crisp, kinds))]
     return state(panel, folder, f"painter-{product}"), dict(photos=files, brushes=_COLOURS)
 
 def _explorer(folder: Folder, page: PageDetector, product: str) -> tuple[dict, dict]:
@@ -358,7 +363,7 @@ def _network_cases(detector: Detector, product: str) -> list:
         map = told.probability[0]
         shown = [maps[0].mean(0) for maps in told.match.difference] + [maps[0, 0] for maps in told.maps]
         outputs = dict(zip(OUTPUTS, (map, image_score(map[None], share)[0], told.match.distances[0],
-                                     told.match.index[0], *shown)))
+                                     told.match.index[0], *shown, *(maps[0] for maps in told.features[1:]))))
         found.append((dict(image=image, forced=torch.tensor(forced)), outputs))
     return found
 
@@ -479,7 +484,7 @@ def _score_cases(known: dict) -> list:
 TOLERANCES = dict(  # largest difference; of masks: share of the pixels that may differ; of others: none
     noise=1e-5, share=1e-4, histogram=2, mask=1e-3, product=1e-3, noise_mask=1e-3, painted=1e-5, anomaly=1e-4,
     source=1e-4, texture=1e-5, map=1e-3, score=1e-3, distances=1., tpr=1e-6, fpr=1e-6,
-    **{f"{what}{k}": 1e-3 for what in ("difference", "attention") for k in (1, 2, 3)})
+    **{f"{what}{k}": 1e-3 for what in ("difference", "attention", "layer") for k in (1, 2, 3)})
 
 
 def _fixtures(folder: Folder, cases: dict) -> dict:
@@ -519,11 +524,21 @@ def _graphs(folder: Folder, page: PageDetector) -> dict:
     "The graphs, and what goes in and out of them"
     recipe = page.detector.recipe
     graphs = small_graphs() | {"paint": paint_graph(recipe.image.size), "flaw": flaw_graph(recipe.image.size)}
+    graphs |= memory_graphs(page.small.model)
     network = network_graph(page.small, recipe.image.size, recipe.evaluation.top_share)
     files = {name: folder.write(f"{name}.onnx", graph.SerializeToString()) for name, graph in graphs.items()}
     files["network"] = folder.write("network.onnx.gz", network.SerializeToString(), huffman=True)
     return {name: dict(file=files[name]) | _onnx_types(graph)
             for name, graph in (graphs | {"network": network}).items()}
+
+
+def _photos(recipe: Recipe) -> dict:
+    "What a page needs to choose a threshold by a visitor's good photos, as `false_alarm_threshold` does"
+    from scipy.stats import t
+
+    rate = recipe.evaluation.false_alarms
+    reach = [float(t.ppf(1 - rate, count - 1) * (1 + 1 / count) ** .5) for count in range(2, MOST + 1)]
+    return dict(most=MOST, rate=rate, reach=[None, None, *reach])
 
 
 def _product(folder: Folder, page: PageDetector, product: str) -> tuple[dict, dict]:
@@ -539,10 +554,14 @@ def _product(folder: Folder, page: PageDetector, product: str) -> tuple[dict, di
 def _write(folder: Folder, products: tuple, size: tuple, photos: int) -> dict:
     "All files"
     drawn, pages = draws(), {product: page_detector(product, size) for product in products}
-    parts = dict(graphs=_graphs(folder, pages[products[0]]))
+    parts = dict(graphs=_graphs(folder, pages[products[0]]),
+                 photos=_photos(pages[products[0]].detector.recipe))
     for name, arrays in (("draws", drawn), ("flaws", stamps(size))):
         data, table = pack(arrays)
         parts[name] = dict(file=folder.write(f"{name}.bin.gz", data), arrays=table)
+    first, crisp = (render_product(products[0], (times * size[0], times * size[1]))[0]
+                    for times in (1, home.CRISP))
+    parts["home"] = home.pictures(folder.write, pages[products[0]].detector, first, crisp)
     widgets, parts["products"] = {"perlin": state(PerlinPlayground((SIDE, SIDE)), folder, "perlin")}, {}
     widgets["studio"], parts["studio"] = _studio(folder, photos)
     widgets["threshold"], parts["threshold"] = _thresholds(folder, pages[products[0]].detector, products[0])

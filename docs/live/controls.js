@@ -74,6 +74,7 @@ export class Controls {
     for (const spec of specs) {
       const part = kinds[spec.kind](spec, (value) => heard(spec.name, value));
       part.input.disabled = spec.disabled ?? false;
+      part.keeps = ["file", "button"].includes(spec.kind) ? null : spec;
       this.parts.set(spec.name, part);
       if (spec.kind !== "button") { this.box.append(part.box); buttons = null; continue; }
       if (!buttons) this.box.append(buttons = element("div", { className: "live-buttons" }));
@@ -85,6 +86,21 @@ export class Controls {
   part(name) { return this.parts.get(name); }
   get(name) { return this.parts.get(name).get(); }
   put(name, value) { this.parts.get(name).put(value); }
+  values() { // of all that can be put back, by name
+    const kept = [...this.parts].filter(([, part]) => part.keeps);
+    return Object.fromEntries(kept.map(([name, part]) => [name, String(part.get())]));
+  }
+
+  offer(name, text) { // a value as an address has it; one that the control doesn't have is left alone
+    const part = this.parts.get(name), { input, keeps } = part;
+    if (!keeps) return;
+    const value = typeof part.get() === "number" ? Number(text) : text;
+    const there = input.options ? [...input.options].some((one) => one.value === value)
+      : keeps.options ? keeps.options.includes(value)
+        : input.type === "color" ? /^#[0-9a-f]{6}$/i.test(value) : value >= keeps.min && value <= keeps.max;
+    if (there) part.put(value);
+  }
+
   enable(name, on) { if (this.has(name)) this.parts.get(name).input.disabled = !on; }
   focus() { [...this.parts.values()].find(({ input }) => !input.disabled)?.input.focus(); }
 }

@@ -39,19 +39,57 @@ export function coloured({ data, dims }, colours, [low, high]) {
   });
 }
 
-function greyed({ data, dims }) { // and dark, so that what glows is seen
-  const size = dims[1] * dims[2], pale = (k) => .08 + .55 * (data[k] + data[size + k] + data[2 * size + k]) / 3;
-  return { dims, data: data.map((_, k) => pale(k % size)) };
+const sized = (picture) => {
+  const canvas = document.createElement("canvas");
+  Object.assign(canvas, { width: picture.naturalWidth ?? picture.width, height: picture.naturalHeight ?? picture.height });
+  const pen = canvas.getContext("2d", { willReadFrequently: true });
+  Object.assign(pen, { imageSmoothingEnabled: true, imageSmoothingQuality: "high" });
+  pen.drawImage(picture, 0, 0);
+  return [canvas, pen];
+};
+
+// A picture in grey and dark with a map glowing on it; the map may be coarser, and of a larger square that the picture lies in
+export function lit(picture, map, colours, top, place = { left: 0, top: 0, columns: map.dims[1], rows: map.dims[0] }) {
+  const [canvas, pen] = sized(picture), area = pen.getImageData(0, 0, canvas.width, canvas.height);
+  for (let k = 0; k < area.data.length; k += 4)
+    area.data.fill(255 * .08 + .55 * (area.data[k] + area.data[k + 1] + area.data[k + 2]) / 3, k, k + 3);
+  pen.putImageData(area, 0, 0);
+  const glow = coloured({ dims: map.dims, data: map.data.map((one) => .25 + .75 * clamp(one / top)) }, colours, [0, 1]);
+  const brush = glow.getContext("2d"), over = brush.getImageData(0, 0, glow.width, glow.height);
+  for (let k = 0; k < map.data.length; k++) over.data[4 * k + 3] = 255 * .92 * Math.min(1.6 * clamp(map.data[k] / top), 1);
+  brush.putImageData(over, 0, 0);
+  pen.drawImage(glow, place.left, place.top, place.columns, place.rows, 0, 0, canvas.width, canvas.height);
+  return canvas;
+}
+
+// A crisp picture with the paint that makes `after` of `before`, both as the network sees them
+export function covered(picture, before, after) {
+  const [canvas, pen] = sized(picture), layer = photo(after), brush = layer.getContext("2d"), size = layer.width * layer.height;
+  const area = brush.getImageData(0, 0, layer.width, layer.height);
+  for (let k = 0; k < size; k++) {
+    let most = 0;
+    for (let c = 0; c < 3; c++) most = Math.max(most, Math.abs(after.data[c * size + k] - before.data[c * size + k]));
+    area.data[4 * k + 3] = 255 * Math.min(1, 4 * most);
+  }
+  brush.putImageData(area, 0, 0);
+  pen.drawImage(layer, 0, 0, canvas.width, canvas.height);
+  return canvas;
+}
+
+export async function picture(name) { // one of the page's own, as it is
+  const found = new Image();
+  found.src = new URL(name, import.meta.url).href;
+  await found.decode();
+  return found;
 }
 
 // A photo with a map glowing on it: the higher, the more opaque; `top` has the brightest colour
-export function glowing(picture, { data, dims }, colours, top, grey = false) {
+export function glowing(picture, { data, dims }, colours, top) {
   const low = { dims, data: data.map((one) => .25 + .75 * clamp(one / top)) }, glow = coloured(low, colours, [0, 1]);
   const pen = glow.getContext("2d"), area = pen.getImageData(0, 0, glow.width, glow.height);
-  const most = grey ? .92 : .7, steep = grey ? 1.6 : 1;
-  for (let k = 0; k < data.length; k++) area.data[4 * k + 3] = 255 * Math.min(steep * clamp(data[k] / top), 1) * most;
+  for (let k = 0; k < data.length; k++) area.data[4 * k + 3] = 255 * .7 * clamp(data[k] / top);
   pen.putImageData(area, 0, 0);
-  const canvas = photo(grey ? greyed(picture) : picture);
+  const canvas = photo(picture);
   canvas.getContext("2d").drawImage(glow, 0, 0);
   return canvas;
 }

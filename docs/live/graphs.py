@@ -5,6 +5,7 @@ So the functions are exported; what they draw at random is an input of the graph
 picture everywhere. Masks agree but for pixels whose noise is within rounding of the threshold.
 """
 
+import inspect
 import io
 import logging
 import warnings
@@ -62,6 +63,13 @@ def _quiet():
         logging.disable(before)
 
 
+def _nested(module: nn.Module, shapes: list) -> tuple:
+    "One an argument of `forward`; those of its *arguments together"
+    kinds = [one.kind for one in inspect.signature(module.forward).parameters.values()]
+    plain = sum(kind is not inspect.Parameter.VAR_POSITIONAL for kind in kinds)
+    return (*shapes[:plain], tuple(shapes[plain:])) if plain < len(kinds) else tuple(shapes)
+
+
 def as_graph(
     module: nn.Module,
     inputs: dict[str, Tensor],  # by name, in the order of `forward`; examples
@@ -70,7 +78,7 @@ def as_graph(
 ):  # onnx.ModelProto
     "A module as an ONNX graph, without notes on where in the source each node came from"
     need("onnx"), need("onnxscript")
-    shapes = tuple(dynamic.get(name, {}) for name in inputs) if dynamic else None
+    shapes = _nested(module, [dynamic.get(name, {}) for name in inputs]) if dynamic else None
     with torch.no_grad(), _quiet():
         program = torch.onnx.export(module.eval(), tuple(inputs.values()), input_names=list(inputs),
                                     output_names=list(outputs), opset_version=20, dynamo=True,

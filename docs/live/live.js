@@ -2,7 +2,7 @@
 // browsers that lack something, the pictures and their words stand.
 import { Engine, lacking } from "./engine.js";
 
-const WIDGETS = ["perlin", "studio", "memory", "painter", "threshold", "monitor"];
+const WIDGETS = ["perlin", "studio", "memory", "painter", "threshold", "monitor", "photos"];
 const beside = (name) => new URL(name, import.meta.url).href;
 let common = null;
 
@@ -18,6 +18,10 @@ export function engine() { // one for the page
 }
 
 async function enliven(root) {
+  if (root.dataset.play) {
+    const { play } = await import("./plays.js");
+    return play(root);
+  }
   const name = root.dataset.live;
   if (!WIDGETS.includes(name)) return;
   const missing = lacking();
@@ -34,7 +38,9 @@ function begin(root) {
   });
 }
 
+const linked = location.hash.match(/^#([\w-]+)\?/);
+if (linked) document.getElementById(linked[1])?.scrollIntoView(); // it begins when it comes near
 const watch = new IntersectionObserver((entries) => {
   for (const { isIntersecting, target } of entries) if (isIntersecting) { watch.unobserve(target); begin(target); }
 }, { rootMargin: "400px" });
-for (const root of document.querySelectorAll("[data-live]")) watch.observe(root);
+for (const root of document.querySelectorAll("[data-live], [data-play]")) watch.observe(root);

@@ -13,13 +13,14 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.export import Dim
 
 from memseg_nb.deployment.detector import Detector
-from memseg_nb.deployment.onnx import FixedMemory, _sums, fold_norms, need
+from memseg_nb.deployment.onnx import FixedMemory, fold_norms, need
 from memseg_nb.metrics import image_score
 from memseg_nb.model.attention import unit_difference
 from memseg_nb.model.encoder import Features
-from memseg_nb.model.memory import LEVELS, Match, Memory, differences, pool
+from memseg_nb.model.memory import LEVELS, Match, Memory, channel_spread, differences, pool
 from memseg_nb.model.memseg import MemSeg, probability
 from memseg_nb.products.catalogue import PRODUCTS, render_product, write_products
 from memseg_nb.recipe import load_recipe
@@ -62,6 +63,11 @@ def _eight_bits(maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     whole = (maps / step).round()
     return whole * step, whole.to(torch.uint8), step.flatten()
 
+def _sums(features: Tensor, bank: Tensor) -> Tensor:  # (B, C, h, w), (N, C, h, w) -> (B, N)
+    "Sum of the absolute differences between images and samples, however many there are"
+    return (features.flatten(1)[:, None] - bank.flatten(1)).abs().sum(-1)
+
+
 class OpenMemory(FixedMemory):
     "A fixed memory that can be told which sample to compare with; below 0: the nearest"
     def __init__(self, memory: Memory):
@@ -74,7 +80,7 @@ class OpenMemory(FixedMemory):
         "Best match of one image, or that with the forced sample"
         ours, theirs = [[pool(getattr(maps, name), self.pooling) for name in LEVELS]
                         for maps in (features, self)]
-        sums = sum(_sums(a.flatten(1), b.flatten(1), self.difference) for a, b in zip(ours, theirs))
+        sums = sum(_sums(a, b) for a, b in zip(ours, theirs))
         index = torch.where(self.forced < 0, sums.argmin(-1), self.forced)
         return Match(index, sums, differences(ours, theirs, index, self.difference))
 
@@ -90,7 +96,9 @@ class _Explaining(nn.Module):
 
 MEMORY = tuple(f"{what}{k}" for what in ("memory", "steps", "spread", "unit") for k in (1, 2, 3))
 OUTPUTS = ("map", "score", "distances", "index",
-           *(f"{what}{k}" for what in ("difference", "attention") for k in (1, 2, 3)))
+           *(f"{what}{k}" for what in ("difference", "attention", "layer") for k in (1, 2, 3)))
+MOST = 30  # samples of a memory, as in the paper
+SAMPLES = Dim("samples", min=2, max=MOST)
 
 class PageNetwork(nn.Module):
     "A network that is handed its memory; one image (3, H, W) to map, score, and what the memory explorer shows"
@@ -112,7 +120,38 @@ class PageNetwork(nn.Module):
         map = probability(found.logits)
         shown = [maps[0].mean(0) for maps in found.match.difference] + [maps[0, 0] for maps in found.maps]
         return (map[0], image_score(map, self.top_share)[0], found.match.distances[0], found.match.index[0],
-                *shown)
+                *shown, *(maps[0] for maps in found.features[1:]))
+
+class KeepGraph(nn.Module):
+    "From features of good images, (N, C, h, w) a level, to a memory of 8 bits a number"
+    def forward(self, *layers: Tensor) -> tuple:
+        kept, whole, steps = zip(*map(_eight_bits, layers))
+        return *whole, *steps, *(channel_spread(maps).flatten() for maps in kept)
+
+class OthersGraph(nn.Module):
+    "Which other sample is nearest to one of a memory, and how far off it is in each channel"
+    def forward(self, own: Tensor, *memory: Tensor) -> tuple:
+        maps = [pool(whole.float() * step[:, None, None]).contiguous()
+                for whole, step in zip(memory[:3], memory[3:])]
+        mine = [level.index_select(0, own) for level in maps]
+        sums = sum(_sums(one, level) for one, level in zip(mine, maps))[0]
+        sums = torch.where(torch.arange(sums.shape[0]) == own, torch.inf, sums)
+        gaps = differences(mine, maps, sums.argmin()[None])
+        return sums.argmin(), *(gap[0].mean((1, 2)) for gap in gaps)
+
+KEPT = tuple(f"{what}{k}" for what in ("memory", "steps", "spread") for k in (1, 2, 3))
+OTHERS = ("nearest", "usual1", "usual2", "usual3")
+
+def memory_graphs(
+    model: MemSeg,  # its memory filled with at least two samples
+) -> dict:          # name -> onnx.ModelProto
+    "What makes a memory of a visitor's own photos"
+    layers = {f"layer{k}": getattr(model.memory, name).contiguous() for k, name in enumerate(LEVELS, 1)}
+    whole = {name: torch.from_numpy(array) for name, array in memory_arrays(model).items()
+             if name[:-1] in ("memory", "steps")}
+    many = {name: {0: SAMPLES} for name in (*layers, "memory1", "memory2", "memory3")}
+    return {"keep": as_graph(KeepGraph(), layers, KEPT, many),
+            "others": as_graph(OthersGraph(), dict(own=torch.tensor([0])) | whole, OTHERS, many)}
 
 def memory_arrays(
     model: MemSeg,              # its memory filled
@@ -128,14 +167,15 @@ def memory_arrays(
     return {name: np.ascontiguousarray(arrays[name]) for name in MEMORY}
 
 def network_graph(
-    small: Small,           # the graph is handed a memory of the same size
+    small: Small,           # the graph is handed a memory of 2 to `MOST` samples
     size: tuple[int, int],  # (height, width)
     top_share: float,       # of the pixels, for the score
 ):                          # onnx.ModelProto
     "The network for a page"
     memory = {name: torch.from_numpy(array) for name, array in memory_arrays(small.model).items()}
     inputs = dict(image=torch.rand(3, *size), forced=torch.tensor(-1)) | memory
-    return store_whole(as_graph(PageNetwork(small.model, top_share), inputs, OUTPUTS), small.steps)
+    many = {name: {0: SAMPLES} for name in MEMORY[:3]}
+    return store_whole(as_graph(PageNetwork(small.model, top_share), inputs, OUTPUTS, many), small.steps)
 
 def store_whole(
     graph,                     # onnx.ModelProto; changed in place

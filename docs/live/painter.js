@@ -2,7 +2,7 @@
 // for the network: strokes are painted at once, and the newest picture is looked at when the network is free.
 import canvas from "./canvas.js";
 import { element } from "./controls.js";
-import { coloured, glowing, photo, source, stored } from "./drawing.js";
+import { coloured, covered, glowing, lit, photo, picture, source, stored } from "./drawing.js";
 import { Model } from "./model.js";
 import { network } from "./network.js";
 import { largest, short } from "./words.js";
@@ -17,8 +17,8 @@ export default class Painter {
 
   begin() {
     const { panel } = this, side = panel.engine.facts.size, room = panel.root.querySelector(".live-body").clientWidth;
-    if (panel.later) this.width = room < 480 ? Math.min(room, 360) : Math.min(Math.floor((room - 24) / 2), 384);
-    const first = panel.facts.items.find(({ name }) => name === "paper");
+    if (panel.later) this.width = room < 480 ? Math.min(room, 360) : panel.stills[0].width;
+    const first = panel.stills?.[0] ?? panel.facts.items.find(({ name }) => name === "paper");
     this.model = new Model({ src: first.src, alt: first.alt, rows: side, columns: side, radius: panel.get("radius"),
       width: this.width ?? 300 }, (message) => this.told(message));
     const box = element("div");
@@ -85,7 +85,7 @@ export default class Painter {
     const flaws = this.history.filter(({ flaw }) => flaw), strokes = this.history.length - 1 - flaws.length;
     const words = [counted(strokes, "stroke"), ...flaws.length ? [`${counted(flaws.length, "pasted flaw")} (${flaws.map(({ flaw }) => flaw).join(", ")})`] : []];
     this.model.set("alt", `photo of a ${this.product.replaceAll("_", " ")} to paint on, ${words.join(" and ")}`);
-    this.model.set("src", source(photo(this.image)));
+    this.model.set("src", source(this.crisp ? covered(this.crisp, this.history[0], this.image) : photo(this.image)));
   }
 
   async example() { // the home page's scratch, painted anew
@@ -100,8 +100,9 @@ export default class Painter {
     const { panel } = this, { size, products } = panel.engine.facts, number = panel.get("number");
     const product = panel.get("product") ?? Object.keys(products)[0], name = `${product} ${number}`;
     if (this.shown === name) return;
-    const known = products[product].painter, image = await stored(`assets/${known.photos[number].image}`, size);
-    Object.assign(this, { product, known, history: [image], shown: name });
+    const known = products[product].painter, { image: file, crisp } = known.photos[number];
+    const [image, sharp] = await Promise.all([stored(`assets/${file}`, size), panel.later ? picture(`assets/${crisp}`) : null]);
+    Object.assign(this, { product, known, history: [image], shown: name, crisp: sharp });
     this.draw();
     if (this.panel.later && !this.begun) await this.example();
     this.begun = true;
@@ -116,7 +117,8 @@ export default class Painter {
     const { threshold, pixel_threshold: limit } = facts.products[product], top = Math.min(1, 2 * limit), { magma } = facts.colours;
     const heatmap = { name: "heatmap", src: source(coloured(map, magma, [0, top])), width: this.width ?? 200,
       alt: `heatmap, up to ${largest(map).toFixed(2)}`, caption: `heatmap, 0..${short(top)}` };
-    const overlay = { name: "overlay", src: source(glowing(image, map, magma, top, panel.later)), width: this.width ?? 200,
+    const shining = this.crisp ? lit(this.crisp, map, magma, top) : glowing(image, map, magma, top);
+    const overlay = { name: "overlay", src: source(shining), width: this.width ?? 200,
       alt: "photo with the heatmap over it", caption: this.width ? "what the network says" : "photo and heatmap" };
     this.map = map; // for tests
     const pasted = image.flaw, words = pasted ? `Pasted: ${pasted}. ` : "";

@@ -1,6 +1,7 @@
 // One widget on a page: the precomputed pictures first; controls, progress and answers when somebody touches it.
 import board from "./board.js";
 import { Controls, element } from "./controls.js";
+import { copier, take } from "./link.js";
 import { Model } from "./model.js";
 
 export const megabytes = (bytes) => `${(bytes / 1e6).toFixed(1)} MB`;
@@ -17,15 +18,15 @@ export class Panel {
     this.build();
     this.loaded = this.graphs.length === 0;
     if (this.loaded) this.begin();
+    if (take(root.dataset.live, this.controls, root, (name, value) => this.widget.moved?.(name, value)) && !this.network) this.refresh();
   }
 
   build() {
     this.root.querySelector(".live-note").after(this.loader.box);
     this.controls.box.disabled = this.network;
     if (!this.later) this.place();
-    if (!this.network)
-      for (const event of ["pointerenter", "focusin"]) this.root.addEventListener(event, () => this.load(), { once: true });
     this.root.classList.add("ready");
+    this.widget.placed?.();
   }
 
   place() {
@@ -33,6 +34,7 @@ export class Panel {
     board.render({ model: this.model, el: this.board });
     this.root.querySelector(".memseg-board").replaceWith(this.board);
     this.root.querySelector(".live-body").prepend(this.controls.box);
+    if (!this.later && Object.keys(this.controls.values()).length) this.controls.box.append(copier(this.root.dataset.live, this.controls));
   }
 
   get(name) { // of a control that isn't shown: what it would begin with
@@ -52,10 +54,18 @@ export class Panel {
   }
 
   begin() {
-    if (this.later) this.place();
+    if (this.later) this.takeOver();
     this.controls.box.disabled = false;
     this.root.classList.add("running");
     this.widget.begin?.();
+  }
+
+  takeOver() { // the page's pictures give way to the widget's, which begin as the same ones, in the same room
+    const frames = [...this.root.querySelectorAll(".frame")], captions = this.root.querySelectorAll("figcaption");
+    this.stills = frames.map((frame, k) => ({ src: frame.querySelector("img").src, alt: frame.querySelector("img").alt,
+      width: Math.floor(frame.clientWidth), caption: captions[k].textContent }));
+    this.model.set("items", [{ name: "overlay", clickable: false, newline: false, ...this.stills.at(-1) }]);
+    this.place();
   }
 
   async moved(name, value) { // a widget may say false: nothing to be computed
@@ -100,13 +110,18 @@ class Loader {
     this.cancel = element("button", { type: "button", className: "live-button", hidden: true }, "Cancel");
     this.trouble = element("p", { className: "live-trouble", role: "status" });
     this.box = element("div", { className: "live-loader" }, this.start, this.bar, this.cancel, this.trouble);
-    this.start.addEventListener("click", () => panel.refresh());
+    this.place = panel.later ? document.querySelector(`[data-start="${panel.root.id}"]`) : null; // elsewhere on the page
+    this.place?.replaceChildren(this.start);
+    this.start.addEventListener("click", () => {
+      if (panel.loaded) panel.root.querySelector(".paper")?.focus(); else panel.refresh();
+      if (this.place) panel.root.scrollIntoView({ block: "nearest", behavior: "smooth" });
+    });
     this.cancel.addEventListener("click", () => this.stop?.abort());
     panel.engine.addEventListener("loaded", () => { if (this.bar.hidden) this.say(); });
     this.say();
   }
 
-  say(words = this.panel.network ? "Load the network" : "Start") {
+  say(words = this.verb ?? this.place?.dataset.words ?? (this.panel.network ? "Load the network" : "Start")) {
     const bytes = this.panel.engine.bytes(this.panel.graphs);
     this.start.textContent = bytes ? `${words} (${megabytes(bytes)})` : words;
     this.start.hidden = this.panel.graphs.length === 0;
@@ -132,6 +147,7 @@ class Loader {
       this.panel.loaded = true;
       const here = this.box.contains(document.activeElement);
       this.box.hidden = true;
+      if (this.place) Object.assign(this.start, { disabled: false, textContent: this.place.dataset.words });
       this.panel.begin();
       if (here) this.panel.controls.focus();
       return true;
@@ -148,7 +164,7 @@ class Loader {
   }
 
   swap(running) {
-    this.start.hidden = running;
+    if (this.place) this.start.disabled = running; else this.start.hidden = running; // there its room stays
     this.bar.hidden = this.cancel.hidden = !running;
   }
 }

@@ -1,6 +1,7 @@
 // Perlin playground: noise, its histogram with the threshold, its mask. The graph computes all three.
 import { Chart } from "./chart.js";
 import { coloured, mask, source } from "./drawing.js";
+import { pieces } from "./regions.js";
 import { percent } from "./words.js";
 
 const LARGEST = 33; // points along a side of the largest lattice
@@ -20,6 +21,7 @@ export default class Perlin {
     const out = await engine.run("perlin", { threshold, rotation: panel.get("rotation"),
       angles: lattice(angles, panel.get("seed"), 0, LARGEST, cells[0] + 1, cells[1] + 1) });
     const share = out.share.data[0], counts = [...out.histogram.data];
+    const [rows, columns] = out.mask.dims, count = pieces(rows, columns, (y, x) => out.mask.data[y * columns + x]).length;
     const edges = [...Array(counts.length + 1).keys()].map((k) => -1.2 + 2.4 * k / counts.length);
     const chart = new Chart([-1.2, 1.2], [0, 1.15 * Math.max(...counts)], "noise", "pixels", [300, 214]);
     chart.bars(edges, counts, edges.slice(0, -1).map((low) => (low + 1e-9 < threshold ? "#21918c" : "#440154")), .85)
@@ -30,7 +32,8 @@ export default class Perlin {
       { name: "histogram", src: chart.src(), width: 300, caption: "histogram",
         alt: `histogram of the noise, ${percent(share)} of it right of the threshold` },
       { name: "mask", src: source(mask(out.mask)), width: 214, caption: "mask: where P > T",
-        alt: `mask: ${percent(share)} of the area, white` },
-    ], `${cells[0]} x ${cells[1]} cells: ${percent(share)} of the area lie above ${threshold.toFixed(2)}.`);
+        alt: `mask: ${percent(share)} of the area, white, in ${count} pieces` },
+    ], `${cells[0]} x ${cells[1]} cells: ${percent(share)} of the area lie above ${threshold.toFixed(2)}, in `
+      + (count === 1 ? "one piece." : `${count} pieces.`));
   }
 }

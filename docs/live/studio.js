@@ -123,7 +123,7 @@ export default class Studio {
     if (own && how === "auto") return "In Python, auto separates your image from its background by Otsu's threshold; here the whole image may be spoilt. "
       + "Choose off, and both do the same.";
     if (!share) return "In Python this is another picture: the library draws noise again until it meets the product; the page draws once.";
-    if (own) return "Run in Python, this makes the anomaly above, but for single pixels: your browser decoded the image and brought it to its size.";
+    if (own) return "Run in Python, this makes the anomaly above. Single pixels can differ, because your browser decoded the image and resized it.";
     return "Run in Python, this makes the anomaly above, as made.images[0]: equal to one of 256 levels, but for at most one pixel in 1000, where "
       + "noise or brightness lies right at a threshold.";
   }

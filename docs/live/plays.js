@@ -1,0 +1,25 @@
+// A lesson's widget whose states were all computed when the page was made: moving a control shows another one.
+import board from "./board.js";
+import { Controls, element } from "./controls.js";
+import { copier, take } from "./link.js";
+import { Model } from "./model.js";
+
+export async function play(root) {
+  const place = new URL(root.dataset.play, document.baseURI), answer = await fetch(place);
+  if (!answer.ok) throw new Error(`the server answers ${answer.status}`);
+  const { controls, states } = await answer.json(), at = (item) => ({ clickable: false, ...item, src: new URL(item.src, place).href });
+  const state = (inputs) => states[controls.reduce((sum, { name, options }) => sum * options.length + options.indexOf(inputs.get(name)), 0)];
+  const show = () => {
+    const { status, items } = state(inputs);
+    model.set("items", items.map(at));
+    model.set("status", status);
+  };
+  const inputs = new Controls(controls, show);
+  const first = state(inputs), model = new Model({ items: first.items.map(at), status: first.status }), shown = element("div");
+  board.render({ model, el: shown });
+  root.querySelector(".memseg-board").replaceWith(shown);
+  root.querySelector(".live-body").prepend(inputs.box);
+  inputs.box.append(copier(root.id, inputs));
+  if (take(root.id, inputs, root)) show();
+  root.classList.add("ready", "running");
+}

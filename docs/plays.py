@@ -1,0 +1,189 @@
+"""Lets the lessons' own widgets move on their pages: python docs/plays.py [NAME ...]
+
+Runs the notebooks that ask a question with `Explore`, up to that cell, and computes what the widget shows for its
+whole grid of controls: pictures and sentences, in build/docs/plays. A page of the site that finds them there lets its
+reader move the controls, and loads nothing but the pictures that are looked at. What is up to date is not made again.
+"""
+
+import argparse
+import hashlib
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import chapters
+import course
+import library
+import stamp
+
+ROOT = Path(__file__).parents[1]
+CACHE = ROOT / "build" / "docs" / "plays"
+STATES = 36  # of a widget, about; sliders are thinned out, menus are not
+FINEST = 13  # values of a slider, at most
+
+
+def notebooks() -> list[str]:
+    "Names of the notebooks that have such a widget"
+    paths = [course.NOTEBOOKS / f"{name}.ipynb" for name in course.notebooks()]
+    return [stamp.name_of(path) for path in paths if re.search(r"\bExplore\(", path.read_text())]
+
+
+def digest(name: str) -> str:
+    "Of a notebook's code and of what it reaches of the library"
+    path = course.NOTEBOOKS / f"{name}.ipynb"
+    modules = {module.replace(".", "/") for module in chapters.imports(chapters.read(path)["cells"]).values()}
+    files = [file for module in modules for file in (library.PACKAGE / f"{module}.py",
+                                                      library.PACKAGE / module / "__init__.py") if file.exists()]
+    own = Path(__file__).read_bytes()
+    return hashlib.sha256(f"{stamp.digest(path)} {library.digest(*files)}".encode() + own).hexdigest()
+
+
+def known(name: str) -> list[dict]:
+    "Widgets of a notebook whose states are there and up to date"
+    record = CACHE / name / "states.json"
+    if not record.exists():
+        return []
+    found = json.loads(record.read_text())
+    return found["widgets"] if found["made_from"] == digest(name) else []
+
+
+def values(control, room: float) -> list:
+    "A control's values, the first one included; of a slider no more than `room`"
+    if hasattr(control, "options"):
+        return list(control.options)
+    steps = round((control.max - control.min) / control.step)
+    count = max(2, min(int(room), FINEST, steps + 1))
+    some = {control.min + round(k * steps / (count - 1)) * control.step for k in range(count)}
+    if isinstance(control.value, int):
+        some = {int(round(one)) for one in some}
+    nearest = min(some, key=lambda one: abs(one - control.value))
+    return sorted(some - {nearest} | {control.value})
+
+
+def grid(panel) -> dict[str, list]:
+    "Values of every control, so that there are about `STATES` combinations"
+    menus = [control for control in panel.controls.values() if hasattr(control, "options")]
+    fixed = 1
+    for control in menus:
+        fixed *= len(control.options)
+    free = len(panel.controls) - len(menus)
+    room = max(3, (STATES / fixed) ** (1 / free)) if free else 0
+    return {name: values(control, room) for name, control in panel.controls.items()}
+
+
+def record(panel, folder: Path, number: int) -> dict:
+    "Compute a panel's states and write their pictures; what the page is told"
+    import itertools
+
+    axes, states, start = grid(panel), [], [panel[name] for name in panel.controls]
+    for chosen in itertools.product(*axes.values()):
+        pictures, status = panel.look(**dict(zip(axes, chosen)))
+        items = [_written(picture, folder) for picture in pictures]
+        states.append({"status": status, "items": items})
+    controls = []
+    for (name, some), control in zip(axes.items(), panel.controls.values()):
+        names = [option[0] if isinstance(option, tuple) else option for option in getattr(control, "options", some)]
+        shown = [f"{one:.3f}".rstrip("0").rstrip(".") if isinstance(one, float) else str(one) for one in names]
+        kind = "select" if hasattr(control, "options") else "choice"
+        at = [one[1] if isinstance(one, tuple) else one for one in some].index(start[len(controls)])
+        controls.append({"name": name, "kind": kind, "label": control.description, "options": shown, "value": shown[at]})
+    return {"question": panel.question, "hint": panel.hint, "controls": controls, "states": states, "number": number}
+
+
+def _written(picture, folder: Path) -> dict:
+    "A picture's file, the same for the same content, and its words"
+    import base64
+    import io
+
+    from PIL import Image
+
+    item = picture.item()
+    head, data = item["src"].split(",", 1)
+    data, end = base64.b64decode(data), "svg"
+    if "svg" not in head:
+        file, end = io.BytesIO(), "webp"
+        image = Image.open(io.BytesIO(data))
+        most = 2 * item["width"]  # twice as dense as it is shown
+        if image.width > most:
+            image = image.resize((most, round(image.height * most / image.width)), Image.LANCZOS)
+        image.save(file, "WEBP", quality=80, method=4)
+        data = file.getvalue()
+    name = f"{hashlib.sha256(data).hexdigest()[:12]}.{end}"
+    (folder / name).write_bytes(data)
+    return {key: item[key] for key in ("name", "alt", "caption", "width", "newline")} | {"src": name}
+
+
+SEEN = """
+import memseg_nb.widgets.base as _base
+_seen, _begin = [], _base.Explore.__init__
+def _noted(self, *arguments, **controls):
+    _begin(self, *arguments, **controls)
+    _seen.append(self)
+_base.Explore.__init__ = _noted
+"""
+KEEP = """
+import sys as _sys, json as _json, pathlib as _pathlib
+_sys.path.insert(0, {docs!r})
+import plays as _plays
+_folder = _pathlib.Path({folder!r})
+_made = [_plays.record(panel, _folder, k) for k, panel in enumerate(_seen)]
+(_folder / "made.json").write_text(_json.dumps(_made))
+"""
+
+
+def make(name: str) -> None:
+    "Run a notebook up to its last `Explore`, and keep the states"
+    import nbformat
+    from nbclient import NotebookClient
+
+    path, folder = course.NOTEBOOKS / f"{name}.ipynb", CACHE / name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    notebook = nbformat.read(path, as_version=4)
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    last = max(k for k, cell in enumerate(cells) if re.search(r"\bExplore\(", cell.source))
+    keep = KEEP.format(docs=str(ROOT / "docs"), folder=str(folder))
+    notebook.cells = [nbformat.v4.new_code_cell(SEEN), *cells[: last + 1], nbformat.v4.new_code_cell(keep)]
+    NotebookClient(notebook, timeout=1800, kernel_name="python3",
+                   resources={"metadata": {"path": str(path.parent)}}).execute()
+    widgets = json.loads((folder / "made.json").read_text())
+    (folder / "made.json").unlink()
+    (folder / "states.json").write_text(json.dumps({"made_from": digest(name), "widgets": widgets}))
+
+
+def copy_assets(static: Path) -> None:
+    "The states that are up to date, for the pages"
+    target = static / "plays"
+    shutil.rmtree(target, ignore_errors=True)
+    for name in notebooks():
+        widgets = known(name)
+        if not widgets:
+            continue
+        place = target / course.name(name)
+        place.mkdir(parents=True)
+        for widget in widgets:
+            text = json.dumps({key: widget[key] for key in ("controls", "states")}, separators=(",", ":"))
+            (place / f"{widget['number']}.json").write_text(text)
+        for picture in (CACHE / name).iterdir():
+            if picture.suffix in (".webp", ".svg"):
+                shutil.copyfile(picture, place / picture.name)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="notebooks; none: all that need it")
+    options = parser.parse_args()
+    there = notebooks()
+    asked = [name.removeprefix("nbs/").removesuffix(".ipynb") for name in options.names]
+    if wrong := [name for name in asked if name not in there]:
+        raise SystemExit(f"{', '.join(wrong)}: no widget `Explore` in such a notebook")
+    todo = asked or [name for name in there if not known(name)]
+    for number, name in enumerate(todo, 1):
+        print(f"{number} of {len(todo)}: {name}", flush=True)
+        make(name)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
