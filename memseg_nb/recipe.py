@@ -244,7 +244,7 @@ class TrainingRecipe(Section):
     precision: str = setting(choices=("auto", "float32", "bfloat16", "float16"))
     compile: str = setting(choices=("off", "on"))  # torch.compile
     checkpoint_every: int = setting(1, 1_000_000)  # steps
-    warm_start: str = setting(pattern=".+", says="auto, off, or a .safetensors file")
+    warm_start: str = setting(pattern=".+", says="auto, few, off, or a .safetensors file")
     norms: str = setting(choices=("learn", "frozen"))
 
 # %% ../nbs/01_recipe.ipynb #aff4b1c2

