@@ -592,7 +592,8 @@ def benchmark(data, out, categories, mvtec, jobs, recipe_file, overrides, size, 
 @_out("All runs, comparison.csv, .md and .png.", "comparison")
 @click.option("--ways", callback=_names, metavar="NAME,NAME",
               help="Of random, even, encoder, warm, instant, perlin, imagenet, patches (the "
-                   "distance to the nearest patch, as PatchCore); default: the first five.")
+                   "distance to the nearest patch, as PatchCore), lite0, lite0_instant (the recipe "
+                   "imagenet); default: the first five.")
 @seeds_option
 @click.option("--minutes", type=click.FloatRange(0, min_open=True), default=1., show_default=True,
               help="Each training's time.")

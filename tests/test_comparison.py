@@ -61,6 +61,14 @@ def test_imagenet_is_only_asked_for_by_name():
     assert not any("imagenet" in str(WAYS[way]) for way in DEFAULT)
 
 
+def test_lite0_is_the_recipe_imagenet_whatever_it_stands_on():
+    kept = {"training.minutes": 0., "training.precision": "float32"}
+    wanted = load_recipe("imagenet").replace(**kept)
+    for base in (load_recipe(), load_recipe("formulas"), load_recipe("imagenet")):
+        assert base.replace(**kept | WAYS["lite0"]) == wanted
+    assert WAYS["lite0_instant"] == WAYS["lite0"] | {"training.steps": 0, "training.minutes": 0}
+
+
 def test_nearest_patches_are_a_baseline_without_any_training(tiny_data, small, tmp_path):
     "The map doesn't change with the network's weights; it orders pixels as their nearest patch's distance"
     run = train(tiny_data, "hex_nut", tmp_path / "run", small.replace(**WAYS["patches"]), progress=False)

@@ -355,7 +355,9 @@ def train(
                 elif team.first: run.update(status="interrupted")  # up to the last checkpoint
                 raise
             save("training")
-            team.tell(lambda: _finish(run, trainer, simulator, held_back, parts, recipe, progress))
+            with collected([]):  # what the photos are like was said at the beginning
+                team.tell(lambda: _finish(run, trainer, simulator, held_back, parts, recipe,
+                                          progress))
         return run
 
 def _read(images: ImageSet, progress: bool):
