@@ -136,7 +136,8 @@ body { margin: 0 auto; max-width: 76rem; padding: 1rem; background: var(--back);
   font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: anywhere }
 h1 { font-size: 1.5rem; margin: 0 } h2 { font-size: 1.15rem; margin: 2rem 0 .5rem }
 h3 { font-size: 1rem; margin: 0 } p { margin: .3rem 0 } .soft { color: var(--soft) }
-.bad { color: var(--bad); font-weight: 600 } .good { color: var(--good); font-weight: 600 }
+:is(strong, span).bad { color: var(--bad); font-weight: 600 }
+span.good { color: var(--good); font-weight: 600 }
 nav a, a { color: var(--focus) } nav { display: flex; flex-wrap: wrap; gap: .2rem 1rem }
 .wide { overflow-x: auto } table { border-collapse: collapse; font-variant-numeric: tabular-nums }
 th, td { padding: .2rem .8rem .2rem 0; text-align: right; border-bottom: 1px solid var(--line);
