@@ -111,7 +111,9 @@ def origins() -> dict[str, str]:
     "Page -> file of the repository that its text stands in"
     paths = [*stamp.everywhere(), *pages.GUIDES.glob("*.md"), *(DOCS / "howto").glob("*.md")]
     found = {links.page_of(path.relative_to(ROOT).as_posix()): path for path in paths}
-    notebooks = {name: f"nbs/{module.lessons[0]}.ipynb" for name, module in library.modules().items() if module.lessons}
+    notebooks = {
+        name: f"nbs/{module.lessons[0]}.ipynb" for name, module in library.modules().items() if module.lessons
+    }
     return ({page: path.relative_to(ROOT).as_posix() for page, path in found.items()}
             | {f"reference/{name}": path for name, path in notebooks.items()} | {"index": "docs/index.md"})
 
@@ -224,7 +226,9 @@ def publish(out: Path) -> None:
         text = unused.sub("", path.read_text()).replace('"Color mode"', '"Colour mode"')
         listed = " data-toc" if "bd-sidebar-secondary" in text else ""
         text = text.replace("<html ", f'<html data-theme="light"{listed} ', 1)  # where no script says which
-        text = re.sub(r'<img (?![^>]*\swidth=)([^>]*_images/([\w-]+\.(?:png|svg))")', partial(_sized, out), text)
+        text = re.sub(
+            r'<img (?![^>]*\swidth=)([^>]*_images/([\w-]+\.(?:png|svg))")', partial(_sized, out), text
+        )
         path.write_text(text)
         used |= set(re.findall(r'_images/([\w.-]+)"', text))
     for path in (out / "_images").iterdir():

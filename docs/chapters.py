@@ -125,7 +125,9 @@ def navigation() -> list[tuple[str, list[tuple[str, list[tuple[str, str]]]]]]:
     for part, (title, _, group) in zip(course.parts(), grouped()):
         pages = [(chapter.page, chapter.title) for chapter in group]
         groups.setdefault(course.KINDS[part.kind], []).append((title, pages))
-    groups["Exercises"] = [("", [(course.page(f"exercises/{path.stem}"), title) for path, title, _ in exercises()])]
+    groups["Exercises"] = [
+        ("", [(course.page(f"exercises/{path.stem}"), title) for path, title, _ in exercises()])
+    ]
     groups["Reference notebooks"] = [("", [(c.page, c.title) for c in chapters() if not c.part])]
     return list(groups.items())
 

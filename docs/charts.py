@@ -52,8 +52,11 @@ def chart(path: Path) -> str:  # SVG in one line, or "" where a table has nothin
     height = ROW * len(found) + 34
     ticks = [one for one in ((.1, .2, .5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if ratio
                              else [k / 20 for k in range(21)]) if low <= one <= high]
-    parts = [f'<path d="M{across(one):.1f},4V{height - 30}" stroke="currentColor" stroke-opacity=".18"/>'
-             f'<text x="{across(one):.1f}" y="{height - 16}" text-anchor="middle">{one:g}</text>' for one in ticks]
+    parts = [
+        f'<path d="M{across(one):.1f},4V{height - 30}" stroke="currentColor" stroke-opacity=".18"/>'
+        f'<text x="{across(one):.1f}" y="{height - 16}" text-anchor="middle">{one:g}</text>'
+        for one in ticks
+    ]
     for k, (name, value, least, most) in enumerate(found):
         y = ROW * k + 16
         shown = f"{value:.3g}" if ratio else f"{value:.3f}"
@@ -64,6 +67,8 @@ def chart(path: Path) -> str:  # SVG in one line, or "" where a table has nothin
             f'<text x="{across(most) + 9:.1f}" y="{y + 4}">{shown}</text>'
         )
     said = "; ".join(f"{name} {value:.3g}, {least:.3g} to {most:.3g}" for name, value, least, most in found)
-    return (f'<figure class="chart"><svg viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" role="img" '
-            f'aria-label="{html.escape(words)}: {html.escape(said)}" font-size="11.5" fill="currentColor">{"".join(parts)}</svg>'
-            f"<figcaption>{html.escape(words)}</figcaption></figure>")
+    return (
+        f'<figure class="chart"><svg viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" role="img" '
+        f'aria-label="{html.escape(words)}: {html.escape(said)}" font-size="11.5" fill="currentColor">{"".join(parts)}</svg>'
+        f"<figcaption>{html.escape(words)}</figcaption></figure>"
+    )

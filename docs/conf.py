@@ -75,7 +75,9 @@ def _about(app, pagename, templatename, context, doctree):
     "What other programs are told of a page, and where its text can be mended"
     record = ROOT / "build" / "docs" / "origins.json"
     origin = json.loads(record.read_text()).get(pagename) if record.exists() else None
-    said = re.search(r'class="[^"]*subtitle[^"]*">\s*<p>(.+?)</p>', context.get("body") or "", flags=re.DOTALL)
+    said = re.search(
+        r'class="[^"]*subtitle[^"]*">\s*<p>(.+?)</p>', context.get("body") or "", flags=re.DOTALL
+    )
     about = re.sub(r"<[^>]+>|\s+", " ", said[1]).strip() if said else (
         "MemSeg: learn, try and use a network that finds defects on products after seeing only good ones")
     context |= {"about": html.unescape(about), "origin": origin, "repository": REPOSITORY,

@@ -325,7 +325,7 @@ def played(
         f'<p class="status">{html.escape(first["status"])}</p>'
         f'<div class="pictures">{pictures}</div></div></div>\n'
         '<p class="live-note">Computed by the library when the page was made, for the settings that the controls '
-        'offer here; the notebook has all of them.</p>\n'
+        "offer here; the notebook has all of them.</p>\n"
         f'<noscript><p class="live-note">{WHY_STILL}</p></noscript>\n</section>\n'
         f'<script type="module" src="{links.relative(page, "_static/live/live.js")}"></script>'
     )

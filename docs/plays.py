@@ -34,8 +34,12 @@ def digest(name: str) -> str:
     "Of a notebook's code and of what it reaches of the library"
     path = course.NOTEBOOKS / f"{name}.ipynb"
     modules = {module.replace(".", "/") for module in chapters.imports(chapters.read(path)["cells"]).values()}
-    files = [file for module in modules for file in (library.PACKAGE / f"{module}.py",
-                                                      library.PACKAGE / module / "__init__.py") if file.exists()]
+    files = [
+        file
+        for module in modules
+        for file in (library.PACKAGE / f"{module}.py", library.PACKAGE / module / "__init__.py")
+        if file.exists()
+    ]
     own = Path(__file__).read_bytes()
     return hashlib.sha256(f"{stamp.digest(path)} {library.digest(*files)}".encode() + own).hexdigest()
 
@@ -84,12 +88,24 @@ def record(panel, folder: Path, number: int) -> dict:
         states.append({"status": status, "items": items})
     controls = []
     for (name, some), control in zip(axes.items(), panel.controls.values()):
-        names = [option[0] if isinstance(option, tuple) else option for option in getattr(control, "options", some)]
-        shown = [f"{one:.3f}".rstrip("0").rstrip(".") if isinstance(one, float) else str(one) for one in names]
+        names = [
+            option[0] if isinstance(option, tuple) else option for option in getattr(control, "options", some)
+        ]
+        shown = [
+            f"{one:.3f}".rstrip("0").rstrip(".") if isinstance(one, float) else str(one) for one in names
+        ]
         kind = "select" if hasattr(control, "options") else "choice"
         at = [one[1] if isinstance(one, tuple) else one for one in some].index(start[len(controls)])
-        controls.append({"name": name, "kind": kind, "label": control.description, "options": shown, "value": shown[at]})
-    return {"question": panel.question, "hint": panel.hint, "controls": controls, "states": states, "number": number}
+        controls.append(
+            {"name": name, "kind": kind, "label": control.description, "options": shown, "value": shown[at]}
+        )
+    return {
+        "question": panel.question,
+        "hint": panel.hint,
+        "controls": controls,
+        "states": states,
+        "number": number,
+    }
 
 
 def _written(picture, folder: Path) -> dict:
@@ -172,7 +188,9 @@ def copy_assets(static: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("names", nargs="*", metavar="NAME", help="notebooks; none: all that need it")
     options = parser.parse_args()
     there = notebooks()

@@ -29,7 +29,10 @@ FULL = {
     "test_exercises::test_garbage_is_rejected_with_words": "twenty answers to each exercise",
 }
 SPREAD = {"test_notebooks", "test_exercises"}  # their tests share nothing: any worker takes any of them
-TOGETHER = {"test_site_live": "test_site", "test_site_photos": "test_site"}     # one worker builds the site, others need not wait for it
+TOGETHER = {
+    "test_site_live": "test_site",
+    "test_site_photos": "test_site",
+}  # one worker builds the site, others need not wait for it
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -27,8 +27,15 @@ BOX = ["You will be able to", "You need first", "Run time", "Paper"]
 LONGEST, PROSE = 110, 2 / 7  # lines of a code cell; share of Markdown among all cells, at least
 WIDTH = 100                 # characters of a line of code in a notebook
 EXERCISE = r"^- (\w+\.\d+) "
-# lessons of the main path whose exercises are in a notebook of their own, and which lack a task to predict: not yet
-ELSEWHERE = ["model/01_encoder", "model/02_memory", "model/03_attention", "model/04_msff", "deployment/01_detector"]
+# lessons of the main path whose exercises are in a notebook of their own, and which lack a task to predict,
+# not yet
+ELSEWHERE = [
+    "model/01_encoder",
+    "model/02_memory",
+    "model/03_attention",
+    "model/04_msff",
+    "deployment/01_detector",
+]
 PREDICT = "### Predict, change, measure"
 
 

@@ -1,4 +1,5 @@
 "Removes the saved views of widgets from the notebooks, and their state: it differs in each run, and no reader sees it"
+
 import json
 from pathlib import Path
 

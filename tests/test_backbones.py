@@ -1,4 +1,5 @@
 "Encoders by name: the networks that they claim to be, frozen for good, and clear words where something doesn't fit"
+
 import copy
 import importlib.util
 

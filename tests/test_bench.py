@@ -1,4 +1,5 @@
 "The benchmark: equal results before equal work, ratios by hand, tables that survive; nothing is asserted by the clock"
+
 import math
 import platform
 import re

@@ -35,7 +35,9 @@ def wheelhouse(folder):
 
 
 def start(script, folder):
-    return subprocess.run([sys.executable, script, "--to", folder, "--no-lab"], capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, script, "--to", folder, "--no-lab"], capture_output=True, text=True
+    )
 
 
 @pytest.mark.full
@@ -63,7 +65,9 @@ def test_the_makefile_fills_the_folder_that_the_script_reads():
 
 
 def test_mybinder_installs_what_the_lessons_need_and_opens_the_first_one():
-    lines = [line for line in (ROOT / ".binder" / "requirements.txt").read_text().splitlines() if line[0] != "#"]
+    lines = [
+        line for line in (ROOT / ".binder" / "requirements.txt").read_text().splitlines() if line[0] != "#"
+    ]
     assert ".[lab]" in lines  # pip reads it in the folder of the repository
     constraint = next(line.split()[1] for line in lines if line.startswith("--constraint"))
     assert (ROOT / ".binder" / constraint).resolve() == ROOT / "constraints.txt"

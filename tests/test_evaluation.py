@@ -1,4 +1,5 @@
 "Evaluation: figures against a slow computation, decisions, what it writes, and data sets with something missing"
+
 import csv
 import json
 import shutil

@@ -1,4 +1,5 @@
 "Exercises: solutions are accepted, typical wrong answers get their hint, nothing hangs or crashes; progress is kept"
+
 import json
 import re
 from pathlib import Path

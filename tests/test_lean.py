@@ -91,7 +91,9 @@ def test_a_photo_without_an_answer_does_not_stop_the_others(made, photos, tmp_pa
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.png").write_text("no image")
     (tmp_path / "photos" / "b.png").write_bytes((photos / "clear.png").read_bytes())
-    done = subprocess.run([sys.executable, str(made[2]), str(tmp_path / "photos")], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, str(made[2]), str(tmp_path / "photos")], capture_output=True, text=True
+    )
     first, second = done.stdout.splitlines()
     assert done.returncode == 1 and first.startswith("a.png: no answer: ") and "is not an image" in first
     assert second.startswith(("b.png: good: ", "b.png: defective: ")) and not done.stderr

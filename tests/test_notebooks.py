@@ -22,7 +22,12 @@ NOTEBOOKS, COURSE = notebooks(), course()
 LESSONS = [NBS / f"{name}.ipynb" for name in COURSE]
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=name_of)
 each_lesson = pytest.mark.parametrize("path", LESSONS, ids=name_of)
-NO_MODULE = {"index", "00_overview", "evaluation/05_results", "guides/assignment_solution"}  # notebooks that export nothing
+NO_MODULE = {
+    "index",
+    "00_overview",
+    "evaluation/05_results",
+    "guides/assignment_solution",
+}  # notebooks that export nothing
 
 
 def needed(path):

@@ -1,4 +1,5 @@
 "Materials and products of formulas: what a seed decides, what a specimen changes, any size, and no loose ends"
+
 import dataclasses
 import math
 import pickle

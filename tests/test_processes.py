@@ -41,7 +41,9 @@ def run(name, recipe, callback=None):
     except (KeyboardInterrupt, MemSegError) as error: return str(error)
 """
 
-MANY = COMMON + """
+MANY = (
+    COMMON
+    + """
 found, seen = {}, []
 warm = recipe.replace(**{"encoder.weights": "formulas", "training.warm_start": "auto", "training.norms": "frozen"})
 
@@ -73,6 +75,7 @@ with join() as team:
     found["norm"] = [type(net[0]).__name__, net[0].running_mean.tolist()]  # on CPUs each has its own
 (out / f"rank{rank}.json").write_text(json.dumps(found))
 """
+)
 
 FAIL = COMMON + """
 from memseg_nb.cli import main

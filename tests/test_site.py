@@ -110,7 +110,10 @@ def test_every_picture_keeps_its_alt_text(tmp_path, monkeypatch):
 
 def test_descriptions_of_pictures_are_hidden_from_code(tmp_path, monkeypatch):
     "They are said of the picture; what is copied from the page still runs"
-    code = 'x = 1\nplots.show(f(x),\n           alt="a nut with a crack across its left side, "\n               "and rust")\nshow(x, "short")'
+    code = (
+        'x = 1\nplots.show(f(x),\n           alt="a nut with a crack across its left side, "\n'
+        '               "and rust")\nshow(x, "short")'
+    )
     assert chapters.without_alts(code) == 'x = 1\nplots.show(f(x), alt="...")\nshow(x, "short")'
     cells = converted(tmp_path, monkeypatch, (code, [picture("a nut with a crack")]))
     assert cells[-1]["source"].endswith('show(x, "short")') and "rust" not in cells[-1]["source"]
@@ -124,8 +127,15 @@ def test_a_widget_moves_where_its_states_are_known_and_says_so_where_not(tmp_pat
     assert chapters.STILL in still[-1]["source"] and still[-2]["outputs"]
     item = {"name": "a", "src": "1.webp", "alt": "a dot", "caption": "", "width": 90, "newline": False}
     states = [{"status": f"{k} pixels.", "items": [item]} for k in (1, 3)]
-    widget = {"question": "How large?", "hint": "Move it.", "number": 0, "states": states,
-              "controls": [{"name": "size", "kind": "choice", "label": "size", "options": ["1", "3"], "value": "3"}]}
+    widget = {
+        "question": "How large?",
+        "hint": "Move it.",
+        "number": 0,
+        "states": states,
+        "controls": [
+            {"name": "size", "kind": "choice", "label": "size", "options": ["1", "3"], "value": "3"}
+        ],
+    }
     path = notebook(tmp_path, HEAD, ("Explore('How large?', look)", [shown]))
     cells = chapters.page(path, "course/anomalies", [widget])[0]["cells"]
     assert 'data-play="../_static/plays/anomalies/0.json"' in cells[-1]["source"] and not cells[-2]["outputs"]
@@ -145,9 +155,14 @@ def test_controls_are_thinned_out_and_keep_what_they_begin_with():
 def test_assets_are_made_anew_for_other_code_and_not_for_other_words(tmp_path, monkeypatch):
     (tmp_path / "memseg_nb" / "room").mkdir(parents=True)
     (tmp_path / "settings.ini").write_text("")
-    files = {"tool.py": "from memseg_nb.room.first import one\n", "memseg_nb/__init__.py": "",
-             "memseg_nb/room/first.py": "from .second import two\ndef one():\n    'What it is'\n    return two  # a comment\n",
-             "memseg_nb/room/second.py": "two = 2\n", "memseg_nb/room/third.py": "three = 3\n"}
+    files = {
+        "tool.py": "from memseg_nb.room.first import one\n",
+        "memseg_nb/__init__.py": "",
+        "memseg_nb/room/first.py":
+            "from .second import two\ndef one():\n    'What it is'\n    return two  # a comment\n",
+        "memseg_nb/room/second.py": "two = 2\n",
+        "memseg_nb/room/third.py": "three = 3\n",
+    }
     for name, text in files.items(): (tmp_path / name).write_text(text)
     monkeypatch.setattr(library, "ROOT", tmp_path)
     monkeypatch.setattr(library, "PACKAGE", tmp_path / "memseg_nb")
@@ -159,7 +174,9 @@ def test_assets_are_made_anew_for_other_code_and_not_for_other_words(tmp_path, m
     first = digest()
     assert {path.name for path in library.reached(tmp_path / "tool.py")} == {"first.py", "second.py"}
     (tmp_path / "memseg_nb/room/third.py").write_text("three = 4\n")
-    (tmp_path / "memseg_nb/room/first.py").write_text("from .second import two\ndef one():\n    'Other words'\n    return two\n")
+    (tmp_path / "memseg_nb/room/first.py").write_text(
+        "from .second import two\ndef one():\n    'Other words'\n    return two\n"
+    )
     assert digest() == first
     (tmp_path / "memseg_nb/room/second.py").write_text("two = 3\n")
     assert digest() != first
@@ -289,12 +306,16 @@ def test_results_tables_round_and_align(tmp_path):
 def test_results_are_drawn_with_their_spread(tmp_path):
     import charts
     path = tmp_path / "some.csv"
-    path.write_text("# a comment\nway,category,seed,image_auroc\nwhole,nut,0,0.9\nwhole,cap,0,0.7\nwhole,nut,1,0.6\n"
-                    "no_memory,nut,0,0.5\nno_memory,nut,1,\n")
+    path.write_text(
+        "# a comment\nway,category,seed,image_auroc\nwhole,nut,0,0.9\nwhole,cap,0,0.7\nwhole,nut,1,0.6\n"
+        "no_memory,nut,0,0.5\nno_memory,nut,1,\n"
+    )
     words, found = charts.points(charts.rows(path))
     assert "image AUROC" in words
     assert [(name, *(round(one, 6) for one in numbers)) for name, *numbers in found] == [
-        ("whole", .7, .6, .8), ("no memory", .5, .5, .5)]  # each seed's mean, then mean, worst and best of the seeds
+        ("whole", 0.7, 0.6, 0.8),
+        ("no memory", 0.5, 0.5, 0.5),
+    ]  # each seed's mean, then mean, worst and best of the seeds
     drawn = charts.chart(path)
     assert drawn.count("<circle") == 2 and "whole 0.7, 0.6 to 0.8" in drawn and "\n" not in drawn
     path.write_text("work,peer,ratio,lowest,highest\nnoise,theirs,4,2,8\nloss,,,,\n")

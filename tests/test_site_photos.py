@@ -73,15 +73,23 @@ def judged(tab, good, photos):
     "What the page says after it was handed these files"
     tab.set_input_files("#own-good", good)
     tab.set_input_files("#own-judged", photos)
-    tab.wait_for_function("([place, good, photos]) => { const { widget } = document.querySelector(place).panel; "
-                          "return widget.good.length === good && widget.judged.length === photos; }",
-                          arg=[ROOT, len(good), len(photos)])
+    tab.wait_for_function(
+        "([place, good, photos]) => { const { widget } = document.querySelector(place).panel; "
+        "return widget.good.length === good && widget.judged.length === photos; }",
+        arg=[ROOT, len(good), len(photos)],
+    )
     if tab.locator(f"{ROOT} .live-loader .first").is_visible():
-        tab.wait_for_function("place => !document.querySelector(place).disabled", arg=f"{ROOT} .live-loader .first")
+        tab.wait_for_function(
+            "place => !document.querySelector(place).disabled", arg=f"{ROOT} .live-loader .first"
+        )
         tab.click(f"{ROOT} .live-loader .first")
-    tab.wait_for_function("([place, count]) => { const { panel } = document.querySelector(place); return "
-                          "!panel.busy && panel.widget.judged.every(({ memory }) => memory && memory === panel.widget.memory); }",
-                          arg=[ROOT, len(photos)], timeout=600_000)
+    tab.wait_for_function(
+        "([place, count]) => { const { panel } = document.querySelector(place); return "
+        "!panel.busy && panel.widget.judged.every(({ memory }) => "
+        "memory && memory === panel.widget.memory); }",
+        arg=[ROOT, len(photos)],
+        timeout=600_000,
+    )
     return tab.evaluate("([place, read]) => eval(read)(document.querySelector(place))", [ROOT, TOLD])
 
 
@@ -116,13 +124,17 @@ def test_the_page_remembers_and_judges_as_the_library_does(visited, record_prope
         map = model.anomaly_map(square[None])
         inside = map[0, top:top + rows, left:left + columns]
         region = (find_regions(inside, told["limit"]) or [None])[0]
-        gaps["map"] = max(gaps.get("map", 0), (torch.tensor(page["map"]).view_as(map) - map).abs().max().item())
+        gaps["map"] = max(
+            gaps.get("map", 0), (torch.tensor(page["map"]).view_as(map) - map).abs().max().item()
+        )
         gaps["score"] = max(gaps.get("score", 0), abs(page["score"] - image_score(map).item()))
         assert (region is None) == (page["region"] is None)
         if region:
             gaps["area"] = max(gaps.get("area", 0), abs(region.area - page["region"]["area"]) / region.area)
         far = image_score(whole.anomaly_map(square[None])).item()
-        print(f"page {page['score']:.4f}, same weights {image_score(map).item():.4f}, whole network {far:.4f}")
+        print(
+            f"page {page['score']:.4f}, same weights {image_score(map).item():.4f}, whole network {far:.4f}"
+        )
     for name, gap in gaps.items(): record_property(name, gap)
     print(", ".join(f"{name} {gap:.2g}" for name, gap in gaps.items()))
     assert max(gaps[name] for name in ("good scores", "threshold", "map", "score")) < 2e-3
@@ -136,7 +148,9 @@ def test_the_cracked_one_is_called_defective_with_its_place_and_nothing_is_sent(
     captions = tab.locator(f"{ROOT} figcaption").all_inner_texts()
     assert "photo 1.png. Defective: score" in captions[2] and "% of the photo" in captions[2]
     assert {method for method, _, _ in asked} == {"GET"} and not any(body for *_, body in asked)
-    sizes = tab.eval_on_selector_all(f"{ROOT} .pictures img", "all => all.map((one) => one.naturalWidth / one.naturalHeight)")
+    sizes = tab.eval_on_selector_all(
+        f"{ROOT} .pictures img", "all => all.map((one) => one.naturalWidth / one.naturalHeight)"
+    )
     assert all(abs(size - 256 / 192) < .02 for size in sizes), "photos keep their shape"
 
 
@@ -147,11 +161,19 @@ def test_a_phones_photo_is_turned_upright_and_fits_into_memory(visited):
     exif = Image.Exif()
     exif[274] = 6  # turned by a quarter to the right before it is shown
     file = as_file(upright.rotate(90, expand=True), "phone.jpg", "JPEG", quality=92, exif=exif)
-    tab.set_input_files("#own-judged", [file, {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"no picture"}])
+    tab.set_input_files(
+        "#own-judged", [file, {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"no picture"}]
+    )
     tab.wait_for_function("place => document.querySelector(place).panel.widget.judged.length === 3", arg=ROOT)
-    tab.wait_for_function("place => document.querySelector(place).innerText.includes('notes.txt: this browser')", arg=ROOT)
-    seen = tab.evaluate("""place => { const { width, height, image: { data }, place: { rows, columns } } =
-      document.querySelector(place).panel.widget.judged[2]; return [width, height, rows, columns, [...data]]; }""", ROOT)
+    tab.wait_for_function(
+        "place => document.querySelector(place).innerText.includes('notes.txt: this browser')", arg=ROOT
+    )
+    seen = tab.evaluate(
+        """place => { const { width, height, image: { data }, place: { rows, columns } } =
+      document.querySelector(place).panel.widget.judged[2];
+      return [width, height, rows, columns, [...data]]; }""",
+        ROOT,
+    )
     wanted = in_a_square(upright)[0]
     assert seen[:4] == [3000, 4000, 128, 96]
     assert (torch.tensor(seen[4]).view_as(wanted) - wanted).abs().mean() < .01  # JPEG

@@ -1,4 +1,5 @@
 "Slides: every deck is whole, none is a wall of text, nothing sticks out of a slide, nothing comes from elsewhere"
+
 import fcntl
 import json
 import re

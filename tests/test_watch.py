@@ -252,9 +252,24 @@ def test_watch_a_video_by_the_command(memseg, tiny_run, video, tmp_path):
 def test_ctrl_c_ends_cleanly(tiny_run, tiny_data, line, tmp_path, told):
     out, photos = tmp_path / "out", sorted((tiny_data / "hex_nut" / "test" / "good").glob("*.png"))
     shutil.copy(photos[0], line)
-    program = subprocess.Popen([sys.executable, "-m", "memseg_nb.cli", "watch", tiny_run.folder, line, "--every",
-                                ".1", "--out", out], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                               env=os.environ | {"PYTHONUNBUFFERED": "1"})
+    program = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "memseg_nb.cli",
+            "watch",
+            tiny_run.folder,
+            line,
+            "--every",
+            ".1",
+            "--out",
+            out,
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+    )
     try:
         deadline = time.time() + 120
         while not ((out / "scores.csv").exists() and len((out / "scores.csv").read_text().splitlines()) == 2):

@@ -1,4 +1,5 @@
 "What the widgets on a page without a kernel load: graphs that compute what the library computes, in few bytes"
+
 import base64
 import copy
 import gzip

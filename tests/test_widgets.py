@@ -277,8 +277,10 @@ def test_widgets_say_what_they_take():
     studio = AnomalyStudio("tablet", SIZE)
     with pytest.raises(MemSegError, match="source, 'wood': needs one of texture, structure"):
         studio.set(source="wood")
-    with pytest.raises(MemSegError, match="opacity, 'high': needs a number 0 to 1"): studio.set(opacity="high")
-    with pytest.raises(MemSegError, match=r"nut: needs one of .*hex_nut.*of_run\(RUN\)"): MemoryExplorer("nut")
+    with pytest.raises(MemSegError, match="opacity, 'high': needs a number 0 to 1"):
+        studio.set(opacity="high")
+    with pytest.raises(MemSegError, match=r"nut: needs one of .*hex_nut.*of_run\(RUN\)"):
+        MemoryExplorer("nut")
 
 
 # memory explorer

@@ -30,18 +30,19 @@ CELLS = {
     "threshold": "import numpy as np\nfrom memseg_nb.products.catalogue import render_product\n"
     "r = np.random.default_rng(0)\n"
     "labels = np.arange(60) >= 40\nscores = np.clip(r.normal(.3 + .35 * labels, .14), 0, 1)\n"
-    "ThresholdExplorer(scores, labels, .5, [f'{\"bad\" if l else \"good\"} {k}' for k, l in enumerate(labels)],\n"
+    'ThresholdExplorer(scores, labels, .5, [f\'{"bad" if l else "good"} {k}\' for k, l in enumerate(labels)],\n'
     "    lambda k: render_product('tablet', (96, 96), defect='crack' if labels[k] else None, index=k)[0])",
     "painter": "from memseg_nb.widgets.painter import example_detector\n"
     "from memseg_nb.products.catalogue import render_product\n"
     "DefectPainter(detector=example_detector('hex_nut', (128, 128), 4),\n"
     "              photos=[render_product('hex_nut', (128, 128), index=k)[0] for k in range(3)])",
-    "monitor":
-    "from memseg_nb.products.catalogue import write_products\nfrom memseg_nb.recipe import load_recipe\n"
+    "monitor": "from memseg_nb.products.catalogue import write_products\n"
+    "from memseg_nb.recipe import load_recipe\n"
     "write_products('data', 'hex_nut', size=(64, 64), train=8, good=1, defective=1, progress=False)\n"
     "small = load_recipe('formulas').replace(**{'image.height': 64, 'image.width': 64, 'training.minutes': 0.,\n"
     "    'training.steps': 500, 'memory.samples': 3, 'training.good': 1, 'training.simulated': 1})\n"
-    "TrainingMonitor('data', 'hex_nut', 'run', small, every=2)"}
+    "TrainingMonitor('data', 'hex_nut', 'run', small, every=2)",
+}
 
 
 def write_notebook(path, cells):

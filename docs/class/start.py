@@ -29,11 +29,23 @@ def set_up(
     ready = folder / "venv" / "ready"
     if not ready.exists():
         if not any(WHEELS.glob("memseg_nb-*.whl")):
-            sys.exit(f"{WHEELS}: holds no memseg_nb wheel; fill it with `make class`, on a machine with a network")
+            sys.exit(
+                f"{WHEELS}: holds no memseg_nb wheel; fill it with `make class`, on a machine with a network"
+            )
         print(f"setting up {folder}: some minutes, once")
         venv.create(folder / "venv", with_pip=True, clear=True)
-        run(programs / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-index",
-            "--find-links", WHEELS, "memseg-nb[lab]")
+        run(
+            programs / "python",
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--no-index",
+            "--find-links",
+            WHEELS,
+            "memseg-nb[lab]",
+        )
         ready.touch()
     if not (folder / "course").exists():  # answers of a student stay
         run(programs / "memseg", "course", "copy", folder / "course")
@@ -42,7 +54,9 @@ def set_up(
 
 def main():
     parser = argparse.ArgumentParser(description="Set up the MemSeg course without a network, and open it")
-    parser.add_argument("--to", type=Path, default=Path.home() / "memseg-course", help="folder of the student")
+    parser.add_argument(
+        "--to", type=Path, default=Path.home() / "memseg-course", help="folder of the student"
+    )
     parser.add_argument("--no-lab", action="store_true", help="set up only, and don't open JupyterLab")
     given = parser.parse_args()
     if sys.version_info < OLDEST:

@@ -102,6 +102,7 @@ SAMPLES = Dim("samples", min=2, max=MOST)
 
 class PageNetwork(nn.Module):
     "A network that is handed its memory; one image (3, H, W) to map, score, and what the memory explorer shows"
+
     def __init__(self, model: MemSeg, top_share: float):
         super().__init__()
         network = copy.deepcopy(model).cpu().eval().requires_grad_(False)
