@@ -429,7 +429,8 @@ def export(run, out, memory, precision, samples, photos):
         file = export_onnx(source, file, precision, samples, photos)
         if program: file = write_program(file, out)
     click.echo(f"{file}: {file.stat().st_size / 1e6:.1f} MB\n"
-               f"next: {'python' if program else 'memseg predict'} {shlex.quote(str(file))} PHOTOS --out DIR")
+               f"next: {'python' if program else 'memseg predict'} {shlex.quote(str(file))} PHOTOS "
+               "--out DIR")
 
 # %% ../nbs/05_cli.ipynb #60720ca4
 @cli.command()

@@ -26,7 +26,8 @@ def named(
     name: str,  # imagenet, say
 ) -> dict:      # dotted name -> value
     "Settings in which a recipe with a name, or `formulas`, differs from the shipped one"
-    shipped, theirs, wanted = map(flatten, (load_recipe(), load_recipe("formulas"), load_recipe(name)))
+    shipped = flatten(load_recipe())
+    theirs, wanted = flatten(load_recipe("formulas")), flatten(load_recipe(name))
     return {key: wanted[key] for key in shipped
             if len({str(shipped[key]), str(theirs[key]), str(wanted[key])}) > 1
             and key not in ("training.minutes", "training.precision")}

@@ -104,7 +104,8 @@ class Pretraining:
         self.plan, self.device, self.precision = plan, device, precision
         if plan.given:
             encoder = load_encoder("auto", plan.seed, "mean", plan.backbone)[0]
-            self.model = build_model(load_recipe("imagenet", [f"training.seed={plan.seed}"]), encoder)
+            recipe = load_recipe("imagenet", [f"training.seed={plan.seed}"])
+            self.model = build_model(recipe, encoder)
         else:
             with torch.random.fork_rng(devices=[]):
                 self.backbone, self.scout = Encoder(plan.seed, frozen=False), Scout()
@@ -143,7 +144,8 @@ class Pretraining:
         "Logits of the network that is trained in this stage, (P Q, H, W)"
         kind, low = getattr(torch, self.precision), self.precision != "float32"
         with torch.autocast(self.device.type, kind, enabled=low):
-            if self.stage == 0 and not self.plan.given: return scout_logits(self.backbone, self.scout, episode)
+            if self.stage == 0 and not self.plan.given:
+                return scout_logits(self.backbone, self.scout, episode)
             return network_logits(self.model, episode)
 
     def learn(self, episode: Episode, fraction: float) -> float:

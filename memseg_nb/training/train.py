@@ -250,8 +250,10 @@ def _finish(run: Run, trainer: Trainer, simulator: Simulator, held_back: ImageSe
     if model.memory.match == "patch":  # no step follows: all may be remembered
         later, first = parts.held_back if first is None else (), 0
         held_back = ImageSet([*later, *parts.memory], recipe.image.size, bits=recipe.image.bits)
-        model.eval().memory.learn((model.encoder(held_back.batch([k]).to(model.unit1.device))
-                                   for k in range(len(held_back))), model.encoder)
+        features = (model.eval().encoder(held_back.batch([k]).to(model.unit1.device))
+                    for k in range(len(held_back)))
+        if trainer.step: model.memory.learn(features, model.encoder)  # in the units it learned with
+        else: model.keep(features)
     thresholds = settle(model, held_back, simulator, recipe, first,
                         run.record.get("warm_start") is not None or trainer.step > 0)
     metadata = dict(kind="model", recipe=fingerprint(recipe), step=trainer.step)
