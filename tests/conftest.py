@@ -1,5 +1,6 @@
 "What several tests share: a tiny data set and a tiny recipe"
 import os
+import shutil
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side: one core each
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait give up the core
@@ -68,6 +69,14 @@ def tiny_run(tiny_data, tiny_recipe, tmp_path_factory):
     "A finished run on it; not to be written to"
     from memseg_nb.training.train import train
     return train(tiny_data, "hex_nut", tmp_path_factory.mktemp("runs") / "run", tiny_recipe, progress=False)
+
+
+@pytest.fixture
+def run(tiny_run, tmp_path):
+    "The same, to be written to"
+    from memseg_nb.training.checkpoints import Run
+    shutil.copytree(tiny_run.folder, tmp_path / "run")
+    return Run(tmp_path / "run")
 
 
 @pytest.fixture(scope="session")

@@ -10,20 +10,13 @@ from memseg_nb.deployment.choice import (check_unseen, expected_false_alarms, ke
                                          prices, threshold_for)
 from memseg_nb.deployment.detector import Detector, folder_scores
 from memseg_nb.files import MemSegError
-from memseg_nb.training.checkpoints import Run, load_json, save_json
+from memseg_nb.training.checkpoints import load_json, save_json
 from memseg_nb.training.thresholds import false_alarm_threshold
 
 
 def draw(count, seed=0):
     "Scores whose log-odds are normal"
     return 1 / (1 + np.exp(1.5 - .8 * np.random.default_rng(seed).standard_normal(count)))
-
-
-@pytest.fixture
-def run(tiny_run, tmp_path):
-    "A finished run that may be written to"
-    shutil.copytree(tiny_run.folder, tmp_path / "run")
-    return Run(tmp_path / "run")
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from memseg_nb.training.checkpoints import Run, load_json
+from memseg_nb.training.checkpoints import load_json
 from memseg_nb.evaluation.evaluate import (Measured, baseline, confusion, distance_to_mean, evaluate, measure,
                                   read_test, results, summary, typical, worst)
 from memseg_nb.data.images import TestImage, open_category, read_image, read_mask
@@ -18,13 +18,6 @@ from memseg_nb.files import MemSegError
 from memseg_nb.recipe import load_recipe
 
 SIZE, RECIPE = (64, 64), load_recipe().evaluation
-
-
-@pytest.fixture
-def run(tiny_run, tmp_path):
-    "A run that may be written to"
-    shutil.copytree(tiny_run.folder, tmp_path / "run")
-    return Run(tmp_path / "run")
 
 
 @pytest.fixture
