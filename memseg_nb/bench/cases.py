@@ -39,7 +39,8 @@ from ..recipe import load_recipe
 from ..simulation.anomalies import Simulator
 from ..simulation.perlin import perlin_noise
 from ..simulation.textures import FolderTextures, ProceduralTextures
-from ..training.steps import StepData, Trainer, new_trainer, precisions, train_step
+from ..training.precision import precisions
+from ..training.steps import StepData, Trainer, new_trainer, train_step
 
 # %% ../../nbs/bench/03_cases.ipynb #6b1ff785
 class Workshop:

@@ -29,7 +29,8 @@ from .probe import Scout, network_logits, scout_logits, settle
 from ..recipe import check_size, load_recipe
 from ..training.checkpoints import load_state, save_state
 from ..training.processes import Stopped, in_order, patient, until_over
-from ..training.steps import Trainer, choose_precision, freeze_norms, one_thread
+from ..training.precision import choose_precision, freeze_norms
+from ..training.steps import Trainer, one_thread
 from ..training.train import choose_device
 
 # %% ../../nbs/pretraining/04_pretrain.ipynb #d70f2685

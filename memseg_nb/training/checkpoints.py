@@ -25,7 +25,8 @@ from ..model.memseg import MemSeg, build_model
 from ..plots import html_table
 from ..recipe import (SINCE, Recipe, TrainingRecipe, allowed, checked, flatten, load_recipe,
                       setting)
-from .steps import ADVICE, Trainer
+from .precision import ADVICE
+from .steps import Trainer
 
 # %% ../../nbs/training/02_checkpoints.ipynb #f82d87f7
 _KEY = "memseg"  # the entry of the safetensors header that holds our metadata

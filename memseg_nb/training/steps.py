@@ -24,8 +24,7 @@ from ..model.losses import Losses, memseg_loss
 from ..model.memseg import MemSeg
 from ..recipe import Recipe, TrainingRecipe
 from ..simulation.anomalies import Simulator, vary_light
-from .precision import (ADVICE, choose_precision, freeze_norms,  # noqa: F401
-                                          precisions, why_not_finite)
+from .precision import choose_precision, freeze_norms, why_not_finite
 from .processes import average
 
 # %% ../../nbs/training/01_steps.ipynb #b04a5939

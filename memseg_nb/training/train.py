@@ -34,7 +34,8 @@ from .checkpoints import (Log, Run, check_same, fingerprint, load_checkpoint,
                                             load_state, read_losses, save_checkpoint, save_state)
 from .processes import (Team, connected, in_order, join, patient, together,
                                           until_over)
-from .steps import (Split, StepData, Trainer, choose_precision, draws,
+from .precision import choose_precision
+from .steps import (Split, StepData, Trainer, draws,
                                       learning_rate, new_trainer, split, train_step)
 from .thresholds import MOST, few_images, settle
 
