@@ -2,17 +2,20 @@
 
 # %% auto #0
 __all__ = ['check_layers', 'check_share', 'check_side', 'check_differences', 'check_caught', 'check_bright', 'check_to_rgb',
-           'check_shrink_mask', 'check_defect_of']
+           'check_shrink_mask', 'check_defect_of', 'check_corner', 'expect_array', 'check_outline', 'check_cover',
+           'check_variance', 'check_own', 'check_normals', 'check_equal', 'check_turned', 'check_walk', 'check_on_top',
+           'check_late', 'check_tolerance', 'check_fold', 'check_pour', 'check_key']
 
 # %% ../../nbs/exercises/01_data.ipynb #bd936da5
-import tempfile
+import math, tempfile
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from .engine import Hint, close, exercise, expect, expect_number, expect_tensor
+from .engine import (Hint, close, exercise, expect, expect_number,
+                                        expect_tensor, has_loop)
 from ..files import MemSegError
 from ..recipe import load_recipe
 
@@ -221,3 +224,427 @@ def check_defect_of(defect_of):
         expect(given == wanted,
                f"{path}: wanted is {wanted!r}, the image's own folder, and yours gives "
                f"{given!r}"[:350])
+
+# %% ../../nbs/exercises/01_data.ipynb #10460367
+@exercise("shapes.1", "A rounded corner", "using", "a number", """
+x, y = 3 - (4 / 2 - 0.5), 2 - (2 / 2 - 0.5)  # beyond a box that is smaller by the radius all around
+answer = math.hypot(x, y) - 0.5
+""")
+def check_corner(answer):
+    "The centre of the rounding is (1.5, 0.5)"
+    number, wanted = expect_number(answer), math.dist((3, 2), (1.5, .5)) - .5
+    expect(not close(number, 2**.5, 1e-3),
+           "that's the distance to the pointed corner (2, 1); the rounded one is farther away")
+    expect(not close(number, wanted + .5, 1e-3),
+           "that's the distance to the centre of the rounding; subtract its radius")
+    expect(not close(number, 2**.5 - .5, 1e-3),
+           "first take a smaller box, 0.5 less all around, then the distance, then subtract 0.5")
+    expect(not close(number, -wanted, 1e-3), "outside of a shape its signed distance is positive")
+    expect(close(number, wanted, 1e-3),
+           "the corner is a part of a circle with the radius 0.5: where is its centre?")
+
+# %% ../../nbs/exercises/01_data.ipynb #adfbdea8
+def expect_array(
+    value,                   # what was given: an array of NumPy's, or a tensor
+    shape: tuple[int, ...],  # the shape it must have
+    what: str="the result",  # its name in the hint
+) -> torch.Tensor:           # float64
+    "The value as a tensor, if it's finite"
+    expect(value is not None, f"{what} is None: did you forget to return it?")
+    expect(isinstance(value, (np.ndarray, torch.Tensor)),
+           f"{what} should be an array, not {type(value).__name__}")
+    plain = isinstance(value, torch.Tensor) or value.dtype.kind in "bif"
+    expect(plain, f"{what} should be an array of numbers, not of {getattr(value, 'dtype', '')}")
+    return expect_tensor(torch.as_tensor(np.ascontiguousarray(value)), shape, what).double()
+
+@exercise("shapes.2", "Only the outline", "changing", "outline(distance, width)", """
+def outline(distance, width):
+    return abs(distance) - width / 2
+""")
+def check_outline(outline):
+    "Inside, on the line, outside"
+    distance = np.linspace(-.4, .6, 21).reshape(3, 7)
+    raw = outline(distance.copy(), .2)
+    expect(getattr(raw, "dtype", None) not in (bool, torch.bool),
+           "signed distances are wanted, not yes and no")
+    given, d = expect_array(raw, (3, 7)), torch.from_numpy(distance)
+    expect(not close(given, d - .1),
+           "that's the whole shape, filled and larger; inside of it, away from the "
+           "line, is outside of the line")
+    expect(not close(given, d.abs() - .2), "your line is twice as wide")
+    expect(not close(given, .1 - d.abs()), "distances are negative inside of the line")
+    expect(given.min() < 0, "nothing is negative, so nothing lies on the line")
+    expect(close(given, d.abs() - .1),
+           "how far is a point from the outline, whatever its side? The line begins half its width "
+           "nearer")
+
+# %% ../../nbs/exercises/01_data.ipynb #d33083b6
+@exercise("shapes.3", "Without stairs", "rebuilding", "cover(distance, pixel)", """
+import numpy as np
+
+
+def cover(distance, pixel):
+    return np.clip(0.5 - distance / pixel, 0, 1)
+""")
+def check_cover(cover):
+    "At five places of an edge, for two widths of a pixel"
+    for pixel in (1 / 8, 2.):
+        places = np.float64([[-3, -.5, -.25], [0, .25, .5], [1., 2., 3.]])
+        given = expect_array(cover(places * pixel, pixel), (3, 3)).flatten().tolist()
+        expect(min(given) >= 0 and max(given) <= 1,
+               f"shares go from 0 to 1, yours from {min(given):g} to {max(given):g}")
+        expect(given[0] > given[-1],
+               "a pixel far inside is covered, one far outside isn't: is it the other way round?")
+        expect(not {*given} <= {0., 1.},
+               "these are stairs: on the outline a pixel is covered in part")
+        expect(close(given[3], .5),
+               f"on the outline a pixel is half covered, yours by {given[3]:g}")
+        right = [max(0., min(1., .5 - place)) for place in places.flatten()]
+        expect(close(given, right),
+               f"a quarter of a pixel inside it's 3/4, yours gives {given[2]:g}: "
+               "measure in the width of a pixel")
+
+# %% ../../nbs/exercises/01_data.ipynb #8fd14538
+@exercise("shapes.4", "The variance of a sum", "using", "a number", """
+one = (1 / 6)**2 + (4 / 6)**2 + (1 / 6)**2  # in one direction: the squares of the weights
+answer = one**2
+""")
+def check_variance(answer):
+    "Variance by the nine weights themselves"
+    number, weights = expect_number(answer), torch.tensor([1., 4, 1]) / 6
+    wanted = (weights[:, None] * weights).square().sum().item()
+    expect(number != 1, "the weights add up to 1; for the variance add up their squares")
+    expect(not close(number, .5, 1e-3),
+           "that's one direction; there are nine weights, in both directions")
+    expect(not close(number, .2296, 1e-4),
+           "that's the variance on average over all places; here it's a crossing of lattice lines")
+    expect(not close(number, .5**.5, 1e-3), "a variance is asked for, in both directions")
+    expect(not close(number, wanted * 2.087**2, 2e-3),
+           "that's after the factor; it was asked for before")
+    expect(close(number, wanted, 1e-3),
+           "a sum of independent values with weights w has the variance sum of w squared")
+
+# %% ../../nbs/exercises/01_data.ipynb #f0204469
+@exercise("shapes.5", "As the object sees it", "rebuilding", "own(x, y, degrees, centre)", """
+def own(x, y, degrees, centre):
+    c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    x, y = x - centre[0], y - centre[1]  # undo the move first, then the turn
+    return c * x + s * y, c * y - s * x
+""")
+def check_own(own):
+    "Its middle is (0, 0), its right tip (1, 0), its lower one (0, 1)"
+    for degrees, (u, v) in ((30, (0., 0.)), (30, (.2, -.1)), (-70, (.3, .4))):
+        c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+        found = own(np.float64([[u, u + c, u - s]]), np.float64([[v, v + s, v + c]]), degrees,
+                    (u, v))
+        expect(isinstance(found, (tuple, list, np.ndarray)) and len(found) == 2,
+               "two arrays are asked for: x and y")
+        x, y = (expect_array(part, (1, 3), "each of the two").flatten() for part in found)
+        expect(close([x[0], y[0]], [0, 0]),
+               f"its middle, at ({u}, {v}), should be (0, 0): yours is ({x[0]:.2f}, {y[0]:.2f})")
+        turned = math.degrees(math.atan2(y[1], x[1]))
+        expect(not close(turned, -2 * degrees, .01) and not close(turned, 2 * degrees, .01),
+               "turned the other way: undo the turn")
+        expect(close([x[1], y[1], x[2], y[2]], [1, 0, 0, 1]),
+               f"its right tip should be (1, 0): yours is ({x[1]:.2f}, {y[1]:.2f}). Are your "
+               "angles degrees?")
+
+# %% ../../nbs/exercises/01_data.ipynb #2f353f73
+def _facing_by_loop(height):
+    n = np.zeros((3, *height.shape))
+    for y in range(1, height.shape[0] - 1):
+        for x in range(1, height.shape[1] - 1):
+            n[:, y, x] = ((height[y, x - 1] - height[y, x + 1]) / 2,
+                          (height[y - 1, x] - height[y + 1, x]) / 2, 1)
+    return n / np.maximum(np.linalg.norm(n, axis=0), 1e-9)
+
+@exercise("light.1", "Where a surface faces", "rebuilding", "normals(height)", """
+import numpy as np
+
+
+def normals(height):
+    down, right = np.gradient(height)
+    length = np.sqrt(right**2 + down**2 + 1)
+    return np.stack([-right, -down, np.ones_like(height)]) / length
+""")
+def check_normals(normals):
+    "A roof, then hills, away from the border"
+    expect(not has_loop(normals),
+           "there is a loop in it: np.gradient gives the slopes of all pixels")
+    across, down = np.meshgrid(np.arange(9.), np.arange(7.))
+    hills = np.sin(.7 * across) + np.cos(.4 * across * down)
+    for name, height in (("a roof that climbs by 3/4 a pixel to the right", .75 * across),
+                         ("hills", hills)):
+        given = expect_array(normals(height.copy()), (3, 7, 9))[:, 1:-1, 1:-1]
+        wanted = torch.from_numpy(_facing_by_loop(height))[:, 1:-1, 1:-1]
+        expect(close(given.square().sum(0), torch.ones(5, 7)),
+               f"{name}: a direction has the length 1")
+        x, y, z = given[:, 2, 3].tolist()
+        expect(not close(given[:2], -wanted[:2]), f"{name}: it faces against the climb")
+        expect(not close(given[:2], wanted[:2].flip(0)),
+               f"{name}: to the right comes first, then downwards; rows are downwards")
+        expect(not (name != "hills" and close(x, -1.5 / 3.25**.5)),
+               f"{name}: the slope is half the difference of the two neighbours")
+        expect(close(given, wanted),
+               f"{name}: at row 3, column 4 yours faces ({x:.2f}, {y:.2f}, {z:.2f}), "
+               "not (-a, -b, 1) by its length")
+
+# %% ../../nbs/exercises/01_data.ipynb #df989922
+@exercise("light.2", "Where the noises are equal", "using", "a number",
+          "answer = (0.002 / 0.008)**2")
+def check_equal(answer):
+    "At a sixteenth of white"
+    number = expect_number(answer)
+    expect(not close(number, .25) and number != 4,
+           "the formula is about variances: both numbers come in as squares")
+    expect(number != 16, "upside down: shot noise grows with the light, so divide by its part")
+    shot, read = .008**2 * number, .002**2
+    expect(number > 0 and abs(shot / read - 1) < 2e-3,
+           f"at {number:g} the parts are 0.008^2 I = {shot:.2g} and 0.002^2 = {read:.2g}")
+
+# %% ../../nbs/exercises/01_data.ipynb #cd3f4478
+@exercise("damage.1", "Until it has turned round", "using", "a number", "answer = (60 / 10)**2")
+def check_turned(answer):
+    "36: variances add up"
+    number = expect_number(answer)
+    expect(number != 6,
+           "that's if all turns go the same way; at random they cancel in part, so it takes longer")
+    expect(not close(number, 6**.5, .01),
+           "the spread grows with the root of the steps, so the steps with the square of the "
+           "spread")
+    expect(number != 3600, "that's for 1 degree a step; here it's 10 degrees")
+    expect(abs(number - 36) < .01,
+           "n steps of 10 degrees spread by 10 times the root of n; solve 60 = 10 sqrt(n)")
+
+# %% ../../nbs/exercises/01_data.ipynb #a8deab78
+def _walk(turns, start, degrees, step, summed=np.cumsum, unit=np.pi / 180, late=0):
+    angles = (degrees + np.concatenate([np.zeros(late), summed(turns)])[:len(turns)]) * unit
+    way = step * np.cumsum([np.cos(angles), np.sin(angles)], 1).T
+    return np.concatenate([[start], start + way])
+
+def _walk_by_loop(turns, start, degrees, step):
+    points = [start]
+    for turn in turns:
+        degrees = degrees + turn
+        (x, y), angle = points[-1], math.radians(degrees)
+        points.append((x + step * math.cos(angle), y + step * math.sin(angle)))
+    return np.array(points)
+
+@exercise("damage.2", "A walk without a loop", "rebuilding", "walk(turns, start, degrees, step)",
+          """
+import numpy as np
+
+
+def walk(turns, start, degrees, step):
+    angles = np.radians(degrees + np.cumsum(turns))
+    steps = step * np.stack([np.cos(angles), np.sin(angles)], 1)
+    return np.concatenate([[start], start + np.cumsum(steps, 0)])
+""")
+def check_walk(walk):
+    "No loop; against one"
+    expect(not has_loop(walk),
+           "there is a loop in it: directions are a running sum, np.cumsum, and so are the points")
+    turns, start = np.float64([30, -10, 45, 5, -80]), (.1, -.2)
+    given, wanted = (expect_array(walk(turns.copy(), start, 15., .2), (6, 2)),
+                     torch.from_numpy(_walk_by_loop(turns, start, 15., .2)))
+    alike = [(dict(summed=np.asarray),
+              "each turn changes the direction of all that follows: directions are a running sum"),
+             (dict(unit=1), "the angles are degrees: np.radians"),
+             (dict(late=1), "at each step the direction changes first, then one goes on")]
+    expect(not close(given, _walk(turns, start, 0, .2)),
+           "the direction before the first turn is missing")
+    for how, hint in alike: expect(not close(given, _walk(turns, start, 15., .2, **how)), hint)
+    expect(close(given[0], start),
+           f"the first point is the start, yours is ({given[0, 0]:.2f}, {given[0, 1]:.2f})")
+    expect(close(given, wanted),
+           "not the points of the naive walk; are x the cosines and y the sines, times the step?")
+
+# %% ../../nbs/exercises/01_data.ipynb #033e178e
+@exercise("fabric.1", "Another twill", "changing", "on_top(i, j)", """
+def on_top(i, j):
+    return (j - i) % 4 < 2
+""")
+def check_on_top(on_top):
+    "The rules, wherever the pattern begins"
+    i, j = np.meshgrid(np.arange(-6, 10), np.arange(-6, 10))  # columns are warp yarns
+    given = expect_array(on_top(i.copy(), j.copy()), i.shape)
+    expect(set(given.unique().tolist()) <= {0., 1.}, "true or false is asked for")
+    over = given.bool()
+    expect(over.any(0).all() and not over.all(0).any(),
+           "some warp yarns never change from over to under, or back")
+    share = over.double().mean()
+    expect(share == .5,
+           f"the warp lies on top in {share:.0%} of all crossings; over two, under two makes half")
+    expect((over[2:] != over[:-2]).all(),
+           "along a warp yarn it should be two in a row over, then two under: go down a column")
+    same = (over[1:, 1:] == over[:-1, :-1]).all()
+    expect(same or not (over[:, 1:] == over[:, :-1]).all(),
+           "all warp yarns do the same; the neighbour on the right is one weft yarn later")
+    expect(same,
+           "the neighbour on the right does the same one weft yarn later: on_top(i + 1, j + 1) is "
+           "on_top(i, j)")
+
+# %% ../../nbs/exercises/01_data.ipynb #136d7f9a
+def _step(low, high, t):
+    t = np.clip((t - low) / (high - low), 0, 1)
+    return 3 * t**2 - 2 * t**3
+
+@exercise("surfaces.1", "From spring to winter", "rebuilding", "late(ring)", """
+from memseg_nb.products.shapes import smoothstep
+
+
+def late(ring):
+    t = ring % 1
+    return smoothstep(0.2, 0.9, t) * smoothstep(1, 0.93, t)
+""")
+def check_late(late):
+    "Within a ring, then in the next ones"
+    t = np.float64([[.1, .3, .55, .7], [.9, .93, .96, .99]])
+    wanted = torch.from_numpy(np.where(t <= .93, _step(.2, .9, t), 1 - _step(.93, 1, t)))
+    given = expect_array(late(t.copy()), (2, 4))
+    expect(not close(given, _step(.2, .9, t)),
+           "it rises as it should, but doesn't stop abruptly at the end of the ring")
+    expect(not close(given, wanted.numpy() + np.where(t <= .93, 1, _step(.2, .9, t))),
+           "a product is wanted, not a sum")
+    expect(given[0, 3] > given[0, 0],
+           "in summer, at 0.7, it's darker than in spring, at 0.1: does your second step fall, "
+           "from 1 to 0?")
+    straight = np.clip((t - .2) / .7, 0, 1) * np.clip((1 - t) / .07, 0, 1)
+    expect(not close(given, straight), "these are straight ramps; the smooth step is 3 t^2 - 2 t^3")
+    off = int((given - wanted).abs().argmax())
+    expect(close(given, wanted),
+           f"at {t.flat[off]:g} of a ring it's {wanted.flatten()[off]:.3f}, yours "
+           f"gives {given.flatten()[off]:.3f}")
+    again = expect_array(late(t + 7), (2, 4))
+    expect(close(again, wanted),
+           "right in ring 0, but each ring begins again in spring: what counts is what is left of "
+           "ring % 1")
+
+# %% ../../nbs/exercises/01_data.ipynb #3e57ff1f
+@exercise("objects.1", "One pixel of tolerance", "using", "a number", """
+half = math.asin(1 / 256 / 2 / 0.398)  # a chord of a circle: 2 r sin(angle / 2)
+answer = math.degrees(2 * half)
+""")
+def check_tolerance(answer):
+    "Tolerance by the chord that the pixel moves along"
+    number = expect_number(answer)
+    expect(number > 0, "an angle above 0 is asked for")
+    moved = 256 * 2 * .398 * math.sin(math.radians(min(number, 180)) / 2)
+    expect(abs(number - .0098) > .0002, "that's in radians; degrees are asked for")
+    expect(number != 4,
+           "4 degrees is what the nut is turned by in the lesson; a corner moves by 7 pixels then")
+    expect(abs(moved - .5) > .01, "half of it: with this angle a corner moves by half a pixel")
+    expect(abs(moved - 2) > .02, "twice as much: with this angle a corner moves by two pixels")
+    expect(abs(moved - 1) < .01,
+           f"turned by {number:g} degrees a corner moves by {moved:.2f} pixels: 2 r "
+           "sin(angle / 2), in pixels")
+
+# %% ../../nbs/exercises/01_data.ipynb #7964fa70
+def _fold_by_loop(v, count, pitch):
+    places = [(k - (count - 1) / 2) * pitch for k in range(count)]
+    number = np.array([min(range(count), key=lambda k: abs(place - places[k])) for place in v])
+    return number, v - np.array(places)[number]
+
+@exercise("electronics.1", "Fold a row of pins", "rebuilding", "fold(v, count, pitch)", """
+import numpy as np
+
+
+def fold(v, count, pitch):
+    middle = (count - 1) / 2
+    number = np.clip(np.round(v / pitch + middle), 0, count - 1)
+    return number, v - (number - middle) * pitch
+""")
+def check_fold(fold):
+    "Within the row, then beyond it; an odd and an even number of pins"
+    expect(not has_loop(fold),
+           "there is a loop in it: divide by the pitch, round, and cut off at the ends")
+    for count, pitch in ((8, .0265), (3, .5)):
+        v = np.linspace(-.7 * count * pitch, .7 * count * pitch, 32)
+        found = fold(v.copy(), count, pitch)
+        expect(isinstance(found, (tuple, list)) and len(found) == 2,
+               "two arrays are asked for: numbers and coordinates")
+        number, rest = (expect_array(part, (32,)) for part in found)
+        n, r = (torch.from_numpy(part) for part in _fold_by_loop(v, count, pitch))
+        inside = torch.from_numpy(np.abs(v) < count * pitch / 2)
+        expect(not close(number, n - (count - 1) / 2),
+               "pins are counted from 0, not from the middle of the row")
+        expect(close(number[inside], n[inside].double()),
+               "not always the nearest pin: its place is (k - (count - 1) / 2) times the pitch")
+        expect(close(number, n.double()),
+               f"beyond the ends of the row yours finds pin {number[0]:g} and pin {number[-1]:g} "
+               f"of {count}")
+        expect(not close(rest, -r), "the sign: the coordinate grows in the direction of v")
+        expect(close(rest, r, 1e-6),
+               "the numbers are right, but the coordinate isn't v minus the pin's place")
+
+# %% ../../nbs/exercises/01_data.ipynb #e589e4dd
+@exercise("electronics.2", "Copper keeps its distance", "rebuilding", "pour(area, metal, gap)", """
+import numpy as np
+
+
+def pour(area, metal, gap):
+    return np.maximum(area, gap - metal)
+""")
+def check_pour(pour):
+    "Inside and clear, inside and too near, outside"
+    area, metal = np.meshgrid(np.linspace(-.1, .1, 9), np.linspace(-.03, .07, 21))
+    raw = pour(area.copy(), metal.copy(), .014)
+    expect(getattr(raw, "dtype", None) not in (bool, torch.bool),
+           "signed distances are wanted, not yes and no")
+    given, (a, m) = expect_array(raw, area.shape), (torch.from_numpy(area), torch.from_numpy(metal))
+    expect((given[(a > 0) & (m > .014)] >= 0).all(), "copper is poured outside of the areas, too")
+    expect((given[(a < 0) & (m > .02)] < 0).all(),
+           "copper is poured around the metal only, and not where there is room")
+    expect((given[(a < 0) & (m < .01) & (m > 0)] > 0).all(),
+           "the copper touches other metal: it needs a gap")
+    expect((given[m < 0] > 0).all(), "copper is poured over the other metal")
+    expect(close(given, torch.maximum(a, .014 - m)),
+           "right about where, but the distance isn't the larger of the two")
+
+# %% ../../nbs/exercises/01_data.ipynb #95f63b89
+_PARTS = {"seed": (0, 1, 2, 11), "product": ("nut", "cap"), "split": ("train", "test"),
+          "kind": ("good", "dent"), "index": (0, 1, 2, 11)}
+
+def _calls_hash(function):
+    "Tell whether the name `hash` stands in a function's code"
+    waiting = [getattr(function, "__code__", None)]
+    for code in waiting:
+        if code is None: continue
+        if "hash" in code.co_names: return True
+        waiting += [part for part in code.co_consts if hasattr(part, "co_code")]
+    return False
+
+def _first_draws(key, names):
+    "First draws of generators that are seeded with the keys of these names"
+    keys = [key(*name) for name in names]
+    try: return [tuple(np.random.default_rng(one).integers(2**62, size=2).tolist()) for one in keys]
+    except (TypeError, ValueError) as error:
+        raise Hint("np.random.default_rng takes whole numbers, 0 or above, or a list of them, so "
+                   f"make numbers of the texts; of {keys[0]!r} it says: {error}"[:250]) from None
+
+@exercise("catalogue.1", "A generator for each image", "changing",
+          "key(seed, product, split, kind, index)", """
+from zlib import crc32
+
+
+def key(seed, product, split, kind, index):
+    return [seed, crc32(product.encode()), crc32(split.encode()), crc32(kind.encode()), index]
+""")
+def check_key(key):
+    "Repeatable; each part counts; seed and index aren't mixed up"
+    expect(not _calls_hash(key),
+           "Python's hash of a text is another one with every start of Python: take a "
+           "checksum such as zlib.crc32")
+    base = (0, "nut", "train", "good", 0)
+    expect(len({*_first_draws(key, [base] * 3)}) == 1,
+           "the same image gets another key at each call")
+    for place, (part, values) in enumerate(_PARTS.items()):
+        names = [base[:place] + (value,) + base[place + 1:] for value in values]
+        expect(len({*_first_draws(key, names)}) == len(values),
+               f"two images that differ in their {part} only get the same key")
+    one, other = _first_draws(key, [(0, "nut", "train", "good", 1), (1, "nut", "train", "good", 0)])
+    expect(one != other, "seed 0, index 1 and seed 1, index 0 get the same key")
+    names = [(s, p, t, k, n) for s in (0, 1, 11) for p in ("nut", "cap") for t in ("train", "test")
+             for k in ("good", "dent", "test") for n in (0, 1, 11)]
+    expect(len({*_first_draws(key, names)}) == len(names),
+           "some images that differ in several parts get the same key")
