@@ -16,7 +16,7 @@ from anomalib.data.utils.generators.perlin import PerlinAnomalyGenerator, genera
 from anomalib.metrics.aupro import _AUPRO
 
 from memseg_nb.simulation.perlin import perlin_noise
-from memseg_nb.bench.cases import Workshop, counted_aupro, synthetic_maps
+from memseg_nb.bench.speed import Workshop, counted_aupro, synthetic_maps
 from memseg_nb.bench.timing import compare
 
 OUT = Path(__file__).parents[1] / "nbs" / "results" / "peers.csv"

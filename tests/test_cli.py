@@ -631,7 +631,7 @@ def test_ctrl_c_saves_and_resume_ends_at_the_same_weights(tiny_data, tmp_path):
 
 def test_bench_writes_a_table(memseg, tmp_path, monkeypatch):
     from memseg_nb.bench import speed
-    from memseg_nb.bench.cases import Measured
+    from memseg_nb.bench.timing import Measured
     monkeypatch.setattr(speed, "ROWS",
                         {"match": lambda shop: [Measured("work", "loops", 2., 1., 2., 1., 3.)]})
     code, out, _ = memseg("bench", "--out", tmp_path / "b", "--quick", "--rows", "match", "--device", "cpu")

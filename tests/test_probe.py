@@ -14,7 +14,7 @@ from memseg_nb.model.memseg import build_model
 from memseg_nb.recipe import load_recipe
 from memseg_nb.model.losses import balanced_loss
 from memseg_nb.pretraining.probe import Scout, compare, network_logits, scout_logits, settle
-from memseg_nb.training.precision import freeze_norms
+from memseg_nb.training.processes import freeze_norms
 
 
 def generator(seed=0): return torch.Generator().manual_seed(seed)

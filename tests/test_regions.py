@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from memseg_nb.data.images import save_image
-from memseg_nb.deployment.regions import outlines
+from memseg_nb.data.convert import outlines
 from test_detector import dark, photo  # noqa: F401  a fixture
 
 

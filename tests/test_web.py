@@ -26,7 +26,7 @@ from memseg_nb.simulation import flaws, perlin  # noqa: E402
 from memseg_nb.widgets import AnomalyStudio, PerlinPlayground  # noqa: E402
 from memseg_nb.widgets.threshold_explorer import roc_points  # noqa: E402
 from memseg_nb.widgets.painter import cover  # noqa: E402
-from memseg_nb.widgets.anomaly_studio import studio_changes  # noqa: E402
+from memseg_nb.widgets.playgrounds import studio_changes  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "docs"))
 from live import assets, graphs, network  # noqa: E402

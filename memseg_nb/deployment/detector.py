@@ -27,7 +27,7 @@ from ..data.formats import (collected, find_bits, notice, to_rgb, to_unit,
 from ..data.images import (ImageSet, find_images, good_photos, read_image, resize,
                                    save_image)
 from .choice import expected_false_alarms, threshold_for
-from .regions import Coco
+from ..data.convert import Coco
 from .runtimes import in_precision, open_file, open_run
 from ..files import MemSegError, claim, guarded, make_folder, replacing
 from ..metrics import image_score, label_regions

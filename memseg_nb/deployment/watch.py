@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from ..data.formats import collected
 from ..data.images import IMAGE_SUFFIXES, save_image
 from .detector import COLUMNS, Detector, Prediction, score_row
-from .regions import Coco
+from ..data.convert import Coco
 from ..files import WRITTEN, MemSegError, claim, locked, plain
 from ..training.checkpoints import load_json
 

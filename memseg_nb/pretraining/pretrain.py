@@ -28,8 +28,8 @@ from .episodes import Episode, Episodes
 from .probe import Scout, network_logits, scout_logits, settle
 from ..recipe import check_size, load_recipe
 from ..training.checkpoints import load_state, save_state
-from ..training.processes import Stopped, in_order, patient, until_over
-from ..training.precision import choose_precision, freeze_norms
+from ..training.processes import (Stopped, choose_precision, freeze_norms, in_order,
+                                          patient, until_over)
 from ..training.steps import Trainer, one_thread
 from ..training.train import choose_device
 

@@ -17,7 +17,7 @@ from .episodes import Episode
 from ..model.msff import CHANNELS, conv_block
 from ..model.memory import Match, pool
 from ..model.memseg import MemSeg
-from ..training.precision import freeze_norms
+from ..training.processes import freeze_norms
 
 # %% ../../nbs/pretraining/03_probe.ipynb #4ac39a5a
 def compare(

@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 from ..data.formats import find_bits
 from ..data.images import IMAGE_SUFFIXES, read_image
 from ..files import MemSegError, clean_up
-from .patterns import FAMILIES, colour
+from .extensions import FAMILIES, colour
 
 # %% ../../nbs/simulation/03_textures.ipynb #b65ababe
 _MARGIN = 1.5  # sheets that windows are cut from have this many times the size of the images

@@ -19,13 +19,13 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..files import MemSegError, check_finite, digest, replacing
-from ..model.backbones import make_encoder
+from ..model.weights import make_encoder
 from ..model.losses import Losses
 from ..model.memseg import MemSeg, build_model
 from ..plots import html_table
 from ..recipe import (SINCE, Recipe, TrainingRecipe, allowed, checked, flatten, load_recipe,
                       setting)
-from .precision import ADVICE
+from .processes import ADVICE
 from .steps import Trainer
 
 # %% ../../nbs/training/02_checkpoints.ipynb #f82d87f7

@@ -24,8 +24,8 @@ from ..model.losses import Losses, memseg_loss
 from ..model.memseg import MemSeg
 from ..recipe import Recipe, TrainingRecipe
 from ..simulation.anomalies import Simulator, vary_light
-from .precision import choose_precision, freeze_norms, why_not_finite
-from .processes import average
+from .processes import (average, choose_precision, freeze_norms,
+                                          why_not_finite)
 
 # %% ../../nbs/training/01_steps.ipynb #b04a5939
 SPLIT, EPOCH, STEP, THRESHOLDS = range(4)  # what random numbers are drawn for

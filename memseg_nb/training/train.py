@@ -21,20 +21,18 @@ from .. import plots
 from ..data.formats import collected, find_bits
 from ..data.images import Category, ImageSet, open_category
 from ..files import MemSegError, digest, locked
-from ..model.backbones import make_encoder
-from ..model.weights import LITE0, NETWORK, SHIPPED, load_encoder
+from ..model.weights import (LITE0, NETWORK, SHIPPED, load_encoder, make_encoder,
+                                     warm_start)
 from ..model.losses import Losses
 from ..model.memseg import MemSeg, build_model
-from ..model.weights import warm_start
 from ..recipe import Recipe, TrainingRecipe, load_recipe
 from ..simulation.anomalies import Simulator
 from ..simulation.foreground import choose_method
 from ..simulation.textures import open_textures
 from .checkpoints import (Log, Run, check_same, fingerprint, load_checkpoint,
                                             load_state, read_losses, save_checkpoint, save_state)
-from .processes import (Team, connected, in_order, join, patient, together,
-                                          until_over)
-from .precision import choose_precision
+from .processes import (Team, choose_precision, connected, in_order, join,
+                                          patient, together, until_over)
 from .steps import (Split, StepData, Trainer, draws,
                                       learning_rate, new_trainer, split, train_step)
 from .thresholds import MOST, few_images, settle

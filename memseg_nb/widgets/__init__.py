@@ -6,8 +6,7 @@
 __all__ = ['PerlinPlayground', 'AnomalyStudio', 'MemoryExplorer', 'DefectPainter', 'ThresholdExplorer', 'TrainingMonitor']
 
 # %% ../../nbs/widgets/00_widgets.ipynb #9ef2ccaf
-from .perlin_playground import PerlinPlayground
-from .anomaly_studio import AnomalyStudio
+from .playgrounds import AnomalyStudio, PerlinPlayground
 from .memory_explorer import MemoryExplorer
 from .threshold_explorer import ThresholdExplorer
 from .painter import DefectPainter
