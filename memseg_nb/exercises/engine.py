@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['LIBRARIES', 'KINDS', 'LIMIT', 'Lesson', 'course_lessons', 'copy_course', 'Hint', 'expect', 'close', 'expect_number',
-           'expect_tensor', 'expect_letters', 'has_loop', 'TooLong', 'limited', 'where_it_failed', 'unwritten',
-           'Exercise', 'exercise', 'exercises', 'current_key', 'find', 'judge', 'progress_path', 'read_progress',
-           'record', 'Standing', 'progress', 'check', 'progress_table', 'Folded', 'solution', 'solve']
+           'expect_numbers', 'expect_tensor', 'expect_letters', 'has_loop', 'TooLong', 'limited', 'where_it_failed',
+           'unwritten', 'Exercise', 'exercise', 'exercises', 'known_answer', 'current_key', 'find', 'judge',
+           'progress_path', 'read_progress', 'record', 'Standing', 'progress', 'check', 'progress_table', 'Folded',
+           'solution', 'solve']
 
 # %% ../../nbs/exercises/00_engine.ipynb #e554de4a
 import dis, html, importlib, json, math, os, pkgutil, shutil, sys, time, tomllib, traceback
@@ -106,6 +107,17 @@ def expect_number(
            f"{what} should be a number, not {type(value).__name__}")
     expect(abs(value) < float("inf"), f"{what} should be a finite number, not {value}")
     return float(value)
+
+
+def expect_numbers(
+    value,        # what was given
+    names: str,   # "height, width": what they are, for the hint
+) -> list[float]:
+    "Return the values, if they are finite numbers, one a name"
+    count = names.count(",") + 1
+    expect(isinstance(value, (tuple, list, torch.Size)) and len(value) == count,
+           f"{count} numbers are asked for: ({names})")
+    return [expect_number(part, name) for part, name in zip(value, names.split(", "))]
 
 
 def expect_tensor(
@@ -250,6 +262,21 @@ def exercises() -> list[Exercise]:  # in the order of the lessons
     place = {lesson.name: number for number, lesson in enumerate(course_lessons())}
     return sorted(_EXERCISES.values(),
                   key=lambda one: (place[one.lesson], int(one.key.partition(".")[2])))
+
+
+def known_answer(
+    right: float|tuple[float, ...],
+    otherwise: str,               # hint to an answer that is neither right nor in the table
+    wrong: dict,                  # typical wrong answer -> its hint
+    names: str="",                # of the numbers of a tuple, see `expect_numbers`
+    tolerance: float=1e-9,        # see `close`
+) -> Callable[[object], None]:
+    "Checker of a number, or a tuple of numbers, by a table of wrong ones"
+    def check(answer):
+        value = expect_numbers(answer, names) if names else expect_number(answer)
+        for other, hint in wrong.items(): expect(not close(value, other, tolerance), hint)
+        expect(close(value, right, tolerance), otherwise)
+    return check
 
 # %% ../../nbs/exercises/00_engine.ipynb #06b9e8db
 _RENAMED = dict(pair.split("=") for pair in """

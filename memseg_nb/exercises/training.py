@@ -2,9 +2,9 @@
 
 # %% auto #0
 __all__ = ['check_rate', 'check_draw', 'check_split', 'check_luck', 'check_descend', 'check_rank', 'check_cheapest',
-           'check_power', 'check_washer', 'check_clue', 'check_share', 'check_spoils', 'check_pairs', 'check_auroc',
-           'check_pixels', 'check_pro', 'check_fooled', 'check_precision', 'check_may', 'check_paired', 'check_fair',
-           'check_limit', 'check_regions', 'check_place', 'check_fold', 'check_margin']
+           'check_power', 'check_washer', 'check_clue', 'check_spoils', 'check_auroc', 'check_pro', 'check_fooled',
+           'check_precision', 'check_may', 'check_paired', 'check_fair', 'check_limit', 'check_regions', 'check_fold',
+           'check_margin']
 
 # %% ../../nbs/exercises/05_training.ipynb #c9c3e4d6
 import math
@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from .engine import (close, exercise, expect, expect_letters, expect_number,
-                                        expect_tensor)
+                                        expect_numbers, expect_tensor, known_answer)
 
 # %% ../../nbs/exercises/05_training.ipynb #163a1d5b
 def _rate(fraction, highest, warmup):
@@ -331,17 +331,13 @@ def check_clue(answer):
            "drawn pixels lack, and no pixel of a photograph?")
 
 # %% ../../nbs/exercises/05_training.ipynb #63f3e567
-@exercise("probe.1", "The share of a small flaw", "using", "a number",
-          "answer = 0.5 / (16 / (128 * 128))")
-def check_share(answer):
-    "512"
-    value = expect_number(answer)
-    expect(not close(value, 16 / 128**2, 1e-7) and value != .5,
-           "that's one of the two shares; how many times as large is the second?")
-    expect(value != 1024, "the flaw counts one half in the second loss, not all")
-    expect(not close(value, 32 / 128**2, 1e-7), "the other way round")
-    expect(value != 4, "the image has 128 x 128 pixels")
-    expect(value == 512, "first: 16 of 16384 pixels. Second: one half")
+exercise("probe.1", "The share of a small flaw", "using", "a number",
+         "answer = 0.5 / (16 / (128 * 128))")(
+    known_answer(512, "first: 16 of 16384 pixels. Second: one half", {
+        **dict.fromkeys((16 / 128**2, .5), "that's one of the two shares; how many times as large "
+                        "is the second?"),
+        1024: "the flaw counts one half in the second loss, not all",
+        32 / 128**2: "the other way round", 4: "the image has 128 x 128 pixels"}, tolerance=1e-7))
 
 # %% ../../nbs/exercises/05_training.ipynb #a91a49d0
 @exercise("pretrain.1", "Trained on formulas, judged on products", "reading", "a list of letters",
@@ -360,18 +356,14 @@ def check_spoils(answer):
            "product")
 
 # %% ../../nbs/exercises/05_training.ipynb #b68da00e
-@exercise("metrics.1", "Count the pairs", "using", "a number",
-          "answer = (3 + 1) / (3 * 2)", core=True)
-def check_pairs(answer):
-    "Four of six"
-    value = expect_number(answer)
-    expect(value != 4, "4 pairs are right; what share of all pairs is that?")
-    expect(not close(value, 1 / 3),
-           "the other way round: the defective image should have the higher score")
-    expect(not close(value, .8), "pairs are counted, not images")
-    expect(not close(value, .5), "0.3 is higher than one of the good ones")
-    expect(close(value, 2 / 3, 2e-3),
-           "0.8 is higher than all three good scores, 0.3 than one of them; there are 3 x 2 pairs")
+exercise("metrics.1", "Count the pairs", "using", "a number",
+         "answer = (3 + 1) / (3 * 2)", core=True)(
+    known_answer(2 / 3, "0.8 is higher than all three good scores, 0.3 than one of them; there are "
+                 "3 x 2 pairs", {
+        4: "4 pairs are right; what share of all pairs is that?",
+        1 / 3: "the other way round: the defective image should have the higher score",
+        .8: "pairs are counted, not images",
+        .5: "0.3 is higher than one of the good ones"}, tolerance=2e-3))
 
 # %% ../../nbs/exercises/05_training.ipynb #d68afc54
 def _pairs(scores, labels):
@@ -405,15 +397,12 @@ def check_auroc(auroc):
     expect(close(given(torch.zeros(60)), .5), "with all scores the same it should be 0.5")
 
 # %% ../../nbs/exercises/05_training.ipynb #db6dbfb9
-@exercise("metrics.3", "How many pixels make a score?", "reading", "a number",
-          "answer = 100 / (256 * 256) * (128 * 128)")
-def check_pixels(answer):
-    "25"
-    number = expect_number(answer)
-    expect(number != 100, "the share of the pixels is kept, not their number")
-    expect(number != 50, "half of the size in both directions")
-    expect(number != 400, "the image has fewer pixels, so fewer make the score")
-    expect(number == 25, "a quarter of the pixels of 256 x 256")
+exercise("metrics.3", "How many pixels make a score?", "reading", "a number",
+         "answer = 100 / (256 * 256) * (128 * 128)")(
+    known_answer(25, "a quarter of the pixels of 256 x 256", {
+        100: "the share of the pixels is kept, not their number",
+        50: "half of the size in both directions",
+        400: "the image has fewer pixels, so fewer make the score"}))
 
 # %% ../../nbs/exercises/05_training.ipynb #f946f000
 def _pro(m, r, t, above=lambda m, t: m >= t, zero=False):
@@ -484,9 +473,7 @@ def check_fooled(fooled):
           "answer = (8 / 12, 8 / 10)")
 def check_precision(answer):
     "Two thirds and four fifths"
-    expect(isinstance(answer, (tuple, list)) and len(answer) == 2,
-           "two numbers are asked for: (precision, recall)")
-    precision, recall = (expect_number(part, "each of the two") for part in answer)
+    precision, recall = expect_numbers(answer, "precision, recall")
     expect(not (close(precision, .8) and close(recall, 2 / 3, 5e-3)), "the order: precision first")
     expect(not close(precision, .8), "precision is about the 12 that were called defective")
     expect(not close(precision, .94), "0.94 is the accuracy: right answers, of all parts")
@@ -602,9 +589,7 @@ def check_limit(threshold_for):
           "answer = (4, 5)")
 def check_regions(answer):
     "Four and five"
-    expect(isinstance(answer, (tuple, list)) and len(answer) == 2,
-           "two numbers are asked for: with corners, without")
-    touching, apart = (expect_number(part, "each of the two") for part in answer)
+    touching, apart = expect_numbers(answer, "with corners, without")
     expect((touching, apart) != (5, 4),
            "the order: first with corners. More neighbours, fewer regions")
     expect(touching < 7, "regions, not pixels: neighbours belong together")
@@ -612,19 +597,14 @@ def check_regions(answer):
     expect(apart == 5, "without corners they are two")
 
 # %% ../../nbs/exercises/05_training.ipynb #963da8b5
-@exercise("detector.3", "Back to the photo's size", "using", "a tuple of two numbers",
-          "answer = (64 * 1024 / 256, 128 * 2048 / 256)")
-def check_place(answer):
-    "Row 256, column 1024"
-    expect(isinstance(answer, (tuple, list)) and len(answer) == 2,
-           "two numbers are asked for: (row, column)")
-    place = tuple(expect_number(part, "each of the two") for part in answer)
-    expect(place != (1024, 256), "the order: row first, then column")
-    expect(place not in ((256, 512), (512, 1024)),
-           "each direction has its own factor: the photo was squeezed")
-    expect(place != (16, 16), "the photo is larger than the map")
-    expect(place != (64, 128), "that's the place in the map")
-    expect(place == (256, 1024), "row times 1024 / 256, column times 2048 / 256")
+exercise("detector.3", "Back to the photo's size", "using", "a tuple of two numbers",
+         "answer = (64 * 1024 / 256, 128 * 2048 / 256)")(
+    known_answer((256, 1024), "row times 1024 / 256, column times 2048 / 256", {
+        (1024, 256): "the order: row first, then column",
+        **dict.fromkeys(((256, 512), (512, 1024)), "each direction has its own factor: the photo "
+                        "was squeezed"),
+        (16, 16): "the photo is larger than the map", (64, 128): "that's the place in the map"},
+        names="row, column"))
 
 # %% ../../nbs/exercises/05_training.ipynb #72ec08b4
 def _fold(w, b, mean, variance, scale, shift, eps, power=.5, axis=0):
