@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['WRITTEN', 'MemSegError', 'did_you_mean', 'whole_file', 'replacing', 'clean_up', 'locked', 'make_folder', 'digest',
-           'check_finite', 'claim', 'guarded', 'plain']
+           'check_finite', 'claim', 'guarded', 'plain', 'write_csv', 'read_csv']
 
 # %% ../nbs/02_files.ipynb #07982379
-import contextlib, difflib, hashlib, json, os, platform, re, shutil, threading, time
-from collections.abc import Iterable
+import contextlib, csv, difflib, hashlib, json, os, platform, re, shutil, threading, time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 # %% ../nbs/02_files.ipynb #de6dcaff
@@ -194,3 +194,29 @@ def plain(
 ) -> str|None:       # as it was
     "A cell that was read: without the apostrophe that `guarded` gave it"
     return cell[1:] if cell and cell[0] == "'" and _FORMULA.match(cell) else cell
+
+# %% ../nbs/02_files.ipynb #5f0e7b05
+def write_csv(
+    path: str|Path,
+    columns: Sequence[str],    # the first line
+    rows: Iterable[Sequence],  # cells
+):
+    "Write a CSV file, whole or not at all; its cells are `guarded`"
+    with (replacing(path) as part,
+          part.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file):
+        csv.writer(file).writerows([columns, *([guarded(cell) for cell in row] for row in rows)])
+
+def read_csv(
+    path: str|Path,
+    needs: Iterable[str]=(),  # columns that must be there
+) -> list[dict]:              # by column
+    "Rows of a CSV file that `write_csv` wrote, cells as they were, all of them texts"
+    try:
+        with open(path, encoding="utf-8", newline="") as file: rows = list(csv.DictReader(file))
+    except (OSError, ValueError, csv.Error) as error:
+        why = getattr(error, "strerror", None) or error
+        raise MemSegError(f"{path}: can't be read ({why}): needs the table of this "
+                          "program") from None
+    if rows and (missing := [name for name in needs if name not in rows[0]]):
+        raise MemSegError(f"{path}: has no column {missing[0]}: needs the table of this program")
+    return [{name: plain(cell) for name, cell in row.items()} for row in rows]

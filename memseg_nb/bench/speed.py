@@ -6,11 +6,10 @@
 __all__ = ['IMITATED', 'PARTS', 'RUNTIMES', 'ROWS', 'Workshop', 'stepper', 'ceiling_row', 'perlin_row', 'simulation_row',
            'loading', 'data_row', 'match_row', 'step_row', 'step_parts', 'parts_row', 'torch_runtime', 'onnx_runtime',
            'inference_row', 'synthetic_maps', 'counted_aupro', 'aupro_row', 'growth_row', 'train_some', 'score_many',
-           'memory_row', 'device_work', 'on_device', 'device_row', 'conditions', 'choose_rows', 'measure', 'say',
-           'bench']
+           'memory_row', 'device_work', 'on_device', 'device_row', 'conditions', 'measure', 'say', 'bench']
 
 # %% ../../nbs/bench/03_speed.ipynb #4c3e6af5
-import copy, difflib, importlib.util, platform, tempfile, time
+import copy, importlib.util, platform, tempfile, time
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property, partial
 from pathlib import Path
@@ -34,7 +33,7 @@ from ..metrics import PixelMetrics, image_score, rank, rank_score
 from ..model.weights import load_encoder
 from ..model.memseg import MemSeg, build_model, probability
 from ..products.catalogue import render_product
-from ..files import MemSegError, claim, replacing
+from ..files import MemSegError, claim, did_you_mean, replacing
 from ..recipe import load_recipe
 from ..simulation.anomalies import Simulator
 from ..simulation.perlin import perlin_noise
@@ -473,19 +472,6 @@ def conditions(shop: Workshop) -> list[Measured]:
             Measured("versions", note=versions)]
 
 
-def choose_rows(
-    rows: Iterable[str]|None,  # names; None: all
-) -> list[str]:
-    "The names of rows, checked"
-    names = list(ROWS) if rows is None else list(rows)
-    for name in names:
-        if name not in ROWS:
-            close = difflib.get_close_matches(name, ROWS, 1)
-            hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(ROWS)}"
-            raise MemSegError(f"row {name!r} of the benchmark: unknown, {hint}")
-    return names
-
-
 def measure(name: str, shop: Workshop) -> Iterator[dict]:
     "The lines of a row, each measured when it is asked for"
     try:
@@ -515,7 +501,10 @@ def bench(
     progress: bool=True,             # print each line when it is there
 ) -> list[dict]:                     # lines by FIELDS
     "Time the library against its obvious version; an interruption leaves what was measured"
-    names, device = choose_rows(rows), choose_device(device)
+    names, device = list(ROWS if rows is None else rows), choose_device(device)
+    if unknown := [name for name in names if name not in ROWS]:
+        raise MemSegError(f"row {unknown[0]!r} of the benchmark: unknown, "
+                          f"{did_you_mean(unknown[0], ROWS)}")
     out = claim(out, ["bench.csv", "bench.md", "bench.png"])
     tell = (lambda text: print(text, flush=True)) if progress else (lambda text: None)
 

@@ -8,7 +8,7 @@ __all__ = ['Lines', 'FIELDS', 'NUMBERS', 'SECTIONS', 'timed', 'Comparison', 'sum
            'markdown', 'figure']
 
 # %% ../../nbs/bench/01_timing.ipynb #5e3d63fe
-import contextlib, csv, json, statistics, subprocess, sys
+import contextlib, json, statistics, subprocess, sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
 
 from .. import plots
-from ..files import MemSegError, guarded, plain, replacing
+from ..files import MemSegError, read_csv, write_csv
 
 # %% ../../nbs/bench/01_timing.ipynb #3c54485d
 def timed(
@@ -212,19 +212,14 @@ def write_table(
     path: Path,             # .csv
 ) -> None:
     "Write the table as CSV, whole or not at all"
-    with replacing(path) as part, open(part, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, FIELDS)
-        writer.writeheader()
-        for line in lines:
-            writer.writerow({key: f"{value:.5g}" if isinstance(value, float) else guarded(value)
-                             for key, value in line.items()})
+    def cell(value): return f"{value:.5g}" if isinstance(value, float) else value
+    write_csv(path, FIELDS, ([cell(line[key]) for key in FIELDS] for line in lines))
 
 
 def read_table(path: str|Path) -> list[dict]:
     "Read a table that was written; numbers as numbers, None where there is none"
-    with open(path, newline="", encoding="utf-8") as file: lines = list(csv.DictReader(file))
-    return [{key: (float(value) if value else None) if key in NUMBERS else plain(value)
-             for key, value in line.items()} for line in lines]
+    return [line | {key: float(line[key]) if line[key] else None for key in NUMBERS}
+            for line in read_csv(path, FIELDS)]
 
 # %% ../../nbs/bench/01_timing.ipynb #56d4649b
 SECTIONS = {"conditions": "Conditions", "ceiling": "What this machine does at best",

@@ -6,7 +6,7 @@
 __all__ = ['PARTS', 'resize', 'LeanAnswer', 'LeanDetector', 'photos_in', 'judge', 'main', 'is_program', 'write_program']
 
 # %% ../../nbs/deployment/08_lean.ipynb #c7c676ae
-import argparse, csv, pkgutil, sys, zipfile
+import argparse, pkgutil, sys, zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from PIL import Image
 
 import memseg_nb
 from ..data.formats import collected, open_picture, to_rgb
-from ..files import MemSegError, claim, guarded, replacing
+from ..files import MemSegError, claim, replacing, write_csv
 
 # %% ../../nbs/deployment/08_lean.ipynb #a5ef0d86
 def resize(
@@ -95,10 +95,7 @@ def judge(
         mask.parent.mkdir(parents=True, exist_ok=True)
         with replacing(mask, sync=False) as part:
             Image.fromarray(map >= detector.pixel_threshold).save(part, "PNG")
-    if out:
-        with (replacing(Path(out)/"scores.csv") as part,
-              part.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file):
-            csv.writer(file).writerows([guarded(cell) for cell in row] for row in rows)
+    if out: write_csv(Path(out)/"scores.csv", rows[0], rows[1:])
     return failed
 
 def main(arguments: Sequence[str]|None=None) -> None:  # None: what was typed

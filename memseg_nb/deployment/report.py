@@ -7,7 +7,7 @@ __all__ = ['SIDE', 'SHOWN', 'STYLE', 'SCRIPT', 'MARK', 'ALONE', 'small', 'Shown'
            'card', 'write_page', 'Report', 'report']
 
 # %% ../../nbs/deployment/04_report.ipynb #151e68c2
-import base64, csv, io, math
+import base64, io, math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from html import escape
@@ -26,7 +26,7 @@ from ..data.formats import collected
 from ..data.images import read_image, read_mask, resize
 from .detector import COLUMNS, Detector, Prediction, result_stems
 from ..evaluation.evaluate import category_of
-from ..files import MemSegError, make_folder, plain, replacing
+from ..files import MemSegError, make_folder, read_csv, replacing
 from ..recipe import flatten, load_recipe
 from ..training.checkpoints import Run, load_json
 
@@ -274,18 +274,6 @@ def write_page(
     with replacing(file) as part: part.write_text(page, encoding="utf-8", errors="backslashreplace")
 
 # %% ../../nbs/deployment/04_report.ipynb #afb03dc4
-def _rows(path: Path, needs: Sequence[str]) -> list[dict[str, str]]:
-    "Rows of scores.csv as they were before they were guarded"
-    try:
-        with path.open(encoding="utf-8", newline="") as file: found = list(csv.DictReader(file))
-    except (OSError, ValueError, csv.Error) as error:
-        why = getattr(error, "strerror", None) or error
-        raise MemSegError(f"{path}: can't be read ({why}): needs the table of this "
-                          "program") from None
-    if found and (missing := [name for name in needs if name not in found[0]]):
-        raise MemSegError(f"{path}: has no column {missing[0]}: needs the table of this program")
-    return [{name: plain(value) for name, value in row.items()} for row in found]
-
 def _decision(path: Path, row: dict[str, str]) -> tuple[float, bool]:
     "Score and decision of a row"
     try: return float(row["score"]), {"True": True, "False": False}[row["is_defective"]]
@@ -311,7 +299,7 @@ def _notes(notes: Sequence[str]) -> list[tuple[str, str]]:
 def _of_answers(folder: Path) -> _Source:
     "Report on a folder that `predict` wrote"
     path, regions = folder / "scores.csv", folder / "regions.json"
-    rows, info = _rows(path, (*COLUMNS[:3], "regions", "error")), load_json(regions).get("info", {})
+    rows, info = read_csv(path, (*COLUMNS[:3], "regions", "error")), load_json(regions).get("info", {})
     threshold = info.get("threshold") if isinstance(info, dict) else None
     if not isinstance(threshold, float):
         raise MemSegError(f"{regions}: has no threshold: needs the file of this program; predict "
@@ -377,7 +365,7 @@ def _of_run(run: Run, data: str|Path|None, device: str) -> _Source:
     if not (run.metrics_file.is_file() and path.is_file()):
         raise MemSegError(f"{run.folder}: has no metrics.json and scores.csv yet: memseg evaluate "
                           f"{run.folder}")
-    rows = _rows(path, ("file", "kind", "score", "is_defective"))
+    rows = read_csv(path, ("file", "kind", "score", "is_defective"))
     metrics, record = load_json(run.metrics_file), run.record
     with collected([]): items = category_of(run, data).test
     by_name = {(item.defect, item.path.name): item for item in items}

@@ -8,7 +8,7 @@ __all__ = ['FIGURES', 'MVTEC', 'PUBLISHED', 'TABLE', 'Table', 'attempt', 'run_al
            'benchmark']
 
 # %% ../../nbs/evaluation/02_benchmark.ipynb #a15f63ce
-import contextlib, csv, itertools, math, os, platform, signal, tempfile, threading
+import contextlib, itertools, math, os, platform, signal, tempfile, threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -21,8 +21,8 @@ from joblib import Parallel, delayed
 from .. import plots
 from ..data.images import list_categories
 from .evaluate import evaluate
-from ..files import (MemSegError, claim, did_you_mean, guarded, locked, make_folder, plain,
-                             replacing)
+from ..files import (MemSegError, claim, did_you_mean, locked, make_folder, read_csv, replacing,
+                             write_csv)
 from ..recipe import Recipe, load_recipe
 from ..training.checkpoints import Run, entries, entry, load_json
 from ..training.processes import patient, team_of
@@ -46,24 +46,18 @@ class Table:
 
     def write(self, rows: Sequence[dict], out: Path) -> None:
         "Write NAME.csv and NAME.md into the folder `out`"
-        with (replacing(out/f"{self.name}.csv") as part,
-              open(part, "w", newline="", encoding="utf-8") as file):
-            writer = csv.DictWriter(file, self.columns)
-            writer.writeheader()
-            writer.writerows({name: guarded(cell) for name, cell in row.items()} for row in rows)
+        write_csv(out/f"{self.name}.csv", self.columns,
+                  ([row.get(name) for name in self.columns] for row in rows))
         with replacing(out/f"{self.name}.md") as part:
             part.write_text(self.report(rows), encoding="utf-8")
 
     def read(self, path: str|Path) -> list[dict]:
         "Rows of a NAME.csv, numbers as numbers, None where there is none"
-        try: lines = Path(path).read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise MemSegError(f"{path}: can't be read ({error})") from None
+        rows = read_csv(path)
         kinds = {name: kind for name, kind in _NUMBERS.items() if name in self.columns}
         try:
-            return [{name: plain(cell) for name, cell in row.items()}
-                    | {name: kind(row[name]) if row[name] else None
-                       for name, kind in kinds.items()} for row in csv.DictReader(lines)]
+            return [row | {name: kind(row[name]) if row[name] else None
+                           for name, kind in kinds.items()} for row in rows]
         except (KeyError, ValueError) as error:
             raise MemSegError(f"{path}: is no {self.name}.csv ({error!r}): needs the columns "
                               f"{', '.join(self.columns)}") from None

@@ -8,7 +8,6 @@ __all__ = ['confusion', 'distance_to_mean', 'read_test', 'Measured', 'measure', 
            'evaluate']
 
 # %% ../../nbs/evaluation/01_evaluate.ipynb #0b5eb848
-import csv
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from .. import plots
 from ..data.formats import collected, notice, upright_size
 from ..data.images import (Category, TestImage, good_folder, open_category, read_image,
                                    read_mask, resize)
-from ..files import MemSegError, check_finite, clean_up, guarded, locked, replacing
+from ..files import MemSegError, check_finite, clean_up, locked, write_csv
 from ..metrics import PixelMetrics, best_f1, image_auroc, image_score, merge, rates
 from ..recipe import EvaluationRecipe
 from ..training.checkpoints import Run, load_model, save_json
@@ -249,12 +248,9 @@ def write_scores(
     threshold: float,
 ):
     "Write a line a test image: file, kind, score and decision"
-    with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(["file", "kind", "score", "is_defective"])
-        for item, score in zip(measured.items, measured.scores):
-            row = item.path, item.defect, f"{score:.6f}", bool(score > threshold)
-            table.writerow(map(guarded, row))
+    write_csv(path, ("file", "kind", "score", "is_defective"),
+              ((item.path, item.defect, f"{score:.6f}", bool(score > threshold))
+               for item, score in zip(measured.items, measured.scores)))
 
 def chosen_for(
     rate: float|None,  # of false alarms, 0..1; None: unknown, as in runs of earlier versions

@@ -7,7 +7,6 @@ __all__ = ['roc_points', 'score_chart', 'curve', 'confusion_table', 'roc_curve',
            'slider_range', 'from_measured', 'from_run', 'ThresholdExplorer']
 
 # %% ../../nbs/widgets/04_threshold_explorer.ipynb #b3b0037f
-import csv
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from ..deployment.choice import keep_threshold
 from ..evaluation.evaluate import Measured, confusion, measure
 from ..metrics import PixelMetrics, area, image_auroc, merge, rates
 from ..plots import BAD, GOOD
-from ..files import MemSegError, plain
+from ..files import MemSegError, read_csv
 from ..training.checkpoints import Run, load_model
 from .base import (Chart, Panel, Picture, button, legend, point, slider,
                                     value_at)
@@ -143,8 +142,7 @@ def from_run(
         return from_measured(measured, record["threshold"], record["pixel_threshold"])
     if not table.is_file():
         raise MemSegError(f"{table}: no such file: run `memseg evaluate {run.folder}` first")
-    with table.open(newline="", encoding="utf-8") as file:
-        rows = [{key: plain(cell) for key, cell in row.items()} for row in csv.DictReader(file)]
+    rows = read_csv(table)
     there = all(Path(row["file"]).is_file() for row in rows)
     return dict(scores=[float(row["score"]) for row in rows],
                 labels=[row["kind"] != "good" for row in rows], threshold=record["threshold"],
