@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SIDE', 'SHOWN', 'MARK', 'ALONE', 'FRONT', 'small', 'Shown', 'embedded', 'Photo', 'worst_first', 'histogram', 'card',
-           'write_page', 'Report', 'report']
+           'Page', 'write_page', 'Report', 'report']
 
 # %% ../../nbs/deployment/04_report.ipynb #151e68c2
 import base64, io, math
@@ -161,20 +161,26 @@ ALONE = ('<meta http-equiv="Content-Security-Policy" content="default-src \'none
          'style-src \'unsafe-inline\'; script-src \'unsafe-inline\'">')  # nothing from elsewhere
 FRONT = files("memseg_nb") / "front"  # what runs in the browser
 
+class Page(NamedTuple):
+    "Contents of a report"
+    title: str
+    summary: str                     # one sentence
+    photos: list[Photo]
+    threshold: float                 # scores above it mean defective
+    sections: list[tuple[str, str]]  # headings and HTML before the photos
+    details: list[tuple[str, str]]   # and after them
+
 def write_page(
-    file: Path,                      # to write; an earlier report is replaced, no other file
-    title: str,
-    summary: str,                    # one sentence
-    photos: Sequence[Photo],         # worst first
-    threshold: float,                # scores above it mean defective
-    sections: Sequence[tuple[str, str]],  # headings and HTML before the photos
-    details: Sequence[tuple[str, str]],   # and after them
-    progress: bool=True,             # a bar
+    file: Path,           # to write; an earlier report is replaced, no other file
+    page: Page,
+    progress: bool=True,  # a bar
 ):
     "Write the report, whole or not at all"
     if file.is_dir() or file.exists() and MARK.encode() not in file.read_bytes()[:1000]:
         raise MemSegError(f"{file}: is in the way and is no report of this program: move it, or "
                           "choose another file (--out)")
+    title, summary, photos, threshold, sections, details = page
+    photos = worst_first(photos, threshold)
     shown = [card(photo) for photo in
              tqdm(photos[:SHOWN], "report", unit="photo", disable=not progress)]
     more = f", the worst {SHOWN} of {len(photos)}" if len(photos) > SHOWN else ""
@@ -197,14 +203,14 @@ def write_page(
                    for at, name, text in parts)
     style, script = ((FRONT / f"report.{kind}").read_text(encoding="utf-8")
                      for kind in ("css", "js"))
-    page = ('<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+    text = ('<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
             f'{MARK}{memseg_nb.__version__}">{ALONE}'
             '<meta name="viewport" content="width=device-width, initial-scale=1">'
             f'<title>{escape(title)}</title><style>{style}</style></head><body><header>'
             f'<h1>{escape(title)}</h1><p>{escape(summary)}</p>'
             f'<nav aria-label="Parts of the report">{links}</nav></header>'
             f'<main>{body}</main><script>{script}</script></body></html>\n')
-    with replacing(file) as part: part.write_text(page, encoding="utf-8", errors="backslashreplace")
+    with replacing(file) as part: part.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 # %% ../../nbs/deployment/04_report.ipynb #afb03dc4
 def _decision(path: Path, row: dict[str, str]) -> tuple[float, bool]:
@@ -215,21 +221,12 @@ def _decision(path: Path, row: dict[str, str]) -> tuple[float, bool]:
                           f"{row['is_defective']!r}: needs a number and True or False") from None
 
 # %% ../../nbs/deployment/04_report.ipynb #0da08455
-class _Source(NamedTuple):
-    "What a page is made of"
-    title: str
-    summary: str
-    photos: list[Photo]
-    threshold: float
-    sections: list[tuple[str, str]]      # headings and HTML before the photos
-    details: list[tuple[str, str]]       # and after them
-
 def _notes(notes: Sequence[str]) -> list[tuple[str, str]]:
     "Section of notes, where there are some"
     lines = "".join(f"<li>{escape(note)}</li>" for note in notes)
     return [("Notes", f"<ul>{lines}</ul>")] if notes else []
 
-def _of_answers(folder: Path) -> _Source:
+def _of_answers(folder: Path) -> Page:
     "Report on a folder that `predict` wrote"
     path, regions = folder / "scores.csv", folder / "regions.json"
     rows, info = read_csv(path, (*COLUMNS[:3], "regions", "error")), load_json(regions).get("info", {})
@@ -259,7 +256,7 @@ def _of_answers(folder: Path) -> _Source:
     facts = {"photos": root, "answers": folder.absolute(), "threshold": threshold,
              "pixel threshold": info.get("pixel_threshold"), "memseg_nb": info.get("version")}
     summary += f"; {failed} without an answer" if failed else ""
-    return _Source(f"Report: {root.name or folder.name}",
+    return Page(f"Report: {root.name or folder.name}",
                    summary, photos, threshold, _notes(info.get("notes", [])),
                    [("Where from", plots.html_table([], facts.items(), True))])
 
@@ -292,7 +289,7 @@ def _figures(metrics: dict) -> str:
     return plots.html_table(["kind", "images", "called defective", "image AUROC", "pixel AUROC",
                              "AUPRO"], rows)
 
-def _of_run(run: Run, data: str|Path|None, device: str) -> _Source:
+def _of_run(run: Run, data: str|Path|None, device: str) -> Page:
     "Report on a run that was evaluated"
     path = run.folder / "scores.csv"
     if not (run.metrics_file.is_file() and path.is_file()):
@@ -330,7 +327,7 @@ def _of_run(run: Run, data: str|Path|None, device: str) -> _Source:
                 plots.html_table(["setting", "here", "shipped"], changed, True)),
                ("Where from", plots.html_table([], facts.items(), True))]
     notes = dict.fromkeys([*record.get("notes", []), *metrics["notes"]])
-    return _Source(f"Report: {metrics['category']}", summary, photos, metrics["threshold"],
+    return Page(f"Report: {metrics['category']}", summary, photos, metrics["threshold"],
                    [("Figures by kind of defect", _figures(metrics)), *_notes(list(notes))],
                    details)
 
@@ -359,8 +356,7 @@ def report(
     elif (folder / "scores.csv").is_file(): found = _of_answers(folder)
     else: raise MemSegError(f"{folder}: is no run and no folder of answers: needs what memseg "
                             "train or memseg predict wrote")
-    file, photos = Path(out or folder / "report.html"), worst_first(found.photos, found.threshold)
+    file = Path(out or folder / "report.html")
     make_folder(file.parent)
-    write_page(file, found.title, found.summary, photos, found.threshold, found.sections,
-               found.details, progress)
-    return Report(file, min(len(photos), SHOWN), found.summary)
+    write_page(file, found, progress)
+    return Report(file, min(len(found.photos), SHOWN), found.summary)
