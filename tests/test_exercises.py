@@ -11,8 +11,8 @@ import memseg_nb
 from memseg_nb.exercises import engine as course
 from memseg_nb.exercises.engine import (KINDS, Hint, TooLong, check, close, copy_course, course_lessons,
                                         current_key, exercises, expect, expect_letters, expect_number,
-                                        expect_tensor, find, has_loop, judge, limited, progress,
-                                        progress_table, read_progress, record, solution, solve, unwritten)
+                                        expect_numbers, expect_tensor, find, has_loop, judge, known_answer,
+                                        limited, progress, progress_table, read_progress, record, solution, solve, unwritten)
 from memseg_nb.files import MemSegError
 from wrong_answers import right_answers, wrong_answers
 
@@ -237,14 +237,25 @@ def test_close_is_never_true_of_what_is_not_finite():
 def test_expectations():
     expect(True, "no")
     for bad in (lambda: expect(False, "said"), lambda: expect_number(True), lambda: expect_number("1"),
-                lambda: expect_number(float("inf")), lambda: expect_tensor(None, (1,)),
+                lambda: expect_number(float("inf")), lambda: expect_numbers(1, "height, width"),
+                lambda: expect_numbers((1, "2"), "height, width"), lambda: expect_tensor(None, (1,)),
                 lambda: expect_tensor(torch.zeros(2), (1,)),
                 lambda: expect_tensor(torch.tensor([float("nan")]), (1,)), lambda: expect_tensor(1, (1,)),
                 lambda: expect_letters([], "abc"), lambda: expect_letters([1], "abc"),
                 lambda: expect_letters(["d"], "abc"), lambda: expect_letters(", ", "abc")):
         with pytest.raises(Hint): bad()
     assert expect_number(torch.tensor([2])) == 2
+    assert expect_numbers(torch.Size((3, 4)), "height, width") == [3, 4]
     assert expect_letters("A, b", "abc") == expect_letters(["b", "a"], "abc") == {"a", "b"}
+
+
+@pytest.mark.parametrize("answer, hint", [
+    ((2, 3), None), ([2., 3.0001], None), ((3, 2), "the other way round"), ((2.5, 3), "2 x 3"),
+    ((2,), "2 numbers are asked for: (rows, columns)"), ((2, "3"), "columns should be a number")])
+def test_a_known_answer_is_judged_by_its_table(answer, hint):
+    judged = known_answer((2, 3), "2 x 3", {(3, 2): "the other way round"}, "rows, columns", tolerance=1e-3)
+    if hint is None: return judged(answer)
+    with pytest.raises(Hint, match=re.escape(hint)): judged(answer)
 
 
 def test_unwritten():

@@ -1,4 +1,5 @@
 "Files: whole or not there, errors that say what to do, folders, digests."
+import csv
 import hashlib
 import os
 import stat
@@ -10,8 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from memseg_nb.files import (WRITTEN, MemSegError, claim, clean_up, digest, guarded, locked, make_folder,
-                             plain,
-                             replacing, whole_file)
+                             plain, read_csv, replacing, whole_file, write_csv)
 
 
 def test_a_file_is_whole_or_not_there(tmp_path):
@@ -176,3 +176,29 @@ def test_no_spreadsheet_runs_a_cell(text):
 @pytest.mark.parametrize("cell", ["", "a=b", "'quoted'", "-0.5", "+1e3", "1", -3, -.5, True, None, "\u00e9-"])
 def test_other_cells_stay_as_they_are(cell):
     assert guarded(cell) is cell and (not isinstance(cell, str) or plain(cell) == cell)
+
+
+def test_a_table_comes_back_as_texts(tmp_path):
+    "Formulas too, commas and line breaks, names that are no UTF-8; read by the standard library as well"
+    path, rows = tmp_path/"table.csv", [("=1+2.png", .5, None), ("a, \"b\"\nc", True, -1), ("", "", "-x")]
+    write_csv(path, ("file", "score", "note"), rows)
+    told = [["" if cell is None else str(cell) for cell in row] for row in rows]
+    assert [list(row.values()) for row in read_csv(path, ("file", "note"))] == told
+    with path.open(newline="") as file: raw = list(csv.reader(file))
+    assert raw[0] == ["file", "score", "note"] and [row[0][:1] for row in raw[1:]] == ["'", "a", ""]
+    write_csv(path, ["file"], [["\udce9.png"]])
+    assert read_csv(path) == [{"file": "\\udce9.png"}]
+
+
+def test_a_table_that_fails_leaves_the_old_one(tmp_path):
+    write_csv(path := tmp_path/"table.csv", ["a"], [["1"]])
+    with pytest.raises(ZeroDivisionError): write_csv(path, ["a"], ([1/0] for _ in "x"))
+    assert read_csv(path) == [{"a": "1"}] and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("content, words", [(None, "can't be read .*needs the table"), (b"a\n\xff\n", "can't be read"),
+                                            (b"b\n1\n", "has no column a: needs the table")])
+def test_what_is_no_table_is_named(tmp_path, content, words):
+    path = tmp_path/"table.csv"
+    if content is not None: path.write_bytes(content)
+    with pytest.raises(MemSegError, match=f"table.csv: {words}"): read_csv(path, ["a"])
