@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FROM_FILE', 'PerlinPlayground', 'studio_changes', 'read_upload', 'ini_lines', 'steps', 'twelve', 'studio_controls',
-           'python_code', 'SimulationPanel', 'AnomalyStudio']
+           'python_code', 'AnomalyStudio']
 
 # %% ../../nbs/widgets/02_playgrounds.ipynb #35768fa4
 import html, math, tempfile
@@ -187,17 +187,29 @@ def python_code(
             f"made = make_simulator(recipe, {category!r})(image[None], "
             f"torch.Generator().manual_seed({seed}))\n")
 
-# %% ../../nbs/widgets/02_playgrounds.ipynb #3eb5f191
-class SimulationPanel(Panel):
-    "Controls that stand for a recipe, a good image and a seed: the anomaly that they make"
-    def __init__(self, product: str, size: tuple[int, int], extra: tuple=(), below: tuple=(),
-                 photo=None):
+# %% ../../nbs/widgets/02_playgrounds.ipynb #1a605512
+class AnomalyStudio(Panel):
+    "The way from a good image to a simulated anomaly; the settings as code and as INI lines"
+    question = "Which settings make anomalies that suit my product?"
+    hint = ("Choose a product or an image of your own; then a source and an opacity so that one "
+            "has to look twice.")
+
+    def __init__(
+        self,
+        product: str="hex_nut",            # embedded product to begin with
+        size: tuple[int, int]=(128, 128),  # (height, width), pixels
+        photo=None,                        # in its place: whatever `as_image` takes
+    ):
         self.base, self.size, self._textures, self.photo = load_recipe(), size, None, None
         if photo is not None:
             name = str(photo) if isinstance(photo, (str, Path)) else "photo.png"
             self.photo, product = (resize(as_image(photo), size), name), FROM_FILE
         controls = studio_controls(product, self.base.foreground_table)
-        super().__init__(controls, extra, below)
+        self.exported = ipywidgets.HTML().add_class("memseg-code")
+        more = button("twelve more like this", "twelve anomalies with these settings", self.more)
+        export = button("show as code", "the settings as Python and as lines for settings.ini",
+                        self.export)
+        super().__init__(controls, (ipywidgets.HBox([more, export]),), (self.exported,))
         controls["upload"].observe(lambda _: self.set(product=FROM_FILE), "value")
 
     def changes(self) -> dict:
@@ -238,25 +250,6 @@ class SimulationPanel(Panel):
     def ini(self) -> str:
         "Settings that differ from the shipped ones, as lines for settings.ini"
         return ini_lines(self.settings()[0], self.base)
-
-# %% ../../nbs/widgets/02_playgrounds.ipynb #1a605512
-class AnomalyStudio(SimulationPanel):
-    "The way from a good image to a simulated anomaly; the settings as code and as INI lines"
-    question = "Which settings make anomalies that suit my product?"
-    hint = ("Choose a product or an image of your own; then a source and an opacity so that one "
-            "has to look twice.")
-
-    def __init__(
-        self,
-        product: str="hex_nut",            # embedded product to begin with
-        size: tuple[int, int]=(128, 128),  # (height, width), pixels
-        photo=None,                        # in its place: whatever `as_image` takes
-    ):
-        self.exported = ipywidgets.HTML().add_class("memseg-code")
-        more = button("twelve more like this", "twelve anomalies with these settings", self.more)
-        export = button("show as code", "the settings as Python and as lines for settings.ini",
-                        self.export)
-        super().__init__(product, size, (ipywidgets.HBox([more, export]),), (self.exported,), photo)
 
     def update(self) -> None:
         "Shows the steps; only the controls that count now can be moved"
