@@ -436,8 +436,8 @@ def test_a_row_that_fails_does_not_stop_the_others(error, tmp_path, monkeypatch,
 
 def test_quick_run_of_two_rows(tmp_path, capsys):
     lines = speed.bench(tmp_path / "new" / "folder", quick=True, rows=["perlin", "device"], device="cpu")
-    assert (timing.read_table(tmp_path / "new" / "folder" / "bench.csv")[-1]["note"] == "not measured: no GPU "
-            "here")
+    last = timing.read_table(tmp_path / "new" / "folder" / "bench.csv")[-1]
+    assert last["note"] == "not measured: no GPU here"
     assert [line["row"] for line in lines if line["row"] != "conditions"][0] == "perlin"
     assert "Perlin noise, one field of 128 x 128" in capsys.readouterr().out
     notes = " ".join(line["note"] for line in lines)

@@ -12,7 +12,8 @@ from memseg_nb.exercises import engine as course
 from memseg_nb.exercises.engine import (KINDS, Hint, TooLong, check, close, copy_course, course_lessons,
                                         current_key, exercises, expect, expect_letters, expect_number,
                                         expect_numbers, expect_tensor, find, has_loop, judge, known_answer,
-                                        limited, progress, progress_table, read_progress, record, solution, solve, unwritten)
+                                        limited, progress, progress_table, read_progress, record,
+                                        solution, solve, unwritten)
 from memseg_nb.files import MemSegError
 from wrong_answers import right_answers, wrong_answers
 

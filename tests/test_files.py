@@ -196,8 +196,9 @@ def test_a_table_that_fails_leaves_the_old_one(tmp_path):
     assert read_csv(path) == [{"a": "1"}] and list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("content, words", [(None, "can't be read .*needs the table"), (b"a\n\xff\n", "can't be read"),
-                                            (b"b\n1\n", "has no column a: needs the table")])
+@pytest.mark.parametrize("content, words", [
+    (None, "can't be read .*needs the table"), (b"a\n\xff\n", "can't be read"),
+    (b"b\n1\n", "has no column a: needs the table")])
 def test_what_is_no_table_is_named(tmp_path, content, words):
     path = tmp_path/"table.csv"
     if content is not None: path.write_bytes(content)
