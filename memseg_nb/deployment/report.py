@@ -229,7 +229,8 @@ def _notes(notes: Sequence[str]) -> list[tuple[str, str]]:
 def _of_answers(folder: Path) -> Page:
     "Report on a folder that `predict` wrote"
     path, regions = folder / "scores.csv", folder / "regions.json"
-    rows, info = read_csv(path, (*COLUMNS[:3], "regions", "error")), load_json(regions).get("info", {})
+    rows = read_csv(path, (*COLUMNS[:3], "regions", "error"))
+    info = load_json(regions).get("info", {})
     threshold = info.get("threshold") if isinstance(info, dict) else None
     if not isinstance(threshold, float):
         raise MemSegError(f"{regions}: has no threshold: needs the file of this program; predict "

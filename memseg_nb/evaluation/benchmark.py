@@ -21,8 +21,8 @@ from joblib import Parallel, delayed
 from .. import plots
 from ..data.images import list_categories
 from .evaluate import evaluate
-from ..files import (MemSegError, claim, did_you_mean, locked, make_folder, read_csv, replacing,
-                             write_csv)
+from ..files import (MemSegError, claim, did_you_mean, locked, make_folder, read_csv,
+                             replacing, write_csv)
 from ..recipe import Recipe, load_recipe
 from ..training.checkpoints import Run, entries, entry, load_json
 from ..training.processes import patient, team_of
