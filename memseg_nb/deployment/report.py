@@ -175,6 +175,8 @@ input[type=range] { flex: 1; min-width: 6rem; margin: 0; accent-color: var(--foc
   .js .pair { grid-template-columns: 1fr 1fr }
   .js .pair img { grid-area: auto; opacity: 1 !important } }
 """
+
+# %% ../../nbs/deployment/04_report.ipynb #00c9bff5
 SCRIPT = """
 document.documentElement.classList.add('js');
 const photos = [...document.querySelectorAll('.photo')];
@@ -371,6 +373,7 @@ def _figures(metrics: dict) -> str:
     return plots.html_table(["kind", "images", "called defective", "image AUROC", "pixel AUROC",
                              "AUPRO"], rows)
 
+# %% ../../nbs/deployment/04_report.ipynb #886e80c2
 def _of_run(run: Run, data: str|Path|None, device: str) -> _Source:
     "Report on a run that was evaluated"
     path = run.folder / "scores.csv"

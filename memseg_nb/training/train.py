@@ -270,6 +270,13 @@ def _finish(run: Run, trainer: Trainer, simulator: Simulator, held_back: ImageSe
                thresholds=thresholds._asdict(), model_sha256=known, notes=notes)
     run.checkpoint_file.unlink()
 
+# %% ../../nbs/training/04_train.ipynb #8c891de9
+def _read(images: ImageSet, progress: bool):
+    "Decode the images that fit into the cache, so that a broken one is found before the training"
+    fit = images.cache_bytes // (3 * images.size[0] * images.size[1])
+    numbers = range(min(len(images), fit))
+    for number in tqdm(numbers, "reading images", disable=not progress, leave=False): images[number]
+
 # %% ../../nbs/training/04_train.ipynb #96917b00
 @contextlib.contextmanager
 def _explaining(team: Team, run: Run):
@@ -362,9 +369,3 @@ def train(
                 team.tell(lambda: _finish(run, trainer, simulator, held_back, parts, recipe,
                                           progress))
         return run
-
-def _read(images: ImageSet, progress: bool):
-    "Decode the images that fit into the cache, so that a broken one is found before the training"
-    fit = images.cache_bytes // (3 * images.size[0] * images.size[1])
-    numbers = range(min(len(images), fit))
-    for number in tqdm(numbers, "reading images", disable=not progress, leave=False): images[number]
