@@ -170,7 +170,7 @@ class TimmEncoder(Encoder):
         stem = self.run(0, images)
         return stem, stem
 
-# %% ../../nbs/model/08_backbones.ipynb #7822c3e9
+
 def timm_network(
     name: str,         # timm's
     **weights,         # `pretrained` and `pretrained_cfg_overlay`, as timm takes them
@@ -190,7 +190,7 @@ def timm_network(
                           "as timm:resnet10t")
     return body
 
-# %% ../../nbs/model/08_backbones.ipynb #69ac89bd
+
 def make_encoder(
     backbone: str="resnet18",  # resnet18, efficientnet_lite0 or timm:NAME
     seed: int=0,               # of the weights that it starts with
