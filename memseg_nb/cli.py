@@ -135,6 +135,8 @@ memory_option = click.option("--memory", metavar="DIR",
                                   "them, or of a product in MVTec AD's layout.")
 device_option = click.option("--device", type=Device(), default="auto", show_default=True,
                              help="auto, cpu, cuda, cuda:0 or mps.")
+
+# %% ../nbs/05_cli.ipynb #e6611b4a
 KEYS = dict(textures="data.textures", weights="encoder.weights", steps="training.steps",
             minutes="training.minutes", device="training.device", seed="training.seed")
 
@@ -216,6 +218,7 @@ def products(out, product, size, seed, train, good, defective):
     for folder in write_products(out, product, size, seed, train, good, defective):
         click.echo(folder)
 
+# %% ../nbs/05_cli.ipynb #ef8d02be
 @cli.command()
 @click.argument("image", metavar="IMAGE")
 @_out("Folder to write to.")
@@ -395,6 +398,7 @@ def predict(paths, out, memory, device, runtime, precision, maps, threshold, fal
         raise MemSegError(f"{len(done.failed)} photos have no answer: "
                           f"{'; '.join(done.failed.values())}")
 
+# %% ../nbs/05_cli.ipynb #f1f3f36e
 @cli.command()
 @click.argument("run", metavar="[RUN]", required=False)
 @_out("The file to write; .pyz: a program that needs onnxruntime, pillow and numpy, no PyTorch.",
@@ -560,11 +564,7 @@ def pretrain(out, minutes, seed, backbone, device, workers, resume):
     for file in pretraining.pretrain(out, plan, device, workers=workers, resume=resume):
         click.echo(file)
 
-def _report_failed(rows: list[dict]):
-    "Raise an error if a training of an experiment failed"
-    if failed := [row["error"] for row in rows if row["error"]]:
-        raise MemSegError(f"{len(failed)} of {len(rows)} trainings failed, first: {failed[0]}")
-
+# %% ../nbs/05_cli.ipynb #edc2ec92
 @cli.command()
 @product_options
 @_out("One run a product, results.csv and results.md.", "runs")
@@ -587,6 +587,12 @@ def benchmark(data, out, categories, mvtec, jobs, recipe_file, overrides, size, 
         raise MemSegError(f"{len(failed)} of {len(rows)} products failed: {', '.join(failed)}; the "
                           f"notes in {Path(out)/'results.md'} say why; mend it and run the same "
                           "command again")
+
+# %% ../nbs/05_cli.ipynb #0d9bd934
+def _report_failed(rows: list[dict]):
+    "Raise an error if a training of an experiment failed"
+    if failed := [row["error"] for row in rows if row["error"]]:
+        raise MemSegError(f"{len(failed)} of {len(rows)} trainings failed, first: {failed[0]}")
 
 @cli.command()
 @product_options
@@ -632,6 +638,7 @@ def ablate(data, out, categories, variants, seeds, steps, recipe_file, overrides
     click.echo(ablation.report(rows))
     _report_failed(rows)
 
+# %% ../nbs/05_cli.ipynb #f4fdbf9a
 @cli.command()
 @_out("Folder for bench.csv, .md and .png.", "bench")
 @click.option("--quick", is_flag=True,
@@ -649,6 +656,7 @@ def bench(out, quick, rows, device):
         raise MemSegError(f"{len(failed)} rows failed, first {failed[0]['row']}: "
                           f"{failed[0]['note']}")
 
+# %% ../nbs/05_cli.ipynb #b335b9bd
 @cli.group()
 def data():
     "Data sets of others."
@@ -672,6 +680,7 @@ def convert(source, out, kind):
                f"test on: {out}\nnext: memseg train --data {out} --category {done.folders[0].name} "
                "--out RUN")
 
+# %% ../nbs/05_cli.ipynb #fc23a9e1
 @cli.group()
 def course():
     "The lessons and exercises of the course."

@@ -177,7 +177,7 @@ class PixelMetrics:
         found = rates(self)
         return found and found.best_f1()
 
-
+# %% ../nbs/04_metrics.ipynb #8dc66fe5
 def rates(
     counts: PixelMetrics,          # of any number of images
     scores: np.ndarray|None=None,  # the score of each rank; None: those of `rank_score`

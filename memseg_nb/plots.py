@@ -54,6 +54,7 @@ def _reduced(picture: Image.Image) -> Image.Image:
     reduced.paste(white, mask=Image.fromarray((np.asarray(picture) == 255).all(2)))
     return reduced
 
+# %% ../nbs/03_plots.ipynb #64dcf809
 def as_svg(
     figure: Figure,  # of matplotlib
 ) -> str:            # an SVG, about 60 KB for a drawing
@@ -64,6 +65,7 @@ def as_svg(
     drawing = re.sub(r"(\d\.\d\d)\d+", r"\1", file.getvalue())
     return drawing.replace("<svg ", '<svg style="max-width: 100%; height: auto" ', 1)
 
+# %% ../nbs/03_plots.ipynb #6916e6ad
 def show(
     figure: Figure,     # of matplotlib
     alt: str,           # what is to be seen, for readers who can't see it
@@ -141,6 +143,7 @@ def as_array(
     if array.dtype == np.uint8: array = array / np.float32(255)
     return array if array.dtype == bool else array.astype(np.float32)
 
+# %% ../nbs/03_plots.ipynb #a256d88c
 def axes_grid(
     rows: int=1,       # axes below each other
     columns: int=1,    # axes beside each other
@@ -269,6 +272,7 @@ def score_histogram(
     axis.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
     return figure
 
+# %% ../nbs/03_plots.ipynb #f16e0572
 def lines(
     x: Sequence[float],                       # common to all curves
     curves: Mapping[str, Sequence[float]],    # name: values
@@ -292,6 +296,7 @@ def loss_curve(
     "The losses over the steps of a training, on a logarithmic scale"
     return lines(steps, losses, "step", "loss", log=True)
 
+# %% ../nbs/03_plots.ipynb #f7f0feb2
 def _rate_curve(x, y, label, limit, ylabel):
     "A curve of a rate over the false-positive rate, its area up to `limit` shaded"
     x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)

@@ -187,7 +187,7 @@ def test_an_empty_folder_may_be_used_and_another_not(tmp_path, tiny_recipe):
 
 def test_a_folder_that_cannot_be_made_is_said(tmp_path, tiny_recipe):
     (tmp_path / "file").write_text("")
-    with pytest.raises(MemSegError, match="can't make the run folder"):
+    with pytest.raises(MemSegError, match="can't be made"):
         Run.create(tmp_path / "file" / "run", tiny_recipe)
 
 

@@ -734,7 +734,7 @@ def test_one_good_image_and_other_bad_input(tiny_data, tiny_recipe, tmp_path, ou
         train(tiny_data, "hex_nut", out, tiny_recipe.replace(**{"data.textures": "nowhere"}), progress=False)
     assert not out.exists()
     (tmp_path / "file").write_text("")
-    with pytest.raises(MemSegError, match="can't make the run folder"):
+    with pytest.raises(MemSegError, match="can't be made"):
         train(tiny_data, "hex_nut", tmp_path / "file" / "run", tiny_recipe, progress=False)
 
 

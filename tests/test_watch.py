@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import torch
 
-from memseg_nb.data.images import save_image
+from memseg_nb.data.images import find_images, save_image
 from memseg_nb.deployment import watch as module
 from memseg_nb.deployment.detector import COLUMNS, Detector, Prediction
 from memseg_nb.deployment.report import report
 from memseg_nb.deployment.watch import arrivals, done_names, frames, watch
-from memseg_nb.files import MemSegError
+from memseg_nb.files import WRITTEN, MemSegError
 from memseg_nb.recipe import load_recipe
 
 
@@ -113,6 +113,22 @@ def test_names_that_a_spreadsheet_would_run_are_known_again(dark, line, tmp_path
     save_image(line / "=1+1.png", photo())
     some(watch(dark, line, tmp_path / "out", .02, progress=False), 1)
     assert done_names(tmp_path / "out" / "scores.csv") == {"=1+1.png"}
+
+
+def test_looks_where_predict_looks(line, tmp_path, monkeypatch):
+    for name in ("z.png", "b/1.png", "b/ground_truth/1.png", "results/9.png", ".cache/9.png", "b/.9.png"):
+        (line / name).parent.mkdir(parents=True, exist_ok=True)
+        save_image(line / name, photo())
+    (line / "results" / WRITTEN).write_text("[]")
+    (line / "b" / "notes.txt").touch()
+    (tmp_path / "elsewhere").mkdir()
+    save_image(tmp_path / "elsewhere" / "2.png", photo())
+    (line / "linked").symlink_to(tmp_path / "elsewhere")
+    looks = iter(range(5))  # no more than these: then it fails
+    monkeypatch.setattr(module.time, "sleep", lambda seconds: next(looks))
+    found = some(arrivals(line, set()), 3)
+    assert {path.relative_to(line).as_posix() for path in found} == {"z.png", "b/1.png", "linked/2.png"}
+    assert sorted(found) == sorted(find_images(line, below=True))
 
 
 def test_a_photo_that_still_grows_is_waited_for(line):

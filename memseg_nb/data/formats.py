@@ -48,7 +48,6 @@ def collected(
             if (line := f"{next(iter(files))}{more}: {says}") not in notes: notes.append(line)
 
 # %% ../../nbs/data/02_formats.ipynb #0d636027
-LARGE = 2**25  # pixels; larger images are read at a part of their size
 _LIMIT = threading.Lock()
 
 def local_path(
@@ -71,6 +70,8 @@ def _opened(path: Path) -> Image.Image:
             return Image.open(path)
         finally: Image.MAX_IMAGE_PIXELS = limit
 
+# %% ../../nbs/data/02_formats.ipynb #ff44dbef
+LARGE = 2**25  # pixels; larger images are read at a part of their size
 def _parts(size: tuple[int, int]) -> int:
     "k where the image has to be read at 1/k of its size"
     return math.ceil(math.sqrt(size[0]*size[1]/LARGE))
@@ -89,6 +90,7 @@ def _reduced(image: Image.Image) -> Image.Image:
             for y in range(height)]
     return Image.fromarray(np.stack(rows).astype(values.dtype))
 
+# %% ../../nbs/data/02_formats.ipynb #4962387b
 def _has_deep_colour(image: Image.Image) -> bool:
     "Whether a file that isn't loaded yet has 16 bits a colour, of which Pillow keeps 8"
     return not is_deep(image) and any(

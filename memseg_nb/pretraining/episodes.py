@@ -125,6 +125,18 @@ class Episode:
     queries: Tensor  # (P, Q, 3, H, W), 0..1; the first half of each product's have flaws
     masks: Tensor    # bool, (P, Q, H, W), where the flaws are; nothing where there are none
 
+# %% ../../nbs/pretraining/02_episodes.ipynb #7504e511
+def _flaw(images, bank, foreign, ease, rng, generator):
+    "Grey images (B, H, W) with a flaw each, and masks; the easier, the more of them large"
+    large = int((rng.random(len(images)) < ease).sum())
+    small = bank.sample(len(images) - large, generator)
+    drawn = small, bank.sample(large, generator, .009)
+    shapes, kinds = [torch.cat(parts) for parts in zip(*drawn)]
+    order = torch.from_numpy(rng.permutation(len(images)))
+    images, foreign = [grey[:, None].expand(-1, 3, -1, -1) for grey in (images, foreign)]
+    flawed, masks = add_flaws(images, shapes[order], kinds[order], foreign, generator, ease)
+    return flawed[:, 0], masks
+
 # %% ../../nbs/pretraining/02_episodes.ipynb #1bb12c5e
 HELD_OUT = 100_000  # products with seeds below are never trained on
 _TOGETHER = 64      # so many sets of products are used in turn before new ones come
@@ -172,17 +184,6 @@ class Episodes:
         if self.reuse > 1: self._rendered[number] = sets
         return [torch.from_numpy(images).float() / 255 for images in sets]
 
-    def _flawed(self, images, foreign, ease, rng, generator):
-        "Grey images (B, H, W) with a flaw each, and masks; the easier, the more of them large"
-        large = int((rng.random(len(images)) < ease).sum())
-        small = self._bank.sample(len(images) - large, generator)
-        drawn = small, self._bank.sample(large, generator, .009)
-        shapes, kinds = [torch.cat(parts) for parts in zip(*drawn)]
-        order = torch.from_numpy(rng.permutation(len(images)))
-        images, foreign = [grey[:, None].expand(-1, 3, -1, -1) for grey in (images, foreign)]
-        flawed, masks = add_flaws(images, shapes[order], kinds[order], foreign, generator, ease)
-        return flawed[:, 0], masks
-
     def episode(self,
         k: int,         # its number, 0 or more
         ease: float=0., # 0: faint flaws and strong nuisances; 1: the other way round
@@ -199,8 +200,8 @@ class Episodes:
         for row in flawed:
             row[self.memory:self.memory + self.queries // 2 + rng.integers(2)] = True
         if flawed.any():
-            given = images[flawed], foreign, ease, rng, generator
-            images[flawed], masks[flawed] = self._flawed(*given)
+            given = self._bank, foreign, ease, rng, generator
+            images[flawed], masks[flawed] = _flaw(images[flawed], *given)
         pictures = []
         for grey in images:
             grey = vary(grey, draw_nuisance(rng, ease), generator)

@@ -175,6 +175,7 @@ def _cells(rng, sheet):
         return standardise(np.float32(field).reshape(sheet.size))
     return pattern
 
+# %% ../../nbs/pretraining/01_procedural.ipynb #3f7d262e
 def _streaks(rng, sheet):
     "Fine lines all one way, as if brushed or drawn"
     angle = float(rng.choice([0, math.pi / 2]) if rng.random() < .7 else rng.uniform(0, math.pi))
@@ -212,6 +213,7 @@ def _plain(rng, sheet):
     grain = rng.uniform(.05, .5)
     return lambda rng, x, y: grain * sheet.white(rng)
 
+# %% ../../nbs/pretraining/01_procedural.ipynb #0fb2fb72
 def _mixture(rng, sheet):
     "Two textures, one on top of the other"
     first, second, weight = draw_texture(rng, sheet), draw_texture(rng, sheet), rng.uniform(.3, 1)
@@ -294,6 +296,7 @@ class Part:
         "Greys, (H, W), or one number"
         return self.level + (self.contrast * self.texture(rng, x, y) if self.texture else 0)
 
+# %% ../../nbs/pretraining/01_procedural.ipynb #d84464c1
 @dataclass(frozen=True)
 class Handling:
     "Place of a specimen before the camera; most products hardly move"
