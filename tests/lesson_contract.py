@@ -27,15 +27,6 @@ BOX = ["You will be able to", "You need first", "Run time", "Paper"]
 LONGEST, PROSE = 93, 2 / 7  # lines of a code cell; share of Markdown among all cells, at least
 WIDTH = 100                 # characters of a line of code in a notebook
 EXERCISE = r"^- (\w+\.\d+) "
-# lessons of the main path whose exercises are in a notebook of their own, and which lack a task to predict,
-# not yet
-ELSEWHERE = [
-    "model/01_encoder",
-    "model/02_memory",
-    "model/03_attention",
-    "model/04_msff",
-    "deployment/01_detector",
-]
 PREDICT = "### Predict, change, measure"
 
 
@@ -176,7 +167,7 @@ def _exercises(path, found):
     missing = [] if 1 <= len(keys) <= 5 else [f"1 to 5 exercises: it has {len(keys)}"]
     name = Path(path).with_suffix("").as_posix()
     main = any(name.endswith(lesson) and kind == "main" for lesson, kind in course().items())
-    if not main or any(name.endswith(lesson) for lesson in ELSEWHERE): return missing
+    if not main: return missing
     above = [cell["source"] for title, cells in found.items() if title != "Exercises" for cell in cells]
     missing += [f"exercise {key} in place" for key in keys
                 if not any(text.startswith(f"### Exercise {key} ") for text in above)]

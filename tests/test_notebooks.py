@@ -269,3 +269,11 @@ def test_a_lesson_without_the_figure_of_the_network_is_named(tmp_path):
     broken.parent.mkdir()
     broken.write_text(text.replace("show_network", "show_nothing"))
     assert lacks(broken) == ["the figure of the network, near its top"]
+
+
+def test_an_exercise_that_is_not_in_place_and_a_missing_task_are_named(tmp_path):
+    text = (NBS / "simulation" / "01_perlin.ipynb").read_text()
+    broken = tmp_path / "simulation" / "01_perlin.ipynb"
+    broken.parent.mkdir()
+    broken.write_text(text.replace("### Exercise perlin.2 ", "### Task ").replace("### Predict", "### Guess"))
+    assert lacks(broken) == ["exercise perlin.2 in place", "a task to predict, change and measure"]

@@ -27,13 +27,6 @@ WRONG["metrics.2"] = (
 )
 
 
-WRONG["metrics.3"] = (
-    Wrong(100, "share", "the same number"),
-    Wrong(50, "both", "half of it"),
-    Wrong(400, "fewer", "the wrong way"),
-)
-
-
 def _pro(m, r, t, above=lambda m, t: m >= t, zero=False):
     kinds = [k for k in r.unique().tolist() if k or zero]
     shares = [above(m, t)[r == k].double().mean().item() for k in kinds]

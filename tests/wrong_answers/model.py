@@ -50,31 +50,6 @@ WRONG["encoder.2"] = (
 )
 
 
-MEAN = torch.tensor([.485, .456, .406]).view(3, 1, 1)
-STD = torch.tensor([.229, .224, .225]).view(3, 1, 1)
-
-def _in_place(images):
-    return images.sub_(MEAN).div_(STD)
-
-WRONG["encoder.3"] = (
-    Wrong(lambda x: x * STD + MEAN, "inverse", "the other direction"),
-    Wrong(lambda x: (255 * x - MEAN) / STD, "0..1", "takes the values for 0..255"),
-    Wrong(lambda x: (x - .5) / .5, "channel", "to -1..1, as others do"),
-    Wrong(lambda x: (x - MEAN) / STD**2, "standard deviation", "divides by the variance"),
-    Wrong(_in_place, "given", "in place"),
-    Wrong(lambda x: (x - MEAN.flatten()) / STD.flatten(), "must match", "along the wrong axis"),
-)
-
-
-WRONG["memory.1"] = (
-    Wrong(458752, "one sample", "one sample"),
-    Wrong(30 * 256 * 256 * 3, "pixels", "the images themselves"),
-    Wrong(30 * (458752 + 512 * 64), "layer 4", "all four layers"),
-    Wrong(30 * 448, "channels", "channels only"),
-    Wrong(4 * 30 * 458752, "bytes", "bytes"),
-)
-
-
 WRONG["memory.2"] = (
     Wrong(0, "square", "squares the differences: 5.25, 12.25, 14.25"),
     Wrong(2, "largest", "the largest difference, or counted from 1"),
@@ -170,20 +145,6 @@ WRONG["attention.3"] = (
     Wrong(lambda: _spot(d1=0.), "level 1", "no difference at all"),
     Wrong(lambda: tuple(-d for d in _spot()), "below 0", "differences below 0"),
     Wrong(lambda: _spot(side=1), "neighbours", "one coarse pixel: the neighbours shine in"),
-)
-
-
-WRONG["attention.4"] = (
-    Wrong(2, "product", "one for rows, one for columns"),
-    Wrong(0, "0", "the zero matrix"),
-    Wrong(256, "full", "any matrix"),
-)
-
-
-WRONG["msff.1"] = (
-    Wrong(128, "both", "the features alone"),
-    Wrong(512, "level 3", "a level too far"),
-    Wrong(384, "one level", "adds level 3"),
 )
 
 

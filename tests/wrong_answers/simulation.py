@@ -242,22 +242,6 @@ WRONG["anomalies.2"] = (
 )
 
 
-def _why(noise, foreground, both_missing="noise", apart="apart"):
-    if (noise & foreground).any(): return ""
-    if not noise.any() and not foreground.any(): return both_missing
-    if noise.any() and foreground.any(): return apart
-    return "noise" if foreground.any() else "foreground"
-
-WRONG["anomalies.3"] = (
-    Wrong(lambda n, f: "noise" if not n.any() else "foreground" if not f.any() else "",
-          "don't meet", "forgets that they may lie apart"),
-    Wrong(lambda n, f: "" if (n | f).any() else "noise", "product of the two", "takes the union"),
-    Wrong(lambda n, f: _why(n, f, "foreground"), "neither", "looks at the foreground first"),
-    Wrong(lambda n, f: "apart" if not (n & f).any() else "", "noise", "knows one cause only"),
-    Wrong(lambda n, f: _why(n, f) or None, "\"\"", "None for not empty"),
-)
-
-
 def _redraw(draw, foreground, tries, last=None):
     mask = torch.zeros_like(foreground)
     for _ in range(tries):
