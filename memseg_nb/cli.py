@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['recipe_options', 'textures_option', 'training_options', 'product_options', 'seeds_option', 'memory_option',
-           'device_option', 'KEYS', 'NO_RUN', 'DEMO', 'NO_ROOM', 'Size', 'Device', 'Command', 'Program',
-           'effective_recipe', 'cli', 'products', 'simulate', 'train', 'evaluate', 'report', 'predict', 'export',
-           'threshold', 'watch', 'pretrain', 'benchmark', 'compare', 'ablate', 'bench', 'data', 'convert', 'course',
-           'copy', 'progress', 'demo', 'main']
+           'device_option', 'threshold_options', 'KEYS', 'NO_RUN', 'DEMO', 'NO_ROOM', 'Size', 'Device', 'Command',
+           'Program', 'effective_recipe', 'cli', 'products', 'simulate', 'train', 'evaluate', 'report', 'predict',
+           'export', 'threshold', 'watch', 'pretrain', 'benchmark', 'compare', 'ablate', 'bench', 'data', 'convert',
+           'course', 'copy', 'progress', 'demo', 'main']
 
 # %% ../nbs/05_cli.ipynb #e77f7157
 import csv
@@ -135,6 +135,14 @@ memory_option = click.option("--memory", metavar="DIR",
                                   "them, or of a product in MVTec AD's layout.")
 device_option = click.option("--device", type=Device(), default="auto", show_default=True,
                              help="auto, cpu, cuda, cuda:0 or mps.")
+threshold_options = _options(
+    click.option("--threshold", type=click.FloatRange(0, 1),
+                 help="Call photos defective whose score is above this, in place of RUN's "
+                      "threshold."),
+    click.option("--false-alarms", type=click.FloatRange(0, 1, True, True), metavar="SHARE",
+                 help="Or above the threshold that so many good photos are expected to exceed, "
+                      "e.g. 0.01 for 1 %."),
+)
 KEYS = dict(textures="data.textures", weights="encoder.weights", steps="training.steps",
             minutes="training.minutes", device="training.device", seed="training.seed")
 
@@ -155,6 +163,16 @@ def effective_recipe(
     changes += [f"{KEYS[name]}={value}" for name, value in options.items() if value is not None]
     if options.get("steps") is not None: changes.append("training.minutes=0")
     return load_recipe(recipe_file, [*defaults, *changes])
+
+def _check_choice(threshold: float|None, false_alarms: float|None):
+    "Raise an error if a threshold is given in two ways"
+    if threshold is not None and false_alarms is not None:
+        raise click.UsageError("--threshold and --false-alarms: give one of them")
+
+def _with_choice(detector, threshold: float|None, false_alarms: float|None):
+    "Detector with the threshold that was asked for, if one was"
+    if threshold is None and false_alarms is None: return detector
+    return detector.with_threshold(threshold, false_alarms)
 
 def _say_quick(recipe_file: str|None):
     "Note which recipe `quick` is in this environment"
@@ -343,11 +361,7 @@ def report(source, out, data, device):
 @click.option("--maps", type=click.Choice(["none", "small", "full"]), default="small",
               show_default=True, help="Anomaly maps to keep: small has the network's size "
                                       "(float16), full the photo's (float32).")
-@click.option("--threshold", type=click.FloatRange(0, 1),
-              help="Call photos defective whose score is above this, in place of RUN's threshold.")
-@click.option("--false-alarms", type=click.FloatRange(0, 1, True, True), metavar="SHARE",
-              help="Or above the threshold that so many good photos are expected to exceed, e.g. "
-                   "0.01 for 1 %.")
+@threshold_options
 def predict(paths, out, memory, device, runtime, precision, maps, threshold, false_alarms):
     """Heatmap, mask, score and decision for a photo, or all photos in and below a folder.
 
@@ -357,8 +371,7 @@ def predict(paths, out, memory, device, runtime, precision, maps, threshold, fal
     if len(paths) != (1 if memory else 2):
         raise click.UsageError(f"{len(paths)} paths: needs photos only with --memory, else a RUN "
                                "and photos")
-    if threshold is not None and false_alarms is not None:
-        raise click.UsageError("--threshold and --false-alarms: give one of them")
+    _check_choice(threshold, false_alarms)
     if memory and (precision or runtime != "torch"):
         given = f" --precision {precision}" if precision else ""
         good, photos, results = map(shlex.quote, (memory, paths[-1], out))
@@ -378,8 +391,7 @@ def predict(paths, out, memory, device, runtime, precision, maps, threshold, fal
     from memseg_nb.deployment.detector import Detector
     detector = (Detector.remember(memory, device=device) if memory
                 else Detector.load(paths[0], device, runtime, precision))
-    if threshold is not None or false_alarms is not None:
-        detector = detector.with_threshold(threshold, false_alarms)
+    detector = _with_choice(detector, threshold, false_alarms)
     done, rate = detector.predict_folder(paths[-1], out, maps=maps), detector.false_alarms
     if done.predicted == 1:
         with done.table.open(encoding="utf-8", newline="") as file:
@@ -451,8 +463,7 @@ def threshold(run, good, defective, threshold, false_alarms, device):
     expected to, and how many of the defective ones are found. Only with --threshold or
     --false-alarms it is stored: in RUN, or in the file of `memseg export`.
     """
-    if threshold is not None and false_alarms is not None:
-        raise click.UsageError("--threshold and --false-alarms: give one of them")
+    _check_choice(threshold, false_alarms)
     _check_path(run, "run folder", NO_RUN)
     _check_path(good, "such folder", "--good needs a folder of good photos")
     _check_path(defective, "such folder", "--defective needs a folder of defective photos")
@@ -503,7 +514,9 @@ def threshold(run, good, defective, threshold, false_alarms, device):
               help="Between two looks into FOLDER (default: 1) or two frames (default: none).")
 @click.option("--pictures", type=click.Choice(["defective", "all", "none"]), default="defective",
               show_default=True, help="Of which photos overlay and mask are kept.")
-def watch(paths, out, camera, memory, device, runtime, precision, every, pictures):
+@threshold_options
+def watch(paths, out, camera, memory, device, runtime, precision, every, pictures, threshold,
+          false_alarms):
     """Judge new photos in and below FOLDER as they come, until Ctrl-C.
 
     Nothing is moved. What has a row in OUT/scores.csv is done, also after a restart. In place of
@@ -512,6 +525,7 @@ def watch(paths, out, camera, memory, device, runtime, precision, every, picture
     if len(paths) != (not memory) + (camera is None):
         raise click.UsageError(f"{len(paths)} paths: needs a RUN, unless --memory is given, and a "
                                "FOLDER, unless --camera is given")
+    _check_choice(threshold, false_alarms)
     if memory and (precision or runtime != "torch"):
         raise click.UsageError("--memory with --runtime or --precision: export it first (memseg "
                                "export --memory)")
@@ -524,7 +538,8 @@ def watch(paths, out, camera, memory, device, runtime, precision, every, picture
     from memseg_nb.deployment import watch as module
     detector = (module.Detector.remember(memory, device=device) if memory
                 else module.Detector.load(paths[0], device, runtime, precision))
-    click.echo(f"watching {source}; Ctrl-C ends", err=True)
+    detector = _with_choice(detector, threshold, false_alarms)
+    click.echo(f"watching {source}, threshold {detector.threshold:.3f}; Ctrl-C ends", err=True)
     count, defective, failed, seconds = 0, 0, 0, 0.
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # of a service: as Ctrl-C
     try:
