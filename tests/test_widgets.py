@@ -283,6 +283,17 @@ def test_widgets_say_what_they_take():
         MemoryExplorer("nut")
 
 
+def test_a_run_in_the_wrong_place_is_told_where_it_belongs(tiny_run):
+    "Whatever a folder is mistaken for, the error names the call that takes it"
+    for folder in tiny_run.folder, str(tiny_run.folder), tiny_run:
+        for widget, says in ((ThresholdExplorer, r"for a run, ThresholdExplorer.of_run\(RUN\)"),
+                             (MemoryExplorer, r"for a run, MemoryExplorer.of_run\(RUN\)"),
+                             (DefectPainter, r"for a run, DefectPainter\(detector=Detector.load\(RUN\)"),
+                             (AnomalyStudio, r"photo of your own, AnomalyStudio\(photo=FILE\)")):
+            with pytest.raises(MemSegError, match=says): widget(folder)
+    with pytest.raises(MemSegError, match="labels=, as many"): ThresholdExplorer([.1, .2], [True], .5)
+
+
 # memory explorer
 
 def test_memory_of_a_run(tiny_run, tiny_data, tmp_path):

@@ -194,7 +194,9 @@ class DefectPainter(PaintPanel):
             raise MemSegError("a painter needs a detector and photos to paint on, or neither")
         self.detector, self.photos, self.size, self._shown = detector, photos, size, None
         self.detectors = {}  # of embedded products, by name
-        controls = {} if detector else dict(product=menu("product", list(PRODUCTS), product))
+        controls = {} if detector else dict(product=menu(
+            "product", list(PRODUCTS), product,
+            "for a run, DefectPainter(detector=Detector.load(RUN), photos=[FILE, ..])"))
         super().__init__(controls, len(photos) if photos else 20)
 
     def original(self) -> Tensor:
