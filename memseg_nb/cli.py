@@ -471,9 +471,15 @@ def threshold(run, good, defective, threshold, false_alarms, device):
     from memseg_nb.deployment import choice
     from memseg_nb.deployment.detector import Detector, folder_scores
     from memseg_nb.training.checkpoints import Run
-    if good and Path(run).is_dir(): choice.check_unseen(Run.open(run), find_images(good, True))
-    detector = Detector.load(run, device)
-    scores = list(folder_scores(detector, good).values()) if good else detector.good_scores
+    detector, photos = Detector.load(run, device), find_images(good, True) if good else []
+    if photos:
+        learned = detector.learned or (
+            choice.learned_there(Run.open(run)) if Path(run).is_dir() else ())
+        there, photos = len(photos), choice.unseen(photos, learned)
+        if seen := there - len(photos):
+            click.echo(f"note: {seen} of {there} good photos left out: the network learned from "
+                       "them, so they score lower than new ones", err=True)
+    scores = list(folder_scores(detector, photos).values()) if photos else detector.good_scores
     if not scores:
         raise MemSegError(f"{run}: has no scores of good photos, being of an earlier version: "
                           "needs --good with a folder of good photos that it has not seen")

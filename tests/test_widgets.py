@@ -307,6 +307,10 @@ def test_memory_of_a_run(tiny_run, tiny_data, tmp_path):
     assert kinds.count("good") == 2 and len(set(kinds)) > 1
     for name, (image, mask) in explorer.tests.items():
         assert image.shape[1:] == mask.shape and mask.any() == (name.split()[0] != "good")
+    other = shutil.copytree(tiny_data / "hex_nut", tmp_path / "hex_nut")  # other photos of these names
+    for name in names: shutil.copy(other / "test" / "good" / "000.png", other / "train" / "good" / name)
+    with pytest.raises(MemSegError, match="3 photos of the memory are gone or have changed"):
+        MemoryExplorer.of_run(tiny_run, other)
     with pytest.raises(MemSegError, match="no such run|no run"): MemoryExplorer.of_run(tmp_path / "none")
     with pytest.raises(MemSegError, match="needs good="):
         MemoryExplorer(model=explorer.model, good=explorer.good[:1], tests=explorer.tests)

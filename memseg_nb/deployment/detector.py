@@ -29,7 +29,7 @@ from ..data.images import (ImageSet, find_images, good_photos, read_image, resiz
 from .choice import expected_false_alarms, threshold_for
 from .regions import Coco
 from .runtimes import in_precision, open_file, open_run
-from ..files import MemSegError, claim, guarded, make_folder, replacing
+from ..files import MemSegError, claim, digest, guarded, make_folder, replacing
 from ..metrics import image_score, label_regions
 from ..model.memseg import MemSeg
 from ..recipe import ImageRecipe, Recipe, load_recipe
@@ -235,6 +235,7 @@ class Detector:
     threshold: float        # image scores above it mean defective
     pixel_threshold: float  # pixels from here on are anomalous
     good_scores: tuple[float, ...]=()  # of good images that it did not learn from, sorted
+    learned: frozenset[str]=frozenset()  # SHA-256 of the files that it learned from
 
     @classmethod
     def load(cls, run: Run|str|Path, device: str="auto", runtime: str="torch",
@@ -256,7 +257,7 @@ class Detector:
         model = load_model(run, choose_device(device))
         model = in_precision(model, precision or "float32", run.recipe.image.size)
         return cls(model, run.recipe, run.record["threshold"], run.record["pixel_threshold"],
-                   run.good_scores)
+                   run.good_scores, frozenset(run.photos.values()))
 
     @classmethod
     def remember(cls, good: str|Path, recipe: Recipe|None=None, device: str="auto") -> "Detector":
@@ -282,7 +283,8 @@ class Detector:
             images = ImageSet(parts.train, recipe.image.size, bits=bits)
             found = settle(model, images, simulator, recipe, first=0, network=began is not None)
         for line in filter(None, [*notes, few_images(found)]): tqdm.write(f"note: {line}")
-        return cls(model, recipe, found.image, found.pixel, found.scores)
+        learned = frozenset(digest(path) for path in (*parts.memory, *parts.train))
+        return cls(model, recipe, found.image, found.pixel, found.scores, learned)
 
     def _facts(self) -> dict:
         height, width = self.recipe.image.size
@@ -423,11 +425,12 @@ def _answers(detector: Detector, paths: Sequence[Path]) -> list[Prediction|str]:
 
 def folder_scores(
     detector: Detector,
-    photos: str|Path,    # folder; those below it count as well
+    photos: str|Path|Sequence[Path],  # folder, those below it count as well; or files
     progress: bool=True, # show a bar and notes
 ) -> dict[Path, float]:  # of the photos that can be read, at least one
     "Scores of photos, nothing else; a note names those that can't be read"
-    paths, found, notes = find_images(photos, True), {}, []
+    is_folder, found, notes = isinstance(photos, (str, Path)), {}, []
+    paths = find_images(photos, True) if is_folder else photos
     with (collected(notes),
           tqdm(total=len(paths), desc="photos", unit="image", disable=not progress) as bar):
         for some in batches(paths, detector.recipe.evaluation.batch):
@@ -437,4 +440,5 @@ def folder_scores(
                 bar.update()
     for line in notes if progress else (): tqdm.write(f"note: {line}")
     if found: return found
-    raise MemSegError(f"{photos}: none of its {len(paths)} photos can be read")
+    where = photos if is_folder else f"{paths[0]} .."
+    raise MemSegError(f"{where}: none of these {len(paths)} photos can be read")

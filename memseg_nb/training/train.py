@@ -119,10 +119,11 @@ def _go_on(data, category: str|None, out, recipe: Recipe|None, held: contextlib.
         data = open_category(data or record["data"], category or record["category"])
     by_name, names = {path.name: path for path in data.train}, record["split"]
     known = {name for part in _PARTS for name in names[part]}
-    if changed := sorted(known ^ set(by_name)):
+    gone, was = known ^ set(by_name), run.photos
+    if changed := sorted(gone or {name for name in was if digest(by_name[name]) != was[name]}):
         raise MemSegError(f"{data.root}: the good images are not those that {run.folder} began "
-                          f"with ({len(changed)} came or went, such as {changed[0]}): bring them "
-                          "back or train again")
+                          f"with ({len(changed)} {'came or went' if gone else 'have changed'}, "
+                          f"such as {changed[0]}): bring them back or train again")
     parts = (tuple(by_name[name] for name in names[part]) for part in _PARTS)
     return run, recipe, data, Split(*parts, names["shared"], names["note"])
 
@@ -239,8 +240,9 @@ def _announce(team: Team, run: Run, trainer: Trainer, parts: Split, simulator: S
         notes.append("batch norms take the statistics of each process's own images, since "
                      "SyncBatchNorm needs GPUs; those of the first process are saved")
     notes = [note for note in notes if note]
+    paths = sorted({path for part in parts[:3] for path in part})
     run.update(status="training", message="", device=str(device), processes=team.size, notes=notes,
-               foreground=foreground)
+               foreground=foreground, photos={path.name: digest(path) for path in paths})
     for note in notes if progress else (): tqdm.write(f"note: {note}")
 
 # %% ../../nbs/training/04_train.ipynb #4dad823a
