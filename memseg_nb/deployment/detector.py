@@ -257,7 +257,7 @@ class Detector:
         model = load_model(run, choose_device(device))
         model = in_precision(model, precision or "float32", run.recipe.image.size)
         return cls(model, run.recipe, run.record["threshold"], run.record["pixel_threshold"],
-                   run.good_scores, frozenset(run.photos.values()))
+                   run.good_scores, frozenset(run.record.get("photos", {}).values()))
 
     @classmethod
     def remember(cls, good: str|Path, recipe: Recipe|None=None, device: str="auto") -> "Detector":
@@ -308,8 +308,7 @@ class Detector:
     @property
     def false_alarms(self) -> float|None:
         "Share of further good images expected above the threshold; None: no scores to tell it by"
-        good = self.good_scores
-        return expected_false_alarms(good, self.threshold) if good else None
+        return expected_false_alarms(self.good_scores, self.threshold) if self.good_scores else None
 
     def with_threshold(self, threshold: float|None=None,
                        false_alarms: float|None=None) -> "Detector":

@@ -281,7 +281,8 @@ def export_onnx(
                           f"{there}")
     record = run.record if run else dict(threshold=source.threshold, category="",
                                          pixel_threshold=source.pixel_threshold)
-    good, learned = (run or source).good_scores, run.photos.values() if run else source.learned
+    good = (run or source).good_scores
+    learned = record.get("photos", {}).values() if run else source.learned
     share, size, samples = recipe.evaluation.top_share, recipe.image.size, memory_samples or there
     if precision == "int8":
         if photos is None and run is None:

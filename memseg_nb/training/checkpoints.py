@@ -177,7 +177,8 @@ _RECORD = dict(
     model_sha256=entry(str, pattern="[0-9a-f]{64}", says="64 hexadecimal digits"),
     **dict.fromkeys(("category", "data", "message", "device", "foreground", "precision"), str),
     model_kept=bool,  # false: it was needed for its figures only
-    **dict.fromkeys(("split", "weights", "versions", "thresholds", "photos"), dict), notes=list)
+    photos=dict,  # name of each good photo: its SHA-256; missing in runs of earlier versions
+    **dict.fromkeys(("split", "weights", "versions", "thresholds"), dict), notes=list)
 _SPLIT = dict(memory=list, train=list, held_back=list, shared=bool, note=str)
 _CHECKPOINT = dict(step=entry(int, low=0, high=10**9), seconds=entry(float, low=0, high=10**9),
                    scaler=dict)
@@ -266,11 +267,6 @@ class Run:
     def good_scores(self) -> tuple[float, ...]:  # 0..1, sorted
         "Scores of the good images that the threshold rests on; none in runs of earlier versions"
         return check_scores(self.record_file, self.record.get("thresholds", {}).get("scores", ()))
-
-    @property
-    def photos(self) -> dict[str, str]:
-        "SHA-256 of the good photos that were learned from, by name; none in runs of earlier versions"
-        return self.record.get("photos", {})
 
     @property
     def begun(self) -> bool:

@@ -119,7 +119,7 @@ def _go_on(data, category: str|None, out, recipe: Recipe|None, held: contextlib.
         data = open_category(data or record["data"], category or record["category"])
     by_name, names = {path.name: path for path in data.train}, record["split"]
     known = {name for part in _PARTS for name in names[part]}
-    gone, was = known ^ set(by_name), run.photos
+    gone, was = known ^ set(by_name), record.get("photos", {})
     if changed := sorted(gone or {name for name in was if digest(by_name[name]) != was[name]}):
         raise MemSegError(f"{data.root}: the good images are not those that {run.folder} began "
                           f"with ({len(changed)} {'came or went' if gone else 'have changed'}, "

@@ -69,7 +69,7 @@ def run_memory(
     model, recipe, category = load_model(run), run.recipe, category_of(run, data)
     size, bits, names = recipe.image.size, recipe.image.bits, run.record["split"]["memory"]
     there = {path.name: path for path in category.train}
-    was = run.photos  # empty in runs of earlier versions
+    was = run.record.get("photos", {})  # empty in runs of earlier versions
     if gone := [name for name in names if name not in there
                 or name in was and digest(there[name]) != was[name]]:
         raise MemSegError(f"{category.root}: {len(gone)} photos of the memory are gone or have "
