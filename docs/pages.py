@@ -49,7 +49,8 @@ def contents() -> str:
         parts += [
             f"### {title}",
             about + ".",
-            f"| lesson | what it is about | runs in |\n| --- | --- | --: |\n{rows}",
+            ":::{container} lessons\n| lesson | what it is about | runs in |\n| --- | --- | --: |\n"
+            f"{rows}\n:::",
             _tree(title, group),
         ]
     if found := chapters.exercises():
@@ -67,7 +68,7 @@ def contents() -> str:
             "## Reference notebooks",
             "The mechanism that the library needs besides the method: no lessons, but each with its "
             "code and an example.",
-            f"| notebook | what it holds |\n| --- | --- |\n{rows}",
+            f":::{{container}} lessons\n| notebook | what it holds |\n| --- | --- |\n{rows}\n:::",
             _tree("Reference notebooks", others),
         ]
     return "\n\n".join(parts) + "\n"
