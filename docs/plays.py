@@ -79,6 +79,11 @@ def grid(panel) -> dict[str, list]:
     return {name: values(control, room) for name, control in panel.controls.items()}
 
 
+def _value(option):
+    "An option may be a pair of its name and its value"
+    return option[1] if isinstance(option, tuple) else option
+
+
 def record(panel, folder: Path, number: int) -> dict:
     "Compute a panel's states and write their pictures; what the page is told"
     import itertools
@@ -88,7 +93,7 @@ def record(panel, folder: Path, number: int) -> dict:
     axes, states, start = grid(panel), [], [panel[name] for name in panel.controls]
     for chosen in itertools.product(*axes.values()):
         try:
-            pictures, status = panel.look(**dict(zip(axes, chosen)))
+            pictures, status = panel.look(**{name: _value(one) for name, one in zip(axes, chosen)})
         except MemSegError as error:  # the widget says so, too
             pictures, status = [], str(error)
         items = [_written(picture, folder) for picture in pictures]
@@ -102,7 +107,7 @@ def record(panel, folder: Path, number: int) -> dict:
             f"{one:.3f}".rstrip("0").rstrip(".") if isinstance(one, float) else str(one) for one in names
         ]
         kind = "select" if hasattr(control, "options") else "choice"
-        at = [one[1] if isinstance(one, tuple) else one for one in some].index(start[len(controls)])
+        at = [_value(one) for one in some].index(start[len(controls)])
         controls.append(
             {"name": name, "kind": kind, "label": control.description, "options": shown, "value": shown[at]}
         )
