@@ -6,7 +6,8 @@ import math
 from pathlib import Path
 from statistics import mean
 
-WIDTH, LABEL, ROW = 800, 330, 24  # pixels: of a chart, of its names, of a row
+LABEL, PLOT, ROW = 370, 450, 24  # pixels: of the names, at most; of what is beside them; of a row
+LETTER = 6.4  # pixels, about
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -40,14 +41,16 @@ def chart(path: Path) -> str:  # SVG in one line, or "" where a table has nothin
     words, found = points(rows(path))
     if not found:
         return ""
-    ratio = words.startswith("times")
+    ratio, most_letters = words.startswith("times"), int(LABEL / LETTER)
+    label = min(LABEL, round(LETTER * max(len(name) for name, *_ in found)) + 4)
+    width = label + PLOT
     low, high = min(one[2] for one in found), max(one[3] for one in found)
     low, high = (min(low, 1), max(high, 1)) if ratio else (low - .02, min(1.0, high + .02))
     scale = math.log10 if ratio else float
     span = (scale(high) - scale(low)) or 1
 
     def across(value: float) -> float:
-        return LABEL + 12 + (scale(value) - scale(low)) / span * (WIDTH - LABEL - 70)
+        return label + 12 + (scale(value) - scale(low)) / span * (PLOT - 70)
 
     height = ROW * len(found) + 34
     ticks = [one for one in ((.1, .2, .5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if ratio
@@ -60,15 +63,16 @@ def chart(path: Path) -> str:  # SVG in one line, or "" where a table has nothin
     for k, (name, value, least, most) in enumerate(found):
         y = ROW * k + 16
         shown = f"{value:.3g}" if ratio else f"{value:.3f}"
+        short = name if len(name) <= most_letters else name[:most_letters - 1].rstrip() + "…"
         parts.append(
-            f'<text x="{LABEL}" y="{y + 4}" text-anchor="end">{html.escape(name[:56])}</text>'
+            f'<text x="{label}" y="{y + 4}" text-anchor="end"><title>{html.escape(name)}</title>{html.escape(short)}</text>'
             f'<path d="M{across(least):.1f},{y}H{across(most):.1f}" stroke="currentColor" stroke-width="2" stroke-opacity=".55"/>'
             f'<circle cx="{across(value):.1f}" cy="{y}" r="5" class="dot"/>'
             f'<text x="{across(most) + 9:.1f}" y="{y + 4}">{shown}</text>'
         )
     said = "; ".join(f"{name} {value:.3g}, {least:.3g} to {most:.3g}" for name, value, least, most in found)
     return (
-        f'<figure class="chart"><svg viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" role="img" '
+        f'<figure class="chart"><svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" style="min-width: {.66 * width:.0f}px" role="img" '
         f'aria-label="{html.escape(words)}: {html.escape(said)}" font-size="11.5" fill="currentColor">{"".join(parts)}</svg>'
         f"<figcaption>{html.escape(words)}</figcaption></figure>"
     )

@@ -49,7 +49,8 @@ def contents() -> str:
         parts += [
             f"### {title}",
             about + ".",
-            f"| lesson | what it is about | runs in |\n| --- | --- | --: |\n{rows}",
+            ":::{container} lessons\n| lesson | what it is about | runs in |\n| --- | --- | --: |\n"
+            f"{rows}\n:::",
             _tree(title, group),
         ]
     if found := chapters.exercises():
@@ -67,7 +68,7 @@ def contents() -> str:
             "## Reference notebooks",
             "The mechanism that the library needs besides the method: no lessons, but each with its "
             "code and an example.",
-            f"| notebook | what it holds |\n| --- | --- |\n{rows}",
+            f":::{{container}} lessons\n| notebook | what it holds |\n| --- | --- |\n{rows}\n:::",
             _tree("Reference notebooks", others),
         ]
     return "\n\n".join(parts) + "\n"
@@ -144,7 +145,7 @@ def results() -> str:
 def _reached() -> str:
     "The section of the overview, without its first words"
     cells = [cell["source"] for cell in chapters.read(ROOT / "nbs" / "index.ipynb")["cells"]]
-    text = next((source for source in cells if source.startswith("## What it reaches")), "")
+    text = re.search(r"^## What it reaches.*?(?=^## |\Z)", "\n\n".join(cells), re.MULTILINE | re.DOTALL)[0]
     text = re.sub(
         r"\A## What it reaches\s+(Only what was run[^\n]*\n\s*)?", "## Measured figures\n\n", text
     )

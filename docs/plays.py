@@ -25,9 +25,11 @@ FINEST = 13  # values of a slider, at most
 
 
 def notebooks() -> list[str]:
-    "Names of the notebooks that have such a widget"
+    "Names of the notebooks that have such a widget, but for the one that defines it"
     paths = [course.NOTEBOOKS / f"{name}.ipynb" for name in course.notebooks()]
-    return [stamp.name_of(path) for path in paths if re.search(r"\bExplore\(", path.read_text())]
+    texts = {stamp.name_of(path): path.read_text() for path in paths}
+    return [name for name, text in texts.items()
+            if re.search(r"\bExplore\(", text) and "class Explore(" not in text]
 
 
 def digest(name: str) -> str:
@@ -77,13 +79,23 @@ def grid(panel) -> dict[str, list]:
     return {name: values(control, room) for name, control in panel.controls.items()}
 
 
+def _value(option):
+    "An option may be a pair of its name and its value"
+    return option[1] if isinstance(option, tuple) else option
+
+
 def record(panel, folder: Path, number: int) -> dict:
     "Compute a panel's states and write their pictures; what the page is told"
     import itertools
 
+    from memseg_nb.files import MemSegError
+
     axes, states, start = grid(panel), [], [panel[name] for name in panel.controls]
     for chosen in itertools.product(*axes.values()):
-        pictures, status = panel.look(**dict(zip(axes, chosen)))
+        try:
+            pictures, status = panel.look(**{name: _value(one) for name, one in zip(axes, chosen)})
+        except MemSegError as error:  # the widget says so, too
+            pictures, status = [], str(error)
         items = [_written(picture, folder) for picture in pictures]
         states.append({"status": status, "items": items})
     controls = []
@@ -95,7 +107,7 @@ def record(panel, folder: Path, number: int) -> dict:
             f"{one:.3f}".rstrip("0").rstrip(".") if isinstance(one, float) else str(one) for one in names
         ]
         kind = "select" if hasattr(control, "options") else "choice"
-        at = [one[1] if isinstance(one, tuple) else one for one in some].index(start[len(controls)])
+        at = [_value(one) for one in some].index(start[len(controls)])
         controls.append(
             {"name": name, "kind": kind, "label": control.description, "options": shown, "value": shown[at]}
         )
@@ -165,6 +177,8 @@ def make(name: str) -> None:
     NotebookClient(notebook, timeout=1800, kernel_name="python3",
                    resources={"metadata": {"path": str(path.parent)}}).execute()
     widgets = json.loads((folder / "made.json").read_text())
+    if not widgets:
+        raise RuntimeError("ran, but showed no such widget")
     (folder / "made.json").unlink()
     (folder / "states.json").write_text(json.dumps({"made_from": digest(name), "widgets": widgets}))
 
@@ -197,10 +211,15 @@ def main() -> None:
     asked = [name.removeprefix("nbs/").removesuffix(".ipynb") for name in options.names]
     if wrong := [name for name in asked if name not in there]:
         raise SystemExit(f"{', '.join(wrong)}: no widget `Explore` in such a notebook")
-    todo = asked or [name for name in there if not known(name)]
+    todo, failed = asked or [name for name in there if not known(name)], {}
     for number, name in enumerate(todo, 1):
         print(f"{number} of {len(todo)}: {name}", flush=True)
-        make(name)
+        try:
+            make(name)
+        except Exception as error:  # the others don't wait for it
+            failed[name] = (str(error).strip() or type(error).__name__).splitlines()[-1]
+    if failed:
+        raise SystemExit("\n".join(f"{name}: no states: {why}" for name, why in failed.items()))
 
 
 if __name__ == "__main__":

@@ -6,10 +6,10 @@ import shutil
 import numpy as np
 import pytest
 
-from memseg_nb.deployment.choice import (check_unseen, expected_false_alarms, keep_threshold, price_table,
-                                         prices, threshold_for)
+from memseg_nb.deployment.choice import (expected_false_alarms, keep_threshold, learned_there, price_table,
+                                         prices, threshold_for, unseen)
 from memseg_nb.deployment.detector import Detector, folder_scores
-from memseg_nb.files import MemSegError
+from memseg_nb.files import MemSegError, digest
 from memseg_nb.training.checkpoints import load_json, save_json
 from memseg_nb.training.thresholds import false_alarm_threshold
 
@@ -144,16 +144,46 @@ def test_a_run_of_an_earlier_version_knows_no_rate(memseg, run, good, tmp_path):
     assert memseg(*line, "--false-alarms", .1)[0] == 0
 
 
-def test_photos_that_the_run_learned_from_are_refused(tiny_run, tiny_data, good, tmp_path):
-    "By their place: the same names elsewhere are other photos"
+@pytest.fixture
+def mixed(tiny_data, good, tmp_path):
+    "Four new photos, and copies of two that the run learned from, under other names"
+    folder = shutil.copytree(good, tmp_path / "elsewhere")
+    for number in 3, 5:
+        shutil.copy(tiny_data / "hex_nut" / "train" / "good" / f"{number:03}.png", folder / f"IMG_{number}.PNG")
+    return folder
+
+
+def test_copies_of_photos_that_the_run_learned_from_are_left_out(tiny_run, tiny_data, good, mixed):
+    "By their content: the same names elsewhere are other photos, other names may be the same"
     seen = sorted((tiny_data / "hex_nut" / "train" / "good").iterdir())
-    with pytest.raises(MemSegError, match="12 photos that .* learned from, such as 000.png"):
-        check_unseen(tiny_run, seen)
-    (tmp_path / "link").symlink_to(seen[0].parent)
-    with pytest.raises(MemSegError, match="learned from"):
-        check_unseen(tiny_run, [tmp_path / "link" / "003.png"])
+    learned = Detector.load(tiny_run, "cpu").learned
+    assert learned == set(map(digest, seen)) and learned_there(tiny_run) == learned
     assert {path.name for path in good.iterdir()} <= {path.name for path in seen}
-    check_unseen(tiny_run, good.iterdir())
+    assert [path.name for path in unseen(sorted(mixed.iterdir()), learned)] == sorted(
+        path.name for path in good.iterdir())
+    with pytest.raises(MemSegError, match="learned from all of these 12 photos, such as 000.png"):
+        unseen(seen, learned)
+
+
+def test_a_network_without_training_knows_its_memory(tiny_data, mixed, tiny_recipe):
+    folder = tiny_data / "hex_nut" / "train" / "good"
+    detector = Detector.remember(folder, tiny_recipe.replace(**{"encoder.weights": "formulas"}), "cpu")
+    assert len(unseen(sorted(mixed.iterdir()), detector.learned)) == 4
+
+
+@pytest.mark.parametrize("kind", ["run", "moved", "earlier", "file"])
+def test_the_command_leaves_copies_out(memseg, run, request, good, mixed, tmp_path, kind):
+    "Also where the data were moved, in a run of an earlier version and in a file that came from elsewhere"
+    record, source = load_json(run.record_file), run.folder
+    if kind == "moved": run.update(data=str(tmp_path / "gone"))
+    if kind == "earlier":
+        del record["photos"]
+        save_json(run.record_file, record)
+        assert not Detector.load(run, "cpu").learned
+    if kind == "file": source = request.getfixturevalue("exported")
+    code, out, err = memseg("threshold", source, "--good", mixed, *(() if kind == "file" else ("--device", "cpu")))
+    assert code == 0 and "note: 2 of 6 good photos left out: the network learned from them" in err, err
+    assert out == memseg("threshold", source, "--good", good)[1].replace(str(good), str(mixed))
 
 
 # ONNX files

@@ -104,6 +104,7 @@ def test_mistyped_words_are_reported_before_pytorch_is_imported(tmp_path):
             2, "memseg train --good photos --recipe quick --steps 0 --out RUN; then memseg predict RUN new "
                "--out x --precision bfloat16"),
         "predict photos photos --out x --threshold .5 --false-alarms .1": (2, "give one of them"),
+        "watch photos photos --out x --threshold .5 --false-alarms .1": (2, "give one of them"),
         "threshold none": (1, "no run folder none"),
         "threshold photos --defective none": (1, "no such folder none"),
         "export none --out x.onnx": (1, "no run folder none"),

@@ -222,7 +222,7 @@ def test_all_is_in_the_file(instant, file, tmp_path):
     model = onnx.load(tmp_path / "alone.onnx", load_external_data=False)
     onnx.checker.check_model(model)
     facts = {fact.key: fact.value for fact in model.metadata_props}
-    assert set(facts) == {*FACTS, "sha256", "bits", "good_scores"}
+    assert set(facts) == {*FACTS, "sha256", "bits", "good_scores", "photos"}
     assert facts["recipe"] == fingerprint(UNTRAINED) and facts["samples"] == "4"
     assert float(facts["threshold"]) == instant.threshold
     assert float(facts["pixel_threshold"]) == instant.pixel_threshold
@@ -365,7 +365,8 @@ def test_an_answer_of_a_file_that_is_not_finite_is_refused(file, graph, tmp_path
     broken = copy_of(graph)
     bias = next(one for one in broken.graph.initializer if one.name.endswith("decoder.head.bias"))
     bias.CopyFrom(onnx.numpy_helper.from_array(np.full(2, np.nan, np.float32), bias.name))
-    facts = {name: value for name, value in OnnxModel(file).facts.items() if name != "good_scores"}
+    facts = {name: value for name, value in OnnxModel(file).facts.items()
+             if name not in ("good_scores", "photos")}
     model = OnnxModel(write_graph(broken, tmp_path / "nan.onnx", facts))
     refused("anomaly map has values that are not finite", model.anomaly_map, torch.rand(1, 3, 64, 64))
 

@@ -1,17 +1,19 @@
 "What the README promises: it is made from the index, its links lead somewhere, its lines of Python run"
+import csv
 import os
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from statistics import mean
 
 from lesson_contract import course
 from make_readme import INDEX, ROOT, index, readme
 
 import memseg_nb.recipe
 from memseg_nb.data.images import save_image
-from memseg_nb.products.catalogue import render_product
+from memseg_nb.products.catalogue import PRODUCTS, render_product
 
 README = (ROOT / "README.md").read_text()
 
@@ -33,6 +35,30 @@ def test_links_lead_somewhere():
     links = [link for link in re.findall(r"\]\(([^)#]+)", README) if not link.startswith("http")]
     assert len(links) > 10
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_figures_of_the_embedded_products_are_those_that_were_measured():
+    "Means over the seeds, then over the products; photographs and failed trainings don't count"
+    def means(file, **only):
+        with (ROOT / "nbs" / "results" / file).open(newline="") as opened:
+            rows = [row for row in csv.DictReader(opened) if row["category"] in PRODUCTS]
+        rows = [row for row in rows if all(row[key] == value for key, value in only.items())]
+        each = [[row for row in rows if row["category"] == name] for name in {row["category"] for row in rows}]
+        assert {len(some) for some in each} == {3} and not any(row["error"] for row in rows)
+        return [f"{mean(mean(float(row[name]) for row in some) for some in each):.3f}"
+                for name in ("image_auroc", "pixel_auroc", "aupro")]
+
+    table = README.split("### The embedded products, in short")[1].split("```")[0]
+    rows = {line.split(" | ")[0].strip("| "): line.split(" | ")[1:4] for line in table.splitlines()
+            if line.startswith("| ")}
+    wanted = {"seven products, not trained on any of them": means("comparison.csv", way="instant"),
+              "the same, half a minute of training each": means("comparison.csv", way="warm"),
+              "of these the best, brushed_metal": means("comparison.csv", way="warm", category="brushed_metal"),
+              "of these the worst, circuit_board": means("comparison.csv", way="warm", category="circuit_board"),
+              "hex_nut at 96 x 96 pixels, 100 steps": means("ablations.csv", way="whole", category="hex_nut")}
+    assert {name: rows[name] for name in wanted} == wanted
+    demo = README.split("**The demo**")[1]
+    assert all(value in demo.split("A baseline")[0] for value in rows["brushed_metal, 200 steps"])
 
 
 def test_the_shell_completes_commands_as_the_readme_says():

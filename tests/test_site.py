@@ -152,6 +152,42 @@ def test_controls_are_thinned_out_and_keep_what_they_begin_with():
     assert plays.values(ipywidgets.Dropdown(options=["b", "a"]), 1) == ["b", "a"]
 
 
+def test_states_of_a_widget_are_what_it_shows(tmp_path):
+    "Also where it says that something can't be done"
+    import numpy as np
+    import plays
+    from memseg_nb.files import MemSegError
+    from memseg_nb.widgets.base import Explore, Picture, menu
+
+    def look(size):
+        if size == "none":
+            raise MemSegError("size none: needs some")
+        return [Picture("square", np.full((int(size), int(size)), .5), f"a square of {size}")], f"size {size}"
+
+    sizes = menu("size", [("eight", "8"), ("no", "none"), ("four", "4")], "4")
+    made = plays.record(Explore("How large?", look, size=sizes), tmp_path, 0)
+    assert made["controls"][0]["options"] == ["eight", "no", "four"] and made["controls"][0]["value"] == "four"
+    assert [state["status"] for state in made["states"]] == ["size 8", "size none: needs some", "size 4"]
+    assert [len(state["items"]) for state in made["states"]] == [1, 0, 1]
+    assert all((tmp_path / item["src"]).exists() for state in made["states"] for item in state["items"])
+
+
+def test_a_notebook_without_states_costs_no_other_one(monkeypatch, capsys):
+    import plays
+
+    def make(name):
+        if name == "a":
+            raise RuntimeError("line one\nno memory left")
+
+    monkeypatch.setattr(plays, "notebooks", lambda: ["a", "b"])
+    monkeypatch.setattr(plays, "known", lambda name: [])
+    monkeypatch.setattr(plays, "make", make)
+    monkeypatch.setattr(sys, "argv", ["plays.py"])
+    with pytest.raises(SystemExit, match="^a: no states: no memory left$"):
+        plays.main()
+    assert "2 of 2: b" in capsys.readouterr().out
+
+
 def test_assets_are_made_anew_for_other_code_and_not_for_other_words(tmp_path, monkeypatch):
     (tmp_path / "memseg_nb" / "room").mkdir(parents=True)
     (tmp_path / "settings.ini").write_text("")

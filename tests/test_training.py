@@ -747,6 +747,10 @@ def test_good_images_that_came_or_went_stop_a_resume(tiny_data, tiny_recipe, tmp
     (data / "train" / "good" / "001.png").rename(data / "train" / "good" / "new.png")
     with pytest.raises(MemSegError, match="2 came or went, such as 001.png"):
         train(out=out, resume=True, progress=False)
+    shutil.copy(data / "train" / "good" / "000.png", data / "train" / "good" / "001.png")
+    (data / "train" / "good" / "new.png").unlink()
+    with pytest.raises(MemSegError, match=r"\(1 have changed, such as 001.png\)"):
+        train(out=out, resume=True, progress=False)
 
 
 def test_a_run_without_a_checkpoint_cannot_go_on(tiny_recipe, tiny_data, out):

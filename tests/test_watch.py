@@ -20,6 +20,7 @@ from memseg_nb.deployment.report import report
 from memseg_nb.deployment.watch import arrivals, done_names, frames, watch
 from memseg_nb.files import WRITTEN, MemSegError
 from memseg_nb.recipe import load_recipe
+from memseg_nb.training.thresholds import false_alarm_threshold
 
 
 class Darkness:
@@ -262,6 +263,20 @@ def test_watch_a_video_by_the_command(memseg, tiny_run, video, tmp_path):
                             tmp_path / "out")
     assert code == 0, err
     assert out.splitlines()[-1].startswith("2 photos, ") and " a second while it judged, " in out
+
+
+@pytest.mark.parametrize("option, found", [(("--threshold", "0.001"), 2), (("--threshold", "0.999"), 0),
+                                           (("--false-alarms", "0.3"), None)])
+def test_watch_with_another_threshold(memseg, tiny_run, video, tmp_path, option, found):
+    "The same options as those of predict, and the same rule"
+    before, out = tiny_run.record_file.read_bytes(), tmp_path / "out"
+    code, says, err = memseg("watch", tiny_run.folder, "--camera", video, "--every", "1", "--out", out, *option)
+    level = false_alarm_threshold(tiny_run.good_scores, .3) if found is None else float(option[1])
+    assert code == 0 and f"threshold {level:.3f};" in err
+    assert {row["threshold"] for row in rows_of(out)} == {f"{level:.6f}"}
+    assert json.loads((out / "regions.json").read_text())["info"]["threshold"] == level
+    if found is not None: assert f", {found} called defective" in says
+    assert tiny_run.record_file.read_bytes() == before
 
 
 @pytest.mark.parametrize("told", [signal.SIGINT, signal.SIGTERM])  # Ctrl-C, and the end of a service

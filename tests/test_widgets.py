@@ -283,6 +283,17 @@ def test_widgets_say_what_they_take():
         MemoryExplorer("nut")
 
 
+def test_a_run_in_the_wrong_place_is_told_where_it_belongs(tiny_run):
+    "Whatever a folder is mistaken for, the error names the call that takes it"
+    for folder in tiny_run.folder, str(tiny_run.folder), tiny_run:
+        for widget, says in ((ThresholdExplorer, r"for a run, ThresholdExplorer.of_run\(RUN\)"),
+                             (MemoryExplorer, r"for a run, MemoryExplorer.of_run\(RUN\)"),
+                             (DefectPainter, r"for a run, DefectPainter\(detector=Detector.load\(RUN\)"),
+                             (AnomalyStudio, r"photo of your own, AnomalyStudio\(photo=FILE\)")):
+            with pytest.raises(MemSegError, match=says): widget(folder)
+    with pytest.raises(MemSegError, match="labels=, as many"): ThresholdExplorer([.1, .2], [True], .5)
+
+
 # memory explorer
 
 def test_memory_of_a_run(tiny_run, tiny_data, tmp_path):
@@ -296,6 +307,10 @@ def test_memory_of_a_run(tiny_run, tiny_data, tmp_path):
     assert kinds.count("good") == 2 and len(set(kinds)) > 1
     for name, (image, mask) in explorer.tests.items():
         assert image.shape[1:] == mask.shape and mask.any() == (name.split()[0] != "good")
+    other = shutil.copytree(tiny_data / "hex_nut", tmp_path / "hex_nut")  # other photos of these names
+    for name in names: shutil.copy(other / "test" / "good" / "000.png", other / "train" / "good" / name)
+    with pytest.raises(MemSegError, match="3 photos of the memory are gone or have changed"):
+        MemoryExplorer.of_run(tiny_run, other)
     with pytest.raises(MemSegError, match="no such run|no run"): MemoryExplorer.of_run(tmp_path / "none")
     with pytest.raises(MemSegError, match="needs good="):
         MemoryExplorer(model=explorer.model, good=explorer.good[:1], tests=explorer.tests)

@@ -260,7 +260,8 @@ def _sheets(folder: Folder, studio: AnomalyStudio) -> list[str]:
     names = []
     for k, sheet in enumerate(studio._textures.sheets(_sheet_side((SIDE, SIDE)))):
         file = io.BytesIO()
-        Image.fromarray(sheet.movedim(0, -1).contiguous().numpy()).save(file, "WEBP", lossless=True)
+        picture = Image.fromarray(sheet.movedim(0, -1).contiguous().numpy())
+        picture.save(file, "WEBP", quality=92)  # without loss it is three times as large
         names.append(folder.write(f"sheets/{k}.webp", file.getvalue()))
     return names
 

@@ -282,6 +282,7 @@ def export_onnx(
     record = run.record if run else dict(threshold=source.threshold, category="",
                                          pixel_threshold=source.pixel_threshold)
     good = (run or source).good_scores
+    learned = record.get("photos", {}).values() if run else source.learned
     share, size, samples = recipe.evaluation.top_share, recipe.image.size, memory_samples or there
     if precision == "int8":
         if photos is None and run is None:
@@ -297,6 +298,7 @@ def export_onnx(
     facts = (memseg_nb.__version__, fingerprint(recipe), record["category"], precision, *size,
              samples, share, record["threshold"], record["pixel_threshold"],
              digest(run.model_file) if run else "")
-    more = {"bits": recipe.image.bits, "good_scores": json.dumps(good)}
+    more = {"bits": recipe.image.bits, "good_scores": json.dumps(good),
+            "photos": json.dumps(sorted(learned))}
     return write_graph(graph, Path(out), dict(zip(FACTS, facts)) | more)
 

@@ -113,11 +113,14 @@ class OnnxModel:
         elif content_digest(path.read_bytes(), stated) != stated:
             raise MemSegError(f"{path} is damaged or was changed: its SHA-256 is not the one in "
                               "its metadata; write it again with memseg export")
-        found = {"bits": "auto", "good_scores": "[]"} | found  # files of earlier versions lack them
+        # files of earlier versions lack them
+        found = {"bits": "auto", "good_scores": "[]", "photos": "[]"} | found
         self.facts = entries(path, found, _RULES, texts=True)
-        try: good = json.loads(found["good_scores"])
-        except ValueError: good = found["good_scores"]
-        self.facts["good_scores"] = check_scores(path, good)
+        lists = {name: found[name] for name in ("good_scores", "photos")}
+        for name in lists:
+            with contextlib.suppress(ValueError): lists[name] = json.loads(found[name])
+        self.facts["good_scores"] = check_scores(path, lists["good_scores"])
+        self.facts |= entries(path, {"photos": lists["photos"]}, {"photos": list})
 
     def anomaly_map(self, images: Tensor) -> Tensor:  # (B, 3, H, W), 0..1; (B, H, W), 0..1
         "Probability of anomalous for each pixel"
@@ -134,7 +137,7 @@ class OnnxModel:
 def open_file(
     path: str|Path,            # written by `export_onnx`
     precision: str|None=None,  # if given: what the file must be
-) -> tuple:                    # OnnxModel, recipe, threshold, pixel threshold, good scores
+) -> tuple:                    # OnnxModel, and the other fields of `Detector`
     "All that a detector needs, from a file"
     model = OnnxModel(path)
     facts = model.facts
@@ -144,12 +147,13 @@ def open_file(
         "image.height": facts["height"], "image.width": facts["width"],
         "image.bits": facts["bits"],
         "evaluation.top_share": facts["top_share"]})
-    return model, recipe, facts["threshold"], facts["pixel_threshold"], facts["good_scores"]
+    return (model, recipe, facts["threshold"], facts["pixel_threshold"], facts["good_scores"],
+            frozenset(facts["photos"]))
 
 def open_run(
     run: Run,                  # finished
     precision: str="float32",  # float32, float16 or int8
-) -> tuple:                    # OnnxModel, recipe, threshold, pixel threshold, good scores
+) -> tuple:                    # OnnxModel, and the other fields of `Detector`
     "All that a detector needs, from a run, by way of RUN/model-PRECISION.onnx"
     path = run.folder / f"model-{precision}.onnx"
     record = run.record

@@ -241,7 +241,7 @@ def slider(
                                   readout_format=".2f" if step >= .01 else ".3f", **WIDE)
 
 
-def take(control: ipywidgets.Widget, value, name: str="") -> None:
+def take(control: ipywidgets.Widget, value, name: str="", instead: str="") -> None:
     "Set a control, or raise an error that says what it takes"
     try: control.value = value
     except (traitlets.TraitError, TypeError):
@@ -249,13 +249,19 @@ def take(control: ipywidgets.Widget, value, name: str="") -> None:
                  for one in getattr(control, "options", ())]
         takes = f"one of {', '.join(there)}" if there else "another kind of value"
         if hasattr(control, "min"): takes = f"a number {control.min:g} to {control.max:g}"
-        raise MemSegError(f"{name or control.description}, {value!r}: needs {takes}") from None
+        raise MemSegError(f"{name or control.description}, {value!r}: needs "
+                          f"{takes}{instead and '; ' + instead}") from None
 
 
-def menu(words: str, options, value=None) -> ipywidgets.Dropdown:
-    "One out of several; `options` as ipywidgets takes them"
+def menu(
+    words: str,       # the label
+    options,          # as ipywidgets takes them
+    value=None,       # at the beginning; None: the first
+    instead: str="",  # what else to do, for the error about a value that is none of them
+) -> ipywidgets.Dropdown:
+    "One out of several"
     menu = ipywidgets.Dropdown(options=options, description=words, **WIDE)
-    if value is not None: take(menu, value)
+    if value is not None: take(menu, value, instead=instead)
     return menu
 
 
