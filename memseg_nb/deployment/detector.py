@@ -35,7 +35,7 @@ from ..model.memseg import MemSeg
 from ..recipe import ImageRecipe, Recipe, load_recipe
 from ..training.checkpoints import Run, load_model
 from ..training.steps import split
-from ..training.thresholds import few_images, settle
+from ..training.thresholds import doubts, settle
 from ..training.train import choose_device, fresh_model, make_simulator
 
 # %% ../../nbs/deployment/01_detector.ipynb #9ab89829
@@ -281,7 +281,7 @@ class Detector:
             simulator = make_simulator(recipe, good.name, memory.batch(range(min(8, len(memory)))))
             images = ImageSet(parts.train, recipe.image.size, bits=bits)
             found = settle(model, images, simulator, recipe, first=0, network=began is not None)
-        for line in filter(None, [*notes, few_images(found)]): tqdm.write(f"note: {line}")
+        for line in [*notes, *doubts(found)]: tqdm.write(f"note: {line}")
         return cls(model, recipe, found.image, found.pixel, found.scores)
 
     def _facts(self) -> dict:

@@ -236,7 +236,7 @@ class Calibration(nn.Module):
         totals = torch.cat([self.total(parts, small).flatten() for parts in evidence]).sort().values
         middle, usual = totals[int(share * (len(totals) - 1))], totals[len(totals) // 2]
         self.middle.copy_(middle)
-        self.width.copy_(((middle - usual) / 4).clamp_min(1e-6))  # the median becomes 0.018
+        self.width.copy_(((middle - usual) / 2).clamp_min(1e-6))  # the median becomes 0.12
         self.note()
 
     def total(self, parts: Sequence[Tensor|None], size: tuple[int, int]) -> Tensor:

@@ -37,7 +37,7 @@ from .processes import (Team, connected, in_order, join, patient, together,
 from .precision import choose_precision
 from .steps import (Split, StepData, Trainer, draws,
                                       learning_rate, new_trainer, split, train_step)
-from .thresholds import MOST, few_images, settle
+from .thresholds import MOST, doubts, settle
 
 # %% ../../nbs/training/04_train.ipynb #670aa0f7
 class Clock:
@@ -263,11 +263,11 @@ def _finish(run: Run, trainer: Trainer, simulator: Simulator, held_back: ImageSe
     losses = read_losses(run)
     curves = {name: losses[name] for name in Losses._fields}
     plots.save(plots.loss_curve(losses["step"], curves), run.losses_figure)
-    notes = run.record["notes"]
-    if note := few_images(thresholds): notes = [*notes, note]
-    if note and progress: tqdm.write(f"note: {note}")
+    notes = doubts(thresholds)
+    for note in notes if progress else (): tqdm.write(f"note: {note}")
     run.update(status="done", threshold=thresholds.image, pixel_threshold=thresholds.pixel,
-               thresholds=thresholds._asdict(), model_sha256=known, notes=notes)
+               thresholds=thresholds._asdict(), model_sha256=known,
+               notes=[*run.record["notes"], *notes])
     run.checkpoint_file.unlink()
 
 # %% ../../nbs/training/04_train.ipynb #96917b00
