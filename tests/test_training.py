@@ -371,9 +371,9 @@ def test_strays_are_named_and_left_out(tiny_recipe, data, fresh, tmp_path):
 
 
 def test_room_towards_simulated_defects():
-    "A quarter of the way in log-odds, at most one standard deviation of the good scores, never downwards"
+    "A third of the way in log-odds, at most one standard deviation of the good scores, never downwards"
     at, good = float(probabilities(-1.)), probabilities(np.array([-3., -1.]))
-    assert make_room(at, good, probabilities(np.array([1., 5., 5.]))) == pytest.approx(probabilities(0.))
+    assert make_room(at, good, probabilities(np.array([0., 4., 4.]))) == pytest.approx(probabilities(0.))
     assert make_room(at, good, probabilities(np.full(4, 13.))) == pytest.approx(probabilities(-1 + 2**.5))
     for weak in ([-1.], [-2., -2., 9.], []):
         assert make_room(at, good, probabilities(np.array(weak))) == at

@@ -70,11 +70,11 @@ def make_room(
     good: Sequence[float],       # scores of the good images that it comes from
     defective: Sequence[float],  # scores of simulated defects
 ) -> float:
-    "Threshold raised a quarter of the way to the weakest quarter of simulated defects, if above"
+    "Threshold raised a third of the way to the weakest quarter of simulated defects, if above"
     if len(good) < 2 or not len(defective): return threshold
     at, weak = float(log_odds(threshold)), float(np.quantile(log_odds(defective), .25))
     if weak <= at: return threshold
-    raised = at + min((weak - at) / 4, log_odds(good).std(ddof=1))
+    raised = at + min((weak - at) / 3, log_odds(good).std(ddof=1))
     return float(1 / (1 + np.exp(-raised)))
 
 # %% ../../nbs/training/03_thresholds.ipynb #7bf731ce
