@@ -18,8 +18,10 @@ import argparse
 import ast
 import hashlib
 import json
+import os
 import re
 import sys
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -103,9 +105,10 @@ def run(name: str) -> None:
 
     path = NOTEBOOKS / f"{name}.ipynb"
     notebook = nbformat.read(path, as_version=4)
-    NotebookClient(
-        notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}
-    ).execute()
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:  # a kernel leaves its own behind
+        NotebookClient(
+            notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}
+        ).execute(env=os.environ | {"TMPDIR": temporary})
     nbformat.write(notebook, path)
     nbdev_clean(fname=str(path))
     strip(path)

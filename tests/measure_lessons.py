@@ -3,8 +3,10 @@
     python tests/measure_lessons.py [simulation/01_perlin ...]
 """
 import json
+import os
 import re
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -34,8 +36,10 @@ def run(path, timeout=600):
     notebook = nbformat.read(path, as_version=4)
     notebook.cells.append(nbformat.v4.new_code_cell(PEAK))
     start = time.perf_counter()
-    NotebookClient(notebook, timeout=timeout, kernel_name="python3",
-                   resources={"metadata": {"path": str(path.parent)}}).execute()
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:  # a kernel leaves its own behind
+        NotebookClient(notebook, timeout=timeout, kernel_name="python3",
+                       resources={"metadata": {"path": str(path.parent)}},
+                       ).execute(env=os.environ | {"TMPDIR": temporary})
     seconds = time.perf_counter() - start
     told = "".join(output.get("text", "") for output in notebook.cells[-1].outputs)
     return Cost(seconds, int(re.search(r"peak (\d+)", told)[1]) / 1e9)

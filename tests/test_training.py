@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -27,7 +28,8 @@ from memseg_nb.recipe import load_recipe
 from memseg_nb.training.steps import (EPOCH, STEP, StepData, draws, learning_rate, match_others, new_trainer,
                                       split,
                              step_indices, train_step)
-from memseg_nb.training.thresholds import choose_thresholds, false_alarm_threshold, few_images, log_odds
+from memseg_nb.training.thresholds import (choose_thresholds, doubts, false_alarm_threshold, log_odds, make_room,
+                                           strays)
 from memseg_nb.training.train import Clock, choose_device, fresh_model, make_simulator, train
 
 
@@ -340,8 +342,41 @@ def test_what_a_few_images_can_promise(tiny_recipe, data, fresh):
     model, held_back = fresh(tiny_recipe).model, ImageSet(data.images.paths[4:8], (64, 64))
     found = choose_thresholds(model, held_back, data.simulator, tiny_recipe)
     assert found.false_alarms == .05 and found.at_most == pytest.approx(1 - .05**(1/4))
-    assert "4 good images decide" in few_images(found) and "53%" in few_images(found)
-    assert few_images(found._replace(good=20)) == ""
+    (note,) = doubts(found)
+    assert "4 good images decide" in note and "53%" in note
+    assert doubts(found._replace(good=20)) == []
+
+
+def test_blank_frames_among_the_good_photos_do_not_decide():
+    "Three of sixty are far from all others; a tenth of a tail is no stray, and of few photos all count"
+    random = np.random.default_rng(2)
+    usual, blank = probabilities(random.normal(-2, .3, 57)), probabilities(np.array([1., 1.1, 2.]))
+    assert strays([*usual, *blank]).tolist() == [False] * 57 + [True] * 3
+    assert strays([blank[0], *usual, *blank[1:]]).nonzero()[0].tolist() == [0, 58, 59]
+    assert not strays(usual).any() and not strays([*usual[:36], *blank]).any()  # 39 photos
+    assert not strays([*usual, *probabilities(np.linspace(-1.2, 2, 6))]).any()  # a tail, not a gap
+    assert not strays([*usual[:52], *np.repeat(blank, 3)]).any()  # nine of 61 are a kind of their own
+
+
+def test_strays_are_named_and_left_out(tiny_recipe, data, fresh, tmp_path):
+    "A network that answers with the brightness, and a white frame among 42 photos"
+    model = fresh(tiny_recipe).model
+    model.map = lambda images, own=None: images.mean(1)
+    names = [tmp_path / f"{k:03}.png" for k in range(42)]
+    for k, path in enumerate(names): shutil.copy(data.images.paths[k % 6], path)
+    Image.new("RGB", (64, 64), "white").save(names[17])
+    found = choose_thresholds(model, ImageSet(names, (64, 64)), data.simulator, tiny_recipe, versions=1)
+    assert found.strays == ("017.png",) and found.good == 42 and len(found.scores) == 41
+    assert "1 of 42 good images are unlike all others (017.png)" in doubts(found)[0] and found.image < .99
+
+
+def test_room_towards_simulated_defects():
+    "A third of the way in log-odds, at most one standard deviation of the good scores, never downwards"
+    at, good = float(probabilities(-1.)), probabilities(np.array([-3., -1.]))
+    assert make_room(at, good, probabilities(np.array([0., 4., 4.]))) == pytest.approx(probabilities(0.))
+    assert make_room(at, good, probabilities(np.full(4, 13.))) == pytest.approx(probabilities(-1 + 2**.5))
+    for weak in ([-1.], [-2., -2., 9.], []):
+        assert make_room(at, good, probabilities(np.array(weak))) == at
 
 
 # the clock
