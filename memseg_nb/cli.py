@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['recipe_options', 'textures_option', 'training_options', 'product_options', 'seeds_option', 'memory_option',
-           'device_option', 'KEYS', 'NO_RUN', 'DEMO', 'NO_ROOM', 'Size', 'Device', 'Command', 'Program',
-           'effective_recipe', 'cli', 'products', 'simulate', 'train', 'evaluate', 'report', 'predict', 'export',
-           'threshold', 'watch', 'pretrain', 'benchmark', 'compare', 'ablate', 'bench', 'data', 'convert', 'course',
-           'copy', 'progress', 'demo', 'main']
+           'device_option', 'KEYS', 'threshold_options', 'NO_RUN', 'DEMO', 'NO_ROOM', 'Size', 'Device', 'Command',
+           'Program', 'effective_recipe', 'cli', 'products', 'simulate', 'train', 'evaluate', 'report', 'predict',
+           'export', 'threshold', 'watch', 'pretrain', 'benchmark', 'compare', 'ablate', 'bench', 'data', 'convert',
+           'course', 'copy', 'progress', 'demo', 'main']
 
 # %% ../nbs/05_cli.ipynb #e77f7157
 import csv
@@ -157,6 +157,25 @@ def effective_recipe(
     changes += [f"{KEYS[name]}={value}" for name, value in options.items() if value is not None]
     if options.get("steps") is not None: changes.append("training.minutes=0")
     return load_recipe(recipe_file, [*defaults, *changes])
+
+threshold_options = _options(
+    click.option("--threshold", type=click.FloatRange(0, 1),
+                 help="Call photos defective whose score is above this, in place of RUN's "
+                      "threshold."),
+    click.option("--false-alarms", type=click.FloatRange(0, 1, True, True), metavar="SHARE",
+                 help="Or above the threshold that so many good photos are expected to exceed, "
+                      "e.g. 0.01 for 1 %."),
+)
+
+def _check_choice(threshold: float|None, false_alarms: float|None):
+    "Raise an error if a threshold is given in two ways"
+    if threshold is not None and false_alarms is not None:
+        raise click.UsageError("--threshold and --false-alarms: give one of them")
+
+def _with_choice(detector, threshold: float|None, false_alarms: float|None):
+    "Detector with the threshold that was asked for, if one was"
+    if threshold is None and false_alarms is None: return detector
+    return detector.with_threshold(threshold, false_alarms)
 
 def _say_quick(recipe_file: str|None):
     "Note which recipe `quick` is in this environment"
@@ -346,11 +365,7 @@ def report(source, out, data, device):
 @click.option("--maps", type=click.Choice(["none", "small", "full"]), default="small",
               show_default=True, help="Anomaly maps to keep: small has the network's size "
                                       "(float16), full the photo's (float32).")
-@click.option("--threshold", type=click.FloatRange(0, 1),
-              help="Call photos defective whose score is above this, in place of RUN's threshold.")
-@click.option("--false-alarms", type=click.FloatRange(0, 1, True, True), metavar="SHARE",
-              help="Or above the threshold that so many good photos are expected to exceed, e.g. "
-                   "0.01 for 1 %.")
+@threshold_options
 def predict(paths, out, memory, device, runtime, precision, maps, threshold, false_alarms):
     """Heatmap, mask, score and decision for a photo, or all photos in and below a folder.
 
@@ -360,8 +375,7 @@ def predict(paths, out, memory, device, runtime, precision, maps, threshold, fal
     if len(paths) != (1 if memory else 2):
         raise click.UsageError(f"{len(paths)} paths: needs photos only with --memory, else a RUN "
                                "and photos")
-    if threshold is not None and false_alarms is not None:
-        raise click.UsageError("--threshold and --false-alarms: give one of them")
+    _check_choice(threshold, false_alarms)
     if memory and (precision or runtime != "torch"):
         given = f" --precision {precision}" if precision else ""
         good, photos, results = map(shlex.quote, (memory, paths[-1], out))
@@ -381,8 +395,7 @@ def predict(paths, out, memory, device, runtime, precision, maps, threshold, fal
     from memseg_nb.deployment.detector import Detector
     detector = (Detector.remember(memory, device=device) if memory
                 else Detector.load(paths[0], device, runtime, precision))
-    if threshold is not None or false_alarms is not None:
-        detector = detector.with_threshold(threshold, false_alarms)
+    detector = _with_choice(detector, threshold, false_alarms)
     done, rate = detector.predict_folder(paths[-1], out, maps=maps), detector.false_alarms
     if done.predicted == 1:
         with done.table.open(encoding="utf-8", newline="") as file:
@@ -455,8 +468,7 @@ def threshold(run, good, defective, threshold, false_alarms, device):
     expected to, and how many of the defective ones are found. Only with --threshold or
     --false-alarms it is stored: in RUN, or in the file of `memseg export`.
     """
-    if threshold is not None and false_alarms is not None:
-        raise click.UsageError("--threshold and --false-alarms: give one of them")
+    _check_choice(threshold, false_alarms)
     _check_path(run, "run folder", NO_RUN)
     _check_path(good, "such folder", "--good needs a folder of good photos")
     _check_path(defective, "such folder", "--defective needs a folder of defective photos")
@@ -464,9 +476,15 @@ def threshold(run, good, defective, threshold, false_alarms, device):
     from memseg_nb.deployment import choice
     from memseg_nb.deployment.detector import Detector, folder_scores
     from memseg_nb.training.checkpoints import Run
-    if good and Path(run).is_dir(): choice.check_unseen(Run.open(run), find_images(good, True))
-    detector = Detector.load(run, device)
-    scores = list(folder_scores(detector, good).values()) if good else detector.good_scores
+    detector, photos = Detector.load(run, device), find_images(good, True) if good else []
+    if photos:
+        learned = detector.learned or (
+            choice.learned_there(Run.open(run)) if Path(run).is_dir() else ())
+        there, photos = len(photos), choice.unseen(photos, learned)
+        if seen := there - len(photos):
+            click.echo(f"note: {seen} of {there} good photos left out: the network learned from "
+                       "them, so they score lower than new ones", err=True)
+    scores = list(folder_scores(detector, photos).values()) if photos else detector.good_scores
     if not scores:
         raise MemSegError(f"{run}: has no scores of good photos, being of an earlier version: "
                           "needs --good with a folder of good photos that it has not seen")
@@ -507,7 +525,9 @@ def threshold(run, good, defective, threshold, false_alarms, device):
               help="Between two looks into FOLDER (default: 1) or two frames (default: none).")
 @click.option("--pictures", type=click.Choice(["defective", "all", "none"]), default="defective",
               show_default=True, help="Of which photos overlay and mask are kept.")
-def watch(paths, out, camera, memory, device, runtime, precision, every, pictures):
+@threshold_options
+def watch(paths, out, camera, memory, device, runtime, precision, every, pictures, threshold,
+          false_alarms):
     """Judge new photos in and below FOLDER as they come, until Ctrl-C.
 
     Nothing is moved. What has a row in OUT/scores.csv is done, also after a restart. In place of
@@ -516,6 +536,7 @@ def watch(paths, out, camera, memory, device, runtime, precision, every, picture
     if len(paths) != (not memory) + (camera is None):
         raise click.UsageError(f"{len(paths)} paths: needs a RUN, unless --memory is given, and a "
                                "FOLDER, unless --camera is given")
+    _check_choice(threshold, false_alarms)
     if memory and (precision or runtime != "torch"):
         raise click.UsageError("--memory with --runtime or --precision: export it first (memseg "
                                "export --memory)")
@@ -528,7 +549,8 @@ def watch(paths, out, camera, memory, device, runtime, precision, every, picture
     from memseg_nb.deployment import watch as module
     detector = (module.Detector.remember(memory, device=device) if memory
                 else module.Detector.load(paths[0], device, runtime, precision))
-    click.echo(f"watching {source}; Ctrl-C ends", err=True)
+    detector = _with_choice(detector, threshold, false_alarms)
+    click.echo(f"watching {source}, threshold {detector.threshold:.3f}; Ctrl-C ends", err=True)
     count, defective, failed, seconds = 0, 0, 0, 0.
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # of a service: as Ctrl-C
     try:

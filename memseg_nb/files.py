@@ -64,9 +64,6 @@ def replacing(
                           "choose another folder; what was there before is unchanged") from error
 
 # %% ../nbs/02_files.ipynb #b03d2e6b
-try: import fcntl
-except ImportError: fcntl = None  # Windows: nothing is locked there
-
 def _alive(process: int) -> bool:
     "Tell whether a process of this machine exists; yes where asking would do harm"
     if os.name != "posix": return True
@@ -85,6 +82,10 @@ def clean_up(
         if path.is_dir(): shutil.rmtree(path, ignore_errors=True)
         else:
             with contextlib.suppress(OSError): path.unlink()
+
+# %% ../nbs/02_files.ipynb #b6d9438a
+try: import fcntl
+except ImportError: fcntl = None  # Windows: nothing is locked there
 
 _HELD = {}  # lock files of this process, and who holds them: the system's locks know processes only
 
@@ -125,7 +126,6 @@ def locked(
         raise MemSegError(f"{path}: can't be written ({error.strerror}): needs a folder that you "
                           "may write to") from None
     finally: del _HELD[path]
-
 
 # %% ../nbs/02_files.ipynb #aa147695
 def make_folder(

@@ -84,6 +84,7 @@ def _btad(source: Path) -> list[Source]:
                       for path in _inside(product/part/kind)]
     return found
 
+# %% ../../nbs/data/03_convert.ipynb #2f07a935
 def _pairs(folder: Path, ending: str) -> list[tuple[Path, Path|None]]:
     "Photos of a folder with their masks, which are named as they are with an ending; None: good"
     images = _inside(folder)
@@ -112,6 +113,7 @@ def _ksdd2(source: Path) -> list[Source]:
     return [Source("ksdd2", part, "defect" if mask else "good", path, (mask,) if mask else ())
             for part in ("train", "test") for path, mask in _pairs(source/part, "_GT")]
 
+# %% ../../nbs/data/03_convert.ipynb #92bcddf4
 def _held_out(product: Path) -> list[Source]:
     "Good photos of train and validation"
     return [Source(product.name, "train", "good", path,
@@ -188,6 +190,23 @@ def _checked(source: Path, items: list[Source]) -> list[Source]:
             raise MemSegError(f"{source}: no good photos of {product} to train on")
     return used
 
+# %% ../../nbs/data/03_convert.ipynb #0fa1ebd1
+def _copy(product: Path, item: Source, taken: set):
+    "Copy a photo and its masks; a name that is taken, by whatever suffix, gets a number"
+    folder, name = product/item.part/item.kind, Path(item.name or item.image.name)
+    stem, k = name.stem, 1
+    while (folder, stem.casefold()) in taken: stem, k = f"{name.stem}-{k + 1}", k + 1
+    taken.add((folder, stem.casefold()))
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(item.image, folder/f"{stem}{name.suffix}")
+    if not item.masks: return
+    truth = product/"ground_truth"/item.kind
+    truth.mkdir(parents=True, exist_ok=True)
+    with warnings.catch_warnings(action="ignore"):  # one that is all black: noted by the evaluation
+        masks = [read_mask(path) for path in item.masks]
+    save_image(truth/f"{stem}_mask.png", torch.stack(masks).any(0))
+
+# %% ../../nbs/data/03_convert.ipynb #a2d8b734
 def convert(
     source: str|Path,   # folder of the data set; for a list also the CSV file
     out: str|Path,      # folder to make
@@ -223,21 +242,6 @@ def convert(
                      "defective" for item in items)
     folders = [out/name for name in dict.fromkeys(item.product for item in items)]
     return Converted(folders, dict(counts), len(everything) - len(items), notes)
-
-def _copy(product: Path, item: Source, taken: set):
-    "Copy a photo and its masks; a name that is taken, by whatever suffix, gets a number"
-    folder, name = product/item.part/item.kind, Path(item.name or item.image.name)
-    stem, k = name.stem, 1
-    while (folder, stem.casefold()) in taken: stem, k = f"{name.stem}-{k + 1}", k + 1
-    taken.add((folder, stem.casefold()))
-    folder.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(item.image, folder/f"{stem}{name.suffix}")
-    if not item.masks: return
-    truth = product/"ground_truth"/item.kind
-    truth.mkdir(parents=True, exist_ok=True)
-    with warnings.catch_warnings(action="ignore"):  # one that is all black: noted by the evaluation
-        masks = [read_mask(path) for path in item.masks]
-    save_image(truth/f"{stem}_mask.png", torch.stack(masks).any(0))
 
 # %% ../../nbs/data/03_convert.ipynb #37a3c391
 def _outline(piece: np.ndarray) -> list[tuple[int, int]]:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COLUMNS', 'RESULTS', 'MAPS', 'Region', 'find_regions', 'as_image', 'Prediction', 'Folder', 'result_stems', 'batches',
-           'read_photo', 'Detector', 'predict_batch', 'score_row', 'folder_scores']
+           'read_photo', 'open_trained', 'open_good', 'Detector', 'predict_batch', 'score_row', 'folder_scores']
 
 # %% ../../nbs/deployment/01_detector.ipynb #de9355da
 import contextlib, csv, itertools, math
@@ -29,13 +29,13 @@ from ..data.images import (ImageSet, find_images, good_photos, read_image, resiz
 from .choice import expected_false_alarms, threshold_for
 from ..data.convert import Coco
 from .runtimes import in_precision, open_file, open_run
-from ..files import MemSegError, claim, guarded, make_folder, replacing
+from ..files import MemSegError, claim, digest, guarded, make_folder, replacing
 from ..metrics import image_score, label_regions
 from ..model.memseg import MemSeg
 from ..recipe import ImageRecipe, Recipe, load_recipe
 from ..training.checkpoints import Run, load_model
 from ..training.steps import split
-from ..training.thresholds import few_images, settle
+from ..training.thresholds import doubts, settle
 from ..training.train import choose_device, fresh_model, make_simulator
 
 # %% ../../nbs/deployment/01_detector.ipynb #9ab89829
@@ -226,6 +226,57 @@ def read_photo(
     notice(path, image.numpy(), recipe.size)
     return image
 
+# %% ../../nbs/deployment/01_detector.ipynb #81c70d45
+def open_trained(
+    run: Run|str|Path,         # finished, or a file that was exported from one
+    device: str="auto",        # auto, cpu, cuda, cuda:0 or mps
+    runtime: str="torch",      # torch or onnx
+    precision: str|None=None,  # None: float32
+) -> tuple:  # network, recipe, image and pixel threshold, scores of good images, digests of those learned from
+    "Network of a run, and the thresholds that were chosen after its training"
+    is_file = not isinstance(run, Run) and Path(run).suffix == ".onnx"
+    if not is_file: run = Run.open(run)
+    if is_file or runtime == "onnx":
+        if device not in ("auto", "cpu"):
+            raise MemSegError(f"device {device} with runtime onnx: it computes on the CPU; on "
+                              "a GPU use precision=bfloat16")
+        if is_file: return open_file(run, precision)
+        return open_run(run, precision or "float32")
+    if runtime != "torch": raise MemSegError(f"runtime {runtime!r}: expected torch or onnx")
+    model = load_model(run, choose_device(device))
+    model = in_precision(model, precision or "float32", run.recipe.image.size)
+    return (model, run.recipe, run.record["threshold"], run.record["pixel_threshold"],
+            run.good_scores, frozenset(run.record.get("photos", {}).values()))
+
+# %% ../../nbs/deployment/01_detector.ipynb #e6b858e5
+def open_good(
+    good: str|Path,            # folder of at least two good photos, or of a product
+    recipe: Recipe|None=None,  # None: quick
+    device: str="auto",        # auto, cpu, cuda, cuda:0 or mps
+) -> tuple:                    # as `open_trained`
+    "Network that remembers good photos, and thresholds from those that it has not remembered"
+    recipe, device = recipe or load_recipe("quick"), choose_device(device)
+    good, recipe = good_photos(good), recipe.replace(
+        **{"training.steps": 0, "training.minutes": 0.})
+    parts = split(find_images(good), recipe.memory.samples, 0., recipe.training.seed, True)
+    bits, says = find_bits([*parts.memory, *parts.train], recipe.image.bits)
+    recipe, notes = recipe.replace(**{"image.bits": bits}), [says] if says else []
+    model, weights, began = fresh_model(recipe)
+    if began is None and (model.memory.match != "patch" or model.calibration is None):
+        raise MemSegError(f"weights {weights.used!r}: without training, a detector needs "
+                          "patches (memory.match=patch, evaluation.calibrate=on) or a network "
+                          "that was trained on formulas (encoder.weights=formulas and "
+                          "training.warm_start=auto)")
+    memory = ImageSet(parts.memory, recipe.image.size, bits=bits)
+    with collected(notes):
+        model.to(device).remember(memory.batch([k]) for k in range(len(memory)))
+        simulator = make_simulator(recipe, good.name, memory.batch(range(min(8, len(memory)))))
+        images = ImageSet(parts.train, recipe.image.size, bits=bits)
+        found = settle(model, images, simulator, recipe, first=0, network=began is not None)
+    for line in [*notes, *doubts(found)]: tqdm.write(f"note: {line}")
+    learned = frozenset(digest(path) for path in (*parts.memory, *parts.train))
+    return model, recipe, found.image, found.pixel, found.scores, learned
+
 # %% ../../nbs/deployment/01_detector.ipynb #bff14705
 @dataclass(frozen=True)
 class Detector:
@@ -235,6 +286,7 @@ class Detector:
     threshold: float        # image scores above it mean defective
     pixel_threshold: float  # pixels from here on are anomalous
     good_scores: tuple[float, ...]=()  # of good images that it did not learn from, sorted
+    learned: frozenset[str]=frozenset()  # SHA-256 of the files that it learned from
 
     @classmethod
     def load(cls, run: Run|str|Path, device: str="auto", runtime: str="torch",
@@ -244,45 +296,14 @@ class Detector:
         Device: auto, cpu, cuda, cuda:0 or mps. Runtime: torch or onnx. Precision, float32 if not
         given: with torch float32, bfloat16 or auto, the faster of the two on this machine; with
         onnx float32, float16 or int8."""
-        is_file = not isinstance(run, Run) and Path(run).suffix == ".onnx"
-        if not is_file: run = Run.open(run)
-        if is_file or runtime == "onnx":
-            if device not in ("auto", "cpu"):
-                raise MemSegError(f"device {device} with runtime onnx: it computes on the CPU; on "
-                                  "a GPU use precision=bfloat16")
-            if is_file: return cls(*open_file(run, precision))
-            return cls(*open_run(run, precision or "float32"))
-        if runtime != "torch": raise MemSegError(f"runtime {runtime!r}: expected torch or onnx")
-        model = load_model(run, choose_device(device))
-        model = in_precision(model, precision or "float32", run.recipe.image.size)
-        return cls(model, run.recipe, run.record["threshold"], run.record["pixel_threshold"],
-                   run.good_scores)
+        return cls(*open_trained(run, device, runtime, precision))
 
     @classmethod
     def remember(cls, good: str|Path, recipe: Recipe|None=None, device: str="auto") -> "Detector":
         """Detector without training on the product, from at least two good photos.
 
         They lie in a folder, or in train/good of a product's folder."""
-        recipe, device = recipe or load_recipe("quick"), choose_device(device)
-        good, recipe = good_photos(good), recipe.replace(
-            **{"training.steps": 0, "training.minutes": 0.})
-        parts = split(find_images(good), recipe.memory.samples, 0., recipe.training.seed, True)
-        bits, says = find_bits([*parts.memory, *parts.train], recipe.image.bits)
-        recipe, notes = recipe.replace(**{"image.bits": bits}), [says] if says else []
-        model, weights, began = fresh_model(recipe)
-        if began is None and (model.memory.match != "patch" or model.calibration is None):
-            raise MemSegError(f"weights {weights.used!r}: without training, a detector needs "
-                              "patches (memory.match=patch, evaluation.calibrate=on) or a network "
-                              "that was trained on formulas (encoder.weights=formulas and "
-                              "training.warm_start=auto)")
-        memory = ImageSet(parts.memory, recipe.image.size, bits=bits)
-        with collected(notes):
-            model.to(device).remember(memory.batch([k]) for k in range(len(memory)))
-            simulator = make_simulator(recipe, good.name, memory.batch(range(min(8, len(memory)))))
-            images = ImageSet(parts.train, recipe.image.size, bits=bits)
-            found = settle(model, images, simulator, recipe, first=0, network=began is not None)
-        for line in filter(None, [*notes, few_images(found)]): tqdm.write(f"note: {line}")
-        return cls(model, recipe, found.image, found.pixel, found.scores)
+        return cls(*open_good(good, recipe, device))
 
     def _facts(self) -> dict:
         height, width = self.recipe.image.size
@@ -306,8 +327,7 @@ class Detector:
     @property
     def false_alarms(self) -> float|None:
         "Share of further good images expected above the threshold; None: no scores to tell it by"
-        good = self.good_scores
-        return expected_false_alarms(good, self.threshold) if good else None
+        return expected_false_alarms(self.good_scores, self.threshold) if self.good_scores else None
 
     def with_threshold(self, threshold: float|None=None,
                        false_alarms: float|None=None) -> "Detector":
@@ -365,6 +385,17 @@ def score_row(
                len(answer.regions), largest.area, *largest.box, ""]
     return [guarded(cell) for cell in row]
 
+def _answers(detector: Detector, paths: Sequence[Path]) -> list[Prediction|str]:
+    "An answer a photo, or a text that says why there is none; a bad photo costs no other one"
+    found = [_attempt(path, read_photo, path, detector.recipe.image) for path in paths]
+    images = [image for image in found if isinstance(image, Tensor)]
+    try: answers = iter(predict_batch(detector, images))
+    except Exception:  # memory that ran out, perhaps: one by one
+        answers = (_attempt(path, detector.predict, image)
+                   for path, image in zip(paths, found) if isinstance(image, Tensor))
+    return [image if isinstance(image, str) else next(answers) for image in found]
+
+# %% ../../nbs/deployment/01_detector.ipynb #30acf611
 def _predict_folder(detector: Detector, photos: Path, out: Path, batch: int, progress: bool,
                     maps: str) -> Folder:
     "The work of `Detector.predict_folder`"
@@ -411,23 +442,15 @@ def _predict_folder(detector: Detector, photos: Path, out: Path, batch: int, pro
     for line in notes if progress else (): tqdm.write(f"note: {line}")
     return Folder(table, len(paths) - len(failed), defective, failed, notes)
 
-def _answers(detector: Detector, paths: Sequence[Path]) -> list[Prediction|str]:
-    "An answer a photo, or a text that says why there is none; a bad photo costs no other one"
-    found = [_attempt(path, read_photo, path, detector.recipe.image) for path in paths]
-    images = [image for image in found if isinstance(image, Tensor)]
-    try: answers = iter(predict_batch(detector, images))
-    except Exception:  # memory that ran out, perhaps: one by one
-        answers = (_attempt(path, detector.predict, image)
-                   for path, image in zip(paths, found) if isinstance(image, Tensor))
-    return [image if isinstance(image, str) else next(answers) for image in found]
-
+# %% ../../nbs/deployment/01_detector.ipynb #1fcfbe8f
 def folder_scores(
     detector: Detector,
-    photos: str|Path,    # folder; those below it count as well
+    photos: str|Path|Sequence[Path],  # folder, those below it count as well; or files
     progress: bool=True, # show a bar and notes
 ) -> dict[Path, float]:  # of the photos that can be read, at least one
     "Scores of photos, nothing else; a note names those that can't be read"
-    paths, found, notes = find_images(photos, True), {}, []
+    is_folder, found, notes = isinstance(photos, (str, Path)), {}, []
+    paths = find_images(photos, True) if is_folder else photos
     with (collected(notes),
           tqdm(total=len(paths), desc="photos", unit="image", disable=not progress) as bar):
         for some in batches(paths, detector.recipe.evaluation.batch):
@@ -437,4 +460,5 @@ def folder_scores(
                 bar.update()
     for line in notes if progress else (): tqdm.write(f"note: {line}")
     if found: return found
-    raise MemSegError(f"{photos}: none of its {len(paths)} photos can be read")
+    where = photos if is_folder else f"{paths[0]} .."
+    raise MemSegError(f"{where}: none of these {len(paths)} photos can be read")

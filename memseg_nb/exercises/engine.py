@@ -289,7 +289,9 @@ _RENAMED = dict(pair.split("=") for pair in """
 
 _DROPPED = dict(pair.split("=") for pair in """
     textures.4=steps.3 steps.1=steps.2 train.1=train.2 train.3=train.4 results.3=metrics.2
-    memseg.2=memseg.3 catalogue.2=steps.4 procedural.3=shapes.3""".split())
+    memseg.2=memseg.3 catalogue.2=steps.4 procedural.3=shapes.3
+    encoder.3=encoder.1 memory.1=memory.2 attention.4=attention.1 msff.1=msff.2
+    anomalies.3=anomalies.4 metrics.3=metrics.1""".split())
 
 
 def current_key(

@@ -3,7 +3,7 @@
 # %% auto #0
 __all__ = ['check_arrows', 'check_places', 'check_pixel', 'check_fade', 'check_threshold', 'check_line', 'check_otsu',
            'check_row', 'check_product', 'check_surrounded', 'check_part', 'check_hue', 'check_nine', 'check_blend',
-           'check_why', 'check_never_empty', 'check_shuffle', 'check_shares', 'check_sizes', 'check_brighter']
+           'check_never_empty', 'check_shuffle', 'check_shares', 'check_sizes', 'check_brighter']
 
 # %% ../../nbs/exercises/03_simulation.ipynb #a95c7caa
 import math
@@ -398,30 +398,6 @@ def check_blend(blend):
            "in the mask: delta I_n + (1 - delta) I")
     expect(close(given[inside], torch.lerp(images, source, weight)[inside]),
            "right for the first image; each image has an opacity of its own")
-
-# %% ../../nbs/exercises/03_simulation.ipynb #5a8bf0c2
-@exercise("anomalies.3", "Why is the mask empty?", "reading", "why_empty(noise_mask, foreground)",
-          """
-def why_empty(noise_mask, foreground):
-    if (noise_mask & foreground).any(): return ""
-    if not noise_mask.any(): return "noise"
-    return "apart" if foreground.any() else "foreground"
-""")
-def check_why(why_empty):
-    "All five cases"
-    none, left, right = torch.zeros(3, 4, 6, dtype=torch.bool)
-    left[:, :3], right[1:3, 3:] = True, True
-    cases = {"noise and product on the same side, so the mask isn't empty": (left, left, ""),
-             "noise on the left, product on the right: they don't meet": (left, right, "apart"),
-             "no noise above the threshold": (none, right, "noise"),
-             "no product": (left, none, "foreground"),
-             "neither noise nor product": (none, none, "noise")}
-    for case, (noise, foreground, wanted) in cases.items():
-        given = why_empty(noise.clone(), foreground.clone())
-        expect(isinstance(given, str),
-               f"{case}: a text is wanted, \"\" for a mask that isn't empty, not {given!r}")
-        hint = "; the mask is the product of the two, not one or the other" if given == "" else ""
-        expect(given == wanted, f"{case}: you say {given!r}{hint}, right is {wanted!r}")
 
 # %% ../../nbs/exercises/03_simulation.ipynb #b08067e5
 @exercise("anomalies.4", "Never empty", "changing", "mask_on_product(draw, foreground, tries)", """

@@ -39,10 +39,9 @@ class Patches(nn.Module):
         count: int=3000,             # patches a level, at most
     ):
         super().__init__()
-        if difference not in ("absolute", "squared"):
-            raise MemSegError(f"memory, {difference!r}: expected absolute or squared")
-        if pooling < 1 or pooling % 2 == 0:
-            raise MemSegError(f"memory pooling={pooling!r}: expected an odd number, 3 or 1 (off)")
+        if difference not in ("absolute", "squared") or pooling not in range(1, 32, 2):
+            raise MemSegError(f"memory: difference {difference!r}, pooling {pooling!r}: expected "
+                              "absolute or squared, and an odd number: 3, say, or 1 (off)")
         self.difference, self.pooling, self.count, self.levels = difference, pooling, count, levels
         self.keep([torch.empty(0, 0)] * levels, [torch.empty(0, dtype=torch.int32)] * levels)
 
@@ -103,16 +102,12 @@ class Patches(nn.Module):
                 torch.cat(distances).unflatten(0, shape))
 
     def _load_from_state_dict(self, state, prefix, *rest):
-        for k in range(1, self.levels + 1):  # make room
-            for name in (f"layer{k}", f"owner{k}"):
-                if prefix + name in state:
-                    here = getattr(self, name)
-                    room = torch.empty(state[prefix + name].shape, dtype=here.dtype)
-                    self.register_buffer(name, room.to(here.device))
+        names = [[f"{kind}{k}" for k in range(1, self.levels + 1)] for kind in ("layer", "owner")]
+        for name in sum(names, []):
+            if (found := state.get(prefix + name)) is not None:  # make room
+                self.register_buffer(name, getattr(self, name).new_empty(found.shape))
         super()._load_from_state_dict(state, prefix, *rest)
-        levels = range(1, self.levels + 1)
-        self.keep([getattr(self, f"layer{k}") for k in levels],
-                  [getattr(self, f"owner{k}") for k in levels])
+        self.keep(*([getattr(self, name) for name in some] for some in names))
 
 # %% ../../nbs/model/08_patches.ipynb #7d1c0a04
 class PatchMemory(Patches):
@@ -125,14 +120,12 @@ class PatchMemory(Patches):
         batches: Iterable[Sequence[Tensor]],  # maps of layers 1 to 3 or 4, (B, C, h, w)
     ) -> None:
         "Replace the patches by some of these images'"
-        draw, levels = torch.Generator().manual_seed(0), [[] for _ in range(self.levels)]
-        for maps in batches:
-            for level, part in zip(levels, maps):
-                level.append(pool(part.detach().float(), self.pooling).permute(0, 2, 3, 1).cpu())
-        if not levels[0]:
+        draw, patches, owners = torch.Generator().manual_seed(0), [], []
+        pooled = [[pool(part.detach().float(), self.pooling).permute(0, 2, 3, 1).cpu()
+                   for part in maps[:self.levels]] for maps in batches]
+        if not pooled:
             raise MemSegError("memory: no samples to keep; give the features of some good images")
-        patches, owners = [], []
-        for level in levels:
+        for level in zip(*pooled):
             places = torch.cat(level)
             images, height, width, channels = places.shape
             chosen = torch.randperm(images * height * width, generator=draw)[:self.count]
@@ -175,15 +168,12 @@ class PatchMemory(Patches):
 
     def units(self, times: float=2.) -> tuple[Tensor, ...]:  # (C, 1, 1) of layers 1 to 3
         "Unit of a difference, as `unit_difference` has it, from the first images learned"
-        units, first = [], 0
-        gaps = [[] for _ in range(3)]
-        for part in self.some:
-            own = torch.arange(first, first + len(part[0]), device=part[0].device)
-            first += len(part[0])
-            for level in (1, 2, 3):
-                gaps[level - 1].append(self.compare(level, part[level - 1], own)[0].mean((2, 3)))
-        for gap, spread in zip(gaps, self.spread()):
-            usual = torch.cat(gap).mean(0)
+        units, sizes = [], [len(part[0]) for part in self.some]
+        numbers = torch.arange(sum(sizes), device=self.layer1.device).split(sizes)
+        for level, spread in enumerate(self.spread(), 1):
+            gaps = [self.compare(level, part[level - 1], own)[0].mean((2, 3))
+                    for part, own in zip(self.some, numbers)]
+            usual = torch.cat(gaps).mean(0)
             if self.samples < 2: usual = spread.view(-1) / times  # nothing to compare with
             usual = usual.maximum(.1 * usual.mean()).maximum(.01 * spread.mean())
             units.append(times * usual.view(-1, 1, 1))
@@ -236,7 +226,7 @@ class Calibration(nn.Module):
         totals = torch.cat([self.total(parts, small).flatten() for parts in evidence]).sort().values
         middle, usual = totals[int(share * (len(totals) - 1))], totals[len(totals) // 2]
         self.middle.copy_(middle)
-        self.width.copy_(((middle - usual) / 4).clamp_min(1e-6))  # the median becomes 0.018
+        self.width.copy_(((middle - usual) / 2).clamp_min(1e-6))  # the median becomes 0.12
         self.note()
 
     def total(self, parts: Sequence[Tensor|None], size: tuple[int, int]) -> Tensor:

@@ -35,7 +35,7 @@ from .processes import (Team, choose_precision, connected, in_order, join,
                                           patient, together, until_over)
 from .steps import (Split, StepData, Trainer, draws,
                                       learning_rate, new_trainer, split, train_step)
-from .thresholds import MOST, few_images, settle
+from .thresholds import MOST, doubts, settle
 
 # %% ../../nbs/training/04_train.ipynb #670aa0f7
 class Clock:
@@ -117,10 +117,11 @@ def _go_on(data, category: str|None, out, recipe: Recipe|None, held: contextlib.
         data = open_category(data or record["data"], category or record["category"])
     by_name, names = {path.name: path for path in data.train}, record["split"]
     known = {name for part in _PARTS for name in names[part]}
-    if changed := sorted(known ^ set(by_name)):
+    gone, was = known ^ set(by_name), record.get("photos", {})
+    if changed := sorted(gone or {name for name in was if digest(by_name[name]) != was[name]}):
         raise MemSegError(f"{data.root}: the good images are not those that {run.folder} began "
-                          f"with ({len(changed)} came or went, such as {changed[0]}): bring them "
-                          "back or train again")
+                          f"with ({len(changed)} {'came or went' if gone else 'have changed'}, "
+                          f"such as {changed[0]}): bring them back or train again")
     parts = (tuple(by_name[name] for name in names[part]) for part in _PARTS)
     return run, recipe, data, Split(*parts, names["shared"], names["note"])
 
@@ -237,8 +238,9 @@ def _announce(team: Team, run: Run, trainer: Trainer, parts: Split, simulator: S
         notes.append("batch norms take the statistics of each process's own images, since "
                      "SyncBatchNorm needs GPUs; those of the first process are saved")
     notes = [note for note in notes if note]
+    paths = sorted({path for part in parts[:3] for path in part})
     run.update(status="training", message="", device=str(device), processes=team.size, notes=notes,
-               foreground=foreground)
+               foreground=foreground, photos={path.name: digest(path) for path in paths})
     for note in notes if progress else (): tqdm.write(f"note: {note}")
 
 # %% ../../nbs/training/04_train.ipynb #4dad823a
@@ -261,12 +263,19 @@ def _finish(run: Run, trainer: Trainer, simulator: Simulator, held_back: ImageSe
     losses = read_losses(run)
     curves = {name: losses[name] for name in Losses._fields}
     plots.save(plots.loss_curve(losses["step"], curves), run.losses_figure)
-    notes = run.record["notes"]
-    if note := few_images(thresholds): notes = [*notes, note]
-    if note and progress: tqdm.write(f"note: {note}")
+    notes = doubts(thresholds)
+    for note in notes if progress else (): tqdm.write(f"note: {note}")
     run.update(status="done", threshold=thresholds.image, pixel_threshold=thresholds.pixel,
-               thresholds=thresholds._asdict(), model_sha256=known, notes=notes)
+               thresholds=thresholds._asdict(), model_sha256=known,
+               notes=[*run.record["notes"], *notes])
     run.checkpoint_file.unlink()
+
+# %% ../../nbs/training/04_train.ipynb #8c891de9
+def _read(images: ImageSet, progress: bool):
+    "Decode the images that fit into the cache, so that a broken one is found before the training"
+    fit = images.cache_bytes // (3 * images.size[0] * images.size[1])
+    numbers = range(min(len(images), fit))
+    for number in tqdm(numbers, "reading images", disable=not progress, leave=False): images[number]
 
 # %% ../../nbs/training/04_train.ipynb #96917b00
 @contextlib.contextmanager
@@ -360,9 +369,3 @@ def train(
                 team.tell(lambda: _finish(run, trainer, simulator, held_back, parts, recipe,
                                           progress))
         return run
-
-def _read(images: ImageSet, progress: bool):
-    "Decode the images that fit into the cache, so that a broken one is found before the training"
-    fit = images.cache_bytes // (3 * images.size[0] * images.size[1])
-    numbers = range(min(len(images), fit))
-    for number in tqdm(numbers, "reading images", disable=not progress, leave=False): images[number]

@@ -23,7 +23,7 @@ from ..model.attention import attention_maps
 from ..model.memseg import MemSeg
 from ..plots import BAD, GOOD
 from ..products.catalogue import PRODUCTS, render_product
-from ..files import MemSegError
+from ..files import MemSegError, digest
 from ..recipe import load_recipe
 from ..training.checkpoints import Run, load_model
 from ..training.train import fresh_model
@@ -69,9 +69,11 @@ def run_memory(
     model, recipe, category = load_model(run), run.recipe, category_of(run, data)
     size, bits, names = recipe.image.size, recipe.image.bits, run.record["split"]["memory"]
     there = {path.name: path for path in category.train}
-    if gone := [name for name in names if name not in there]:
-        raise MemSegError(f"{category.root}: {len(gone)} photos of the memory are gone, first "
-                          f"{gone[0]}: needs the photos that the run was trained on")
+    was = run.record.get("photos", {})  # empty in runs of earlier versions
+    if gone := [name for name in names if name not in there
+                or name in was and digest(there[name]) != was[name]]:
+        raise MemSegError(f"{category.root}: {len(gone)} photos of the memory are gone or have "
+                          f"changed, first {gone[0]}: needs the photos that the run was trained on")
     good = ImageSet([there[name] for name in names], size, bits=bits)
     kinds, tests = defaultdict(list), {}
     for item in category.test: kinds[item.defect].append(item)

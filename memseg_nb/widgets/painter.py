@@ -140,7 +140,9 @@ class DefectPainter(Panel):
         buttons = [button("paste a flaw", "a flaw of the kind above", self.paste),
                    button("take back", "the last stroke", self.undo),
                    button("clear", "all paint", self.clear)]
-        controls = {} if detector else dict(product=menu("product", list(PRODUCTS), product))
+        controls = {} if detector else dict(product=menu(
+            "product", list(PRODUCTS), product,
+            "for a run, DefectPainter(detector=Detector.load(RUN), photos=[FILE, ..])"))
         controls |= dict(
             number=slider("photo number", 0, 0, (len(photos) if photos else 20) - 1),
             brush=menu("brush", list(_COLOURS), "dark"),

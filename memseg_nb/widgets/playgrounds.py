@@ -155,7 +155,8 @@ def studio_controls(product: str, table: dict) -> dict[str, ipywidgets.Widget]:
                                    description="own image: choose a file")
     rules = ["auto", "off", "table", "brighter than", "darker than"]
     return dict(
-        product=menu("product", [*PRODUCTS, FROM_FILE], product),
+        product=menu("product", [*PRODUCTS, FROM_FILE], product,
+                     "for a photo of your own, AnomalyStudio(photo=FILE)"),
         number=slider("photo number", 0, 0, 19), upload=upload,
         foreground=menu("foreground", rules, "auto"), level=slider("grey level", 128, 0, 255),
         row=menu("row of the table", sorted(table)),

@@ -159,14 +159,17 @@ class ThresholdExplorer(Panel):
     def __init__(
         self,
         scores: Sequence[float],             # one an image
-        labels: Sequence[bool],              # True: defective
-        threshold: float,                    # to begin with; flips are counted from here
+        labels: Sequence[bool] | None=None,  # one an image, True: defective
+        threshold: float | None=None,        # to begin with; flips are counted from here
         names: Sequence[str] | None=None,    # of the images
         images: Callable[[int], Tensor] | None=None,  # image k, (3, H, W)
         pixels: PixelMetrics | None=None,    # for the PRO curve
         pixel_threshold: float=.5,           # to begin with
         keep: Callable[[float], object] | None=None,  # stores a threshold and says where; a button
     ):
+        if labels is None or threshold is None or len(scores) != len(labels):
+            raise MemSegError("an explorer needs scores=, one an image, labels=, as many, True: "
+                              "defective, and threshold=; for a run, ThresholdExplorer.of_run(RUN)")
         self.scores, self.labels = np.asarray(scores, float), np.asarray(labels, bool)
         self.names = names or [f"image {k}" for k in range(len(self.scores))]
         self.images, self.first, self._thumbs = images, float(threshold), {}
