@@ -1,11 +1,14 @@
 "Files that are whole or not there, that run nothing, and run folders that can't be mixed up."
+import contextlib
 import json
 import os
 import pickle
 import re
 import shutil
+import signal
 import stat
 import struct
+import time
 
 import pytest
 import torch
@@ -14,7 +17,7 @@ from safetensors.torch import save_file
 from memseg_nb.deployment.detector import Detector
 from memseg_nb.deployment.onnx import photos_of
 from memseg_nb.evaluation.evaluate import evaluate
-from memseg_nb.files import MemSegError, digest, replacing
+from memseg_nb.files import MemSegError, clean_up, digest, replacing
 from memseg_nb.training.checkpoints import (MAY_CHANGE, Run, check_same, fingerprint, load_checkpoint,
                                             load_json,
                                             load_model, load_state, save_json, save_state)
@@ -105,6 +108,30 @@ def test_a_hostile_header_is_refused(tmp_path, state):
         (tmp_path / "bad").write_bytes(head)
         with pytest.raises(MemSegError):
             load_state(tmp_path / "bad")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_killed_writer_leaves_nothing_that_stays(tmp_path):
+    "Killed while it writes: what lies there then has a name that `clean_up` knows"
+    tensors = {"a": torch.zeros(2**24)}
+    child = os.fork()
+    if not child:
+        try:
+            for _ in range(1000): save_state(tmp_path / "state", tensors, {})
+        finally: os._exit(1)
+    while not hidden_bytes(tmp_path): time.sleep(.001)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    clean_up(tmp_path)
+    assert list(tmp_path.glob(".*")) == []
+
+
+def hidden_bytes(folder):
+    "Size of the hidden files in a folder, which may be renamed at any time"
+    found = 0
+    for path in folder.glob(".*"):
+        with contextlib.suppress(FileNotFoundError): found += path.stat().st_size
+    return found
 
 
 @pytest.mark.parametrize("metadata", [None, {}, {"memseg": "{"}, {"memseg": "[1]"}, {"memseg": "[" * 10**5}])

@@ -1,6 +1,7 @@
 "Training: the same weights whatever happens on the way, and a message that helps whenever it can't go on."
 import copy
 import csv
+import errno
 import math
 import os
 import shutil
@@ -805,14 +806,12 @@ def test_a_checkpoint_of_another_run_is_refused(tiny_recipe, data, fresh, out):
 
 def test_a_full_disk_keeps_the_last_checkpoint(tiny_data, tiny_recipe, out, monkeypatch):
     from memseg_nb.training import checkpoints
-    real = checkpoints.save_file
-    def full(tensors, path, metadata):
-        if '"step": 2' in metadata["memseg"]:
-            Path(path).write_bytes(b"half")
-            raise OSError("no space left on device")
-        real(tensors, path, metadata)
-    monkeypatch.setattr(checkpoints, "save_file", full)
-    with pytest.raises(MemSegError, match="no space left.*make room"):
+    real = checkpoints.save
+    def full(tensors, metadata):
+        if '"step": 2' in metadata["memseg"]: raise OSError(errno.ENOSPC, "No space left on device")
+        return real(tensors, metadata)
+    monkeypatch.setattr(checkpoints, "save", full)
+    with pytest.raises(MemSegError, match="No space left.*make room"):
         train(tiny_data, "hex_nut", out, tiny_recipe.replace(**{"training.checkpoint_every": 1}),
               progress=False)
     assert load_state(Run.open(out).checkpoint_file)[1]["step"] == 1 and not list(out.glob(".*"))

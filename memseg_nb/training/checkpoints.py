@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -51,12 +51,8 @@ def save_state(
     found = _content(plain, json.dumps(metadata, allow_nan=False))
     # one entry: safetensors writes several in an order that changes
     header = {_KEY: json.dumps(metadata | {"sha256": found})}
-    with replacing(path) as part:
-        part.touch()
-        mode = part.stat().st_mode  # what the umask allows; safetensors lets the owner only read
-        try: save_file(plain, part, header)
-        except SafetensorError as error: raise OSError(str(error)) from error
-        part.chmod(mode)
+    # save_file would write to a name of its own beside `path`, and leave it there when killed
+    with replacing(path) as part: part.write_bytes(save(plain, header))
 
 def load_state(
     path: str|Path,  # a file that `save_state` wrote
