@@ -230,7 +230,9 @@ def publish(out: Path) -> None:
             r'<img (?![^>]*\swidth=)([^>]*_images/([\w-]+\.(?:png|svg))")', partial(_sized, out), text
         )
         # names, brackets and blanks have the colour of the text: a third of a lesson's page
-        text = re.sub(r'<span class="(?:n|p|pm|w)">([^<]*)</span>', r"\1", text).replace("<pre><span></span>", "<pre>")
+        text = re.sub(r'<span class="(?:n|p|pm|w)">([^<]*)</span>', r"\1", text).replace(
+            "<pre><span></span>", "<pre>"
+        )
         path.write_text(text)
         used |= set(re.findall(r'_images/([\w.-]+)"', text))
     for path in (out / "_images").iterdir():

@@ -72,7 +72,7 @@ def chart(path: Path) -> str:  # SVG in one line, or "" where a table has nothin
         )
     said = "; ".join(f"{name} {value:.3g}, {least:.3g} to {most:.3g}" for name, value, least, most in found)
     return (
-        f'<figure class="chart"><svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" style="min-width: {.66 * width:.0f}px" role="img" '
+        f'<figure class="chart"><svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" style="min-width: {0.66 * width:.0f}px" role="img" '
         f'aria-label="{html.escape(words)}: {html.escape(said)}" font-size="11.5" fill="currentColor">{"".join(parts)}</svg>'
         f"<figcaption>{html.escape(words)}</figcaption></figure>"
     )

@@ -105,7 +105,9 @@ def run(name: str) -> None:
 
     path = NOTEBOOKS / f"{name}.ipynb"
     notebook = nbformat.read(path, as_version=4)
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:  # a kernel leaves its own behind
+    with tempfile.TemporaryDirectory(
+        ignore_cleanup_errors=True
+    ) as temporary:  # a kernel leaves its own behind
         NotebookClient(
             notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}
         ).execute(env=os.environ | {"TMPDIR": temporary})

@@ -36,7 +36,9 @@ def run(path, timeout=600):
     notebook = nbformat.read(path, as_version=4)
     notebook.cells.append(nbformat.v4.new_code_cell(PEAK))
     start = time.perf_counter()
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:  # a kernel leaves its own behind
+    with tempfile.TemporaryDirectory(
+        ignore_cleanup_errors=True
+    ) as temporary:  # a kernel leaves its own behind
         NotebookClient(notebook, timeout=timeout, kernel_name="python3",
                        resources={"metadata": {"path": str(path.parent)}},
                        ).execute(env=os.environ | {"TMPDIR": temporary})

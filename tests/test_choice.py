@@ -149,7 +149,9 @@ def mixed(tiny_data, good, tmp_path):
     "Four new photos, and copies of two that the run learned from, under other names"
     folder = shutil.copytree(good, tmp_path / "elsewhere")
     for number in 3, 5:
-        shutil.copy(tiny_data / "hex_nut" / "train" / "good" / f"{number:03}.png", folder / f"IMG_{number}.PNG")
+        shutil.copy(
+            tiny_data / "hex_nut" / "train" / "good" / f"{number:03}.png", folder / f"IMG_{number}.PNG"
+        )
     return folder
 
 
@@ -181,7 +183,9 @@ def test_the_command_leaves_copies_out(memseg, run, request, good, mixed, tmp_pa
         save_json(run.record_file, record)
         assert not Detector.load(run, "cpu").learned
     if kind == "file": source = request.getfixturevalue("exported")
-    code, out, err = memseg("threshold", source, "--good", mixed, *(() if kind == "file" else ("--device", "cpu")))
+    code, out, err = memseg(
+        "threshold", source, "--good", mixed, *(() if kind == "file" else ("--device", "cpu"))
+    )
     assert code == 0 and "note: 2 of 6 good photos left out: the network learned from them" in err, err
     assert out == memseg("threshold", source, "--good", good)[1].replace(str(good), str(mixed))
 

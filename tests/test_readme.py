@@ -43,7 +43,9 @@ def test_figures_of_the_embedded_products_are_those_that_were_measured():
         with (ROOT / "nbs" / "results" / file).open(newline="") as opened:
             rows = [row for row in csv.DictReader(opened) if row["category"] in PRODUCTS]
         rows = [row for row in rows if all(row[key] == value for key, value in only.items())]
-        each = [[row for row in rows if row["category"] == name] for name in {row["category"] for row in rows}]
+        each = [
+            [row for row in rows if row["category"] == name] for name in {row["category"] for row in rows}
+        ]
         assert {len(some) for some in each} == {3} and not any(row["error"] for row in rows)
         return [f"{mean(mean(float(row[name]) for row in some) for some in each):.3f}"
                 for name in ("image_auroc", "pixel_auroc", "aupro")]
@@ -51,11 +53,13 @@ def test_figures_of_the_embedded_products_are_those_that_were_measured():
     table = README.split("### The embedded products, in short")[1].split("```")[0]
     rows = {line.split(" | ")[0].strip("| "): line.split(" | ")[1:4] for line in table.splitlines()
             if line.startswith("| ")}
-    wanted = {"seven products, not trained on any of them": means("comparison.csv", way="instant"),
-              "the same, half a minute of training each": means("comparison.csv", way="warm"),
-              "of these the best, brushed_metal": means("comparison.csv", way="warm", category="brushed_metal"),
-              "of these the worst, circuit_board": means("comparison.csv", way="warm", category="circuit_board"),
-              "hex_nut at 96 x 96 pixels, 100 steps": means("ablations.csv", way="whole", category="hex_nut")}
+    wanted = {
+        "seven products, not trained on any of them": means("comparison.csv", way="instant"),
+        "the same, half a minute of training each": means("comparison.csv", way="warm"),
+        "of these the best, brushed_metal": means("comparison.csv", way="warm", category="brushed_metal"),
+        "of these the worst, circuit_board": means("comparison.csv", way="warm", category="circuit_board"),
+        "hex_nut at 96 x 96 pixels, 100 steps": means("ablations.csv", way="whole", category="hex_nut"),
+    }
     assert {name: rows[name] for name in wanted} == wanted
     demo = README.split("**The demo**")[1]
     assert all(value in demo.split("A baseline")[0] for value in rows["brushed_metal, 200 steps"])

@@ -166,7 +166,9 @@ def test_states_of_a_widget_are_what_it_shows(tmp_path):
 
     sizes = menu("size", [("eight", "8"), ("no", "none"), ("four", "4")], "4")
     made = plays.record(Explore("How large?", look, size=sizes), tmp_path, 0)
-    assert made["controls"][0]["options"] == ["eight", "no", "four"] and made["controls"][0]["value"] == "four"
+    assert (
+        made["controls"][0]["options"] == ["eight", "no", "four"] and made["controls"][0]["value"] == "four"
+    )
     assert [state["status"] for state in made["states"]] == ["size 8", "size none: needs some", "size 4"]
     assert [len(state["items"]) for state in made["states"]] == [1, 0, 1]
     assert all((tmp_path / item["src"]).exists() for state in made["states"] for item in state["items"])

@@ -29,8 +29,14 @@ from memseg_nb.recipe import load_recipe
 from memseg_nb.training.steps import (EPOCH, STEP, StepData, draws, learning_rate, match_others, new_trainer,
                                       split,
                              step_indices, train_step)
-from memseg_nb.training.thresholds import (choose_thresholds, doubts, false_alarm_threshold, log_odds, make_room,
-                                           strays)
+from memseg_nb.training.thresholds import (
+    choose_thresholds,
+    doubts,
+    false_alarm_threshold,
+    log_odds,
+    make_room,
+    strays,
+)
 from memseg_nb.training.train import Clock, choose_device, fresh_model, make_simulator, train
 
 

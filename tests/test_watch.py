@@ -270,7 +270,9 @@ def test_watch_a_video_by_the_command(memseg, tiny_run, video, tmp_path):
 def test_watch_with_another_threshold(memseg, tiny_run, video, tmp_path, option, found):
     "The same options as those of predict, and the same rule"
     before, out = tiny_run.record_file.read_bytes(), tmp_path / "out"
-    code, says, err = memseg("watch", tiny_run.folder, "--camera", video, "--every", "1", "--out", out, *option)
+    code, says, err = memseg(
+        "watch", tiny_run.folder, "--camera", video, "--every", "1", "--out", out, *option
+    )
     level = false_alarm_threshold(tiny_run.good_scores, .3) if found is None else float(option[1])
     assert code == 0 and f"threshold {level:.3f};" in err
     assert {row["threshold"] for row in rows_of(out)} == {f"{level:.6f}"}

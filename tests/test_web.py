@@ -160,7 +160,10 @@ def test_a_seed_of_the_studio_gives_the_notebooks_texture(site, seed, largest):
     exact = studio._textures.sheets(_sheet_side((256, 256)))[number].float() / 255
     for sheet, size, limit in (exact, np.max, 1e-5), (packed, np.mean, .02):
         found = site.run(
-            "texture", sheet=sheet, window=drawn["window"][seed, largest], colours=drawn["colours"][seed, largest]
+            "texture",
+            sheet=sheet,
+            window=drawn["window"][seed, largest],
+            colours=drawn["colours"][seed, largest],
         )
         assert size(np.abs(found["texture"] - made.source[0].numpy())) < limit
 
