@@ -232,7 +232,7 @@ def open_trained(
     device: str="auto",        # auto, cpu, cuda, cuda:0 or mps
     runtime: str="torch",      # torch or onnx
     precision: str|None=None,  # None: float32
-) -> tuple:  # network, recipe, image and pixel threshold, scores of good images, digests of those learned from
+) -> tuple:  # network, recipe, both thresholds, scores of good images, digests of those learned
     "Network of a run, and the thresholds that were chosen after its training"
     is_file = not isinstance(run, Run) and Path(run).suffix == ".onnx"
     if not is_file: run = Run.open(run)

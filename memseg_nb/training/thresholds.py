@@ -109,7 +109,7 @@ class Thresholds(NamedTuple):
     at_most: float            # and the share that it stays below with 95 % confidence
     found: float              # share of the simulated defects above it
     scores: tuple[float, ...]=()  # of good images but strays, sorted: another rate needs no photo
-    strays: tuple[str, ...]=()    # names of good images that don't count: they are unlike the others
+    strays: tuple[str, ...]=()    # names of good images that don't count, unlike all others
 
 def doubts(
     chosen: Thresholds,
