@@ -17,8 +17,10 @@ torch.set_num_threads(1)
 # What `make test` leaves out and `make test-all` has: files, or single tests of a file, that take long and
 # that only developers need. (Notebooks: see `needed` in test_notebooks.py.)
 FULL = {
+    "test_ablation": "dozens of small trainings",
     "test_bench": "the benchmark of the library",
     "test_benchmark": "fifteen trainings, and again in several processes",
+    "test_comparison": "small trainings in every way to begin",
     "test_pretraining": "trainings of the encoder that comes with the package",
     "test_processes": "trainings in several processes",
     "test_site_live": "every widget on the pages in a browser; test_site visits the pages once",

@@ -30,9 +30,13 @@ NO_MODULE = {
 }  # notebooks that export nothing
 
 
+LATER = {"pretraining", "evaluation"}  # rooms whose further lessons train a lot
+
+
 def needed(path):
-    "Whether a reader needs the notebook to trust the installation: lessons, the workshop's excepted"
-    return COURSE.get(name_of(path)) in ("main", "further") or path.stem == "index"
+    "Whether a reader needs the notebook to trust the installation: lessons of the course and of its settings"
+    kind = COURSE.get(name_of(path))
+    return kind == "main" or path.stem == "index" or kind == "further" and path.parent.name not in LATER
 
 
 def cells(path, kind):
