@@ -209,7 +209,7 @@ def page_detector(product: str, size: tuple[int, int], photos: int=10) -> PageDe
         memory, others = ImageSet(parts.memory, size), ImageSet(parts.train, size)
         found = choose_thresholds(small.model, others, make_simulator(recipe, product), recipe, versions=2)
         maps = torch.cat([small.model.anomaly_map(others.batch([k])) for k in range(len(others))])
-        scores = image_score(maps, recipe.evaluation.top_share)  # simulated defects don't raise it: visitors paint faint ones
+        scores = image_score(maps, recipe.evaluation.top_share)  # not raised: visitors paint faint defects
         threshold = false_alarm_threshold(scores.tolist(), recipe.evaluation.false_alarms)
         return PageDetector(Detector(small.model, recipe, threshold, found.pixel), small,
                             memory.batch(range(photos)))
