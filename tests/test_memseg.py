@@ -289,6 +289,17 @@ def test_the_units_come_with_the_memory():
     assert len(model.memory.layer1) == 4 and not torch.equal(first, model.unit1)
 
 
+@pytest.mark.parametrize("match", ["joint", "patch"])
+def test_units_do_not_depend_on_the_size_of_the_batches(match):
+    many, found = images(20), []
+    for size in (1, 3, 20):
+        model = network(f"memory.match={match}", remember=False).eval()
+        model.remember(iter(many.split(size)))
+        found.append((model.unit1, model.unit2, model.unit3))
+    for units in found[1:]:
+        for a, b in zip(units, found[0]): torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("match, factors", [("joint", (1e3, 1e3, 1e3)), ("joint", (1e-3, 1e-3, 1e-3)),
                                              ("level", (1e3, 1., 1e-3))])
 @pytest.mark.parametrize("difference", ["absolute", "squared"])

@@ -164,7 +164,8 @@ class PatchMemory(Patches):
                  for k in range(1, self.levels)]
         self.gists = torch.cat([level / level.std(0, unbiased=False).clamp_min(1e-6)
                                 for level in means], 1)
-        self.some = kept[:8]
+        counts = torch.tensor([len(part[0]) for part in kept]).cumsum(0)
+        self.some = kept[:1 + int((counts < 64).sum())]  # at least 64 images, if there are
 
     def units(self, times: float=2.) -> tuple[Tensor, ...]:  # (C, 1, 1) of layers 1 to 3
         "Unit of a difference, as `unit_difference` has it, from the first images learned"
