@@ -1,6 +1,5 @@
 """Perlin noise: against Perlin's own, against itself in other batches, and what its masks are like"""
 import math
-import time
 from importlib.util import find_spec
 
 import numpy as np
@@ -169,27 +168,6 @@ def test_result_does_not_depend_on_the_number_of_threads():
 def test_uniform_fills_its_range():
     values = uniform((10000,), -3, 2, generator())
     assert -3 <= values.min() < -2.99 and 1.99 < values.max() < 2 and abs(values.mean() + .5) < .05
-
-
-@pytest.mark.skipif(not find_spec("noise"), reason="needs the package noise: pip install 'memseg-nb[noise]'")
-def test_ten_times_as_fast_as_the_noise_package():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        def best(run, repeat):
-            times = []
-            for _ in range(repeat):
-                begin = time.process_time()
-                run()
-                times.append(time.process_time() - begin)
-            return min(times)
-        theirs = best(lambda: field((8, 8), (0, 0), (256, 256)), 3)
-        exponents = torch.randint(0, 6, (8, 2), generator=generator())
-        gradients = lattice(exponents, generator())
-        ours = best(lambda: perlin(gradients, 2**exponents, (256, 256)), 20) / 8
-    finally:
-        torch.set_num_threads(threads)
-    assert theirs > 10 * ours, f"{1000 * ours:.2f} ms a field against {1000 * theirs:.2f} ms"
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -81,7 +81,8 @@ def server(tmp_path_factory):
         except OSError: time.sleep(.2)
     yield f"http://127.0.0.1:{port}", folder
     process.terminate()
-    process.wait()
+    try: process.wait(timeout=30)
+    except subprocess.TimeoutExpired: process.kill()
 
 
 RUN = """async () => {
