@@ -109,7 +109,8 @@ def run(name: str) -> None:
         ignore_cleanup_errors=True
     ) as temporary:  # a kernel leaves its own behind
         NotebookClient(
-            notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}
+            notebook, timeout=600, startup_timeout=300, kernel_name="python3",
+            resources={"metadata": {"path": str(path.parent)}}
         ).execute(env=os.environ | {"TMPDIR": temporary})
     nbformat.write(notebook, path)
     nbdev_clean(fname=str(path))

@@ -39,7 +39,7 @@ def run(path, timeout=600):
     with tempfile.TemporaryDirectory(
         ignore_cleanup_errors=True
     ) as temporary:  # a kernel leaves its own behind
-        NotebookClient(notebook, timeout=timeout, kernel_name="python3",
+        NotebookClient(notebook, timeout=timeout, startup_timeout=300, kernel_name="python3",
                        resources={"metadata": {"path": str(path.parent)}},
                        ).execute(env=os.environ | {"TMPDIR": temporary})
     seconds = time.perf_counter() - start

@@ -669,6 +669,7 @@ def visit(browser, address, **options):
     context = browser.new_context(
         **{"viewport": {"width": 1280, "height": 800}, "reduced_motion": "reduce", **options}
     )
+    context.set_default_timeout(120_000)  # as long as a busy machine takes to make a network ready
     tab, problems = context.new_page(), []
     tab.on("console", lambda m: problems.append(f"console: {m.text}") if m.type == "error" else None)
     tab.on("pageerror", lambda error: problems.append(f"error: {error}"))

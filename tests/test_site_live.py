@@ -2,7 +2,6 @@
 
 Load times and sizes are printed (pytest -rP) and recorded; only sizes have a limit."""
 import base64
-import contextlib
 import json
 import re
 import threading
@@ -10,10 +9,9 @@ import time
 
 import numpy as np
 import pytest
-import test_site
 import torch
 from test_site import (  # fixtures are found by their names here  # noqa: F401
-    ALL_RULES, SITE, WORK, address, browser, faults, needs_browser, needs_site, serve, set_theme, site)
+    ALL_RULES, SITE, WORK, address, browser, faults, needs_browser, needs_site, serve, set_theme, site, visit)
 
 from memseg_nb.products.catalogue import render_product
 
@@ -23,14 +21,6 @@ LARGEST = 16  # MB that the painter may load, the runtime included
 SMALL = 5     # MB, the same for a widget without a network
 WIDGETS = ("painter", "studio", "perlin", "memory", "threshold", "monitor")
 LABORATORY = "live/index.html"
-
-
-@contextlib.contextmanager
-def visit(browser, address, **options):
-    "A tab that waits for as long as a busy machine takes to make a network ready"
-    with test_site.visit(browser, address, **options) as (tab, problems):
-        tab.set_default_timeout(120_000)
-        yield tab, problems
 
 
 def root(name): return f"[data-live={name}]"

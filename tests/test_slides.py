@@ -234,6 +234,7 @@ STICKS_OUT = """() => {
 def test_nothing_sticks_out_and_nothing_is_asked_of_other_machines(slides, playwright):
     browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
     page = browser.new_page(viewport=dict(width=1280, height=720))
+    page.set_default_timeout(120_000)
     asked, errors, found = [], [], {}
     page.on("request", lambda request: asked.append(request.url))
     page.on("pageerror", lambda error: errors.append(str(error)))
@@ -251,6 +252,7 @@ def test_nothing_sticks_out_and_nothing_is_asked_of_other_machines(slides, playw
 def test_the_keyboard_leads_through_and_the_speaker_reads_the_prose(slides, playwright):
     browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
     page = browser.new_page(viewport=dict(width=1280, height=720))
+    page.set_default_timeout(120_000)
     page.goto((slides / "anomalies.html").as_uri())
     page.wait_for_function("window.Reveal?.isReady()")
     assert page.locator("section.present h1").inner_text() == "Simulation"
@@ -281,6 +283,7 @@ PRINTED = """() => [...document.querySelectorAll('.pdf-page')].map((sheet) => {
 def test_printed_a_slide_fills_a_page(slides, playwright):
     browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
     page = browser.new_page(viewport=dict(width=1280, height=720))
+    page.set_default_timeout(120_000)
     page.goto((slides / "anomalies.html").as_uri() + "?print-pdf")
     page.wait_for_function("document.querySelectorAll('.pdf-page').length > 0 && window.Reveal.isReady()")
     page.wait_for_function("[...document.images].every((image) => image.complete)")
