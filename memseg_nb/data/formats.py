@@ -92,7 +92,7 @@ def _reduced(image: Image.Image) -> Image.Image:
 
 # %% ../../nbs/data/02_formats.ipynb #4962387b
 def _has_deep_colour(image: Image.Image) -> bool:
-    "Whether a file that isn't loaded yet has 16 bits a colour, of which Pillow keeps 8"
+    "Tell whether a file that isn't loaded yet has 16 bits a colour, of which Pillow keeps 8"
     return not is_deep(image) and any(
         ";16" in str(tile[3]) or tile[0] == "ppm" and tile[3][-1] > 255 for tile in image.tile)
 
@@ -149,13 +149,13 @@ def upright_size(
 
 # %% ../../nbs/data/02_formats.ipynb #36b0be49
 def is_deep(image: Image.Image) -> bool:
-    "Whether a picture has more than 8 bits a value"
+    "Tell whether a picture has more than 8 bits a value"
     return image.mode == "F" or image.mode.startswith("I")
 
 def has_more_bits(
     path: str|Path,
 ) -> bool:
-    "Whether a file has more than 8 bits a value, by its head"
+    "Tell by its head whether a file has more than 8 bits a value"
     with warnings.catch_warnings(action="ignore"), _opened(local_path(path)) as image:
         return is_deep(image) or image.format == "PNG" and _has_deep_colour(image)
 

@@ -330,7 +330,7 @@ EXPOSURES = {"as_is": 0., "mean": .45}
 
 @dataclass(frozen=True)
 class WeightsRecord:
-    "Which weights an encoder got, and from where"
+    "Weights that an encoder got, and where they came from"
     requested: str    # formulas, imagenet, random, auto, or a file
     used: str         # formulas, imagenet, file or random
     source: str       # path of the file, or the seed

@@ -279,12 +279,12 @@ class Run:
 
     @property
     def begun(self) -> bool:
-        "Whether there is something to go on from"
+        "Tell whether there is something to go on from"
         return self.record_file.exists() and self.record.get("status") != "starting"
 
     @property
     def finished(self) -> bool:
-        "Whether the run is done; one that says so without its weights is an error"
+        "Tell whether the run is done; one that says so without its weights is an error"
         record = self.record
         done = record.get("status") == "done"
         if done and record.get("model_kept", True) and not self.model_file.is_file():

@@ -85,7 +85,7 @@ def _end_silently():
 def team_of(
     environ: Mapping[str, str]=os.environ,  # where torchrun says who is who
 ) -> Team:                                  # without a connection yet
-    "Which process of how many this one is"
+    "Place of this process among those that train together"
     names = dict(RANK=0, WORLD_SIZE=1, LOCAL_RANK=0)
     try: rank, size, local = (int(environ.get(name, default)) for name, default in names.items())
     except ValueError as error:
