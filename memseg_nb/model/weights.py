@@ -291,7 +291,7 @@ class TimmEncoder(Encoder):
         stem = self.run(0, images)
         return stem, stem
 
-
+# %% ../../nbs/model/07_weights.ipynb #5f0e7a05
 def timm_network(
     name: str,         # timm's
     **weights,         # `pretrained` and `pretrained_cfg_overlay`, as timm takes them
@@ -378,7 +378,7 @@ def load_backbone(
                             strict=False)
     return str(path), digest
 
-
+# %% ../../nbs/model/07_weights.ipynb #64ca7431
 def load_encoder(
     weights: str|Path="auto",  # formulas, imagenet, random, auto, or a file (.pth, .safetensors)
     seed: int=0,               # of random weights, and of layer 4 where a file has none
