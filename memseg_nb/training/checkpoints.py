@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['MAY_CHANGE', 'PARTS', 'save_state', 'load_state', 'save_json', 'load_json', 'entry', 'entries', 'check_scores',
-           'check_free', 'check_there', 'run_table', 'Run', 'fingerprint', 'check_same', 'save_checkpoint',
-           'load_checkpoint', 'load_model', 'read_losses', 'Log', 'untrained', 'begin_run', 'go_on', 'make_trainer',
-           'named_like', 'announce', 'explaining']
+           'check_free', 'check_there', 'run_table', 'Run', 'fingerprint', 'check_same', 'tensors_of', 'restore',
+           'save_checkpoint', 'load_checkpoint', 'load_model', 'read_losses', 'Log', 'untrained', 'begin_run', 'go_on',
+           'make_trainer', 'named_like', 'announce', 'explaining']
 
 # %% ../../nbs/training/02_checkpoints.ipynb #123d8cc9
 import contextlib, csv, hashlib, json, os, platform
@@ -330,6 +330,37 @@ def check_same(
         raise MemSegError(f"{run.folder} was made with other settings: {'; '.join(differences)}. "
                           "Go on with the same settings, or train in another folder (--out)")
 
+# %% ../../nbs/training/02_checkpoints.ipynb #4ab10010
+def tensors_of(
+    trainer: Trainer,
+) -> dict[str, Tensor]:  # model.NAME and optimizer.NAME.KEY
+    "All numbers that are needed to go on"
+    names = [name for name, value in trainer.model.named_parameters() if value.requires_grad]
+    tensors = {f"model.{name}": value for name, value in trainer.model.state_dict().items()}
+    for number, entries in trainer.optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{names[number]}.{key}": value
+                    for key, value in entries.items() if value is not None}
+    return tensors
+
+def restore(
+    trainer: Trainer,            # of the same network; changed in place
+    tensors: dict[str, Tensor],  # from `tensors_of`
+):
+    "Take up the numbers of another trainer"
+    names = [name for name, value in trainer.model.named_parameters() if value.requires_grad]
+    model, entries = {}, {}
+    for name, value in tensors.items():
+        part, name = name.split(".", 1)
+        if part == "model":
+            model[name] = value
+            continue
+        if value.ndim == 4: value = value.contiguous(memory_format=torch.channels_last)
+        name, key = name.rsplit(".", 1)
+        entries.setdefault(names.index(name), {})[key] = value
+    trainer.model.load_state_dict(model)
+    groups = trainer.optimizer.state_dict()["param_groups"]
+    trainer.optimizer.load_state_dict(dict(state=entries, param_groups=groups))
+
 # %% ../../nbs/training/02_checkpoints.ipynb #eb24b6f9
 def save_checkpoint(
     run: Run,
@@ -337,7 +368,7 @@ def save_checkpoint(
     seconds: float=0.,  # time spent so far
 ):
     "Write all that is needed to go on"
-    tensors = trainer.tensors()
+    tensors = tensors_of(trainer)
     broken = [name for name, value in tensors.items() if not value.isfinite().all()]
     if broken:
         name = broken[0].removeprefix("model.")
@@ -369,7 +400,7 @@ def load_checkpoint(
     step, seconds, scaler = (metadata[name] for name in _CHECKPOINT)
     check_finite(run.checkpoint_file, tensors)
     with _fitting(run.checkpoint_file):
-        trainer.restore(tensors)
+        restore(trainer, tensors)
         if scaler: trainer.scaler.load_state_dict(scaler)
     trainer.step, trainer.seconds = step, seconds
 
