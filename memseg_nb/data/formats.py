@@ -19,11 +19,18 @@ from ..files import MemSegError
 # %% ../../nbs/data/02_formats.ipynb #89ef78fd
 class ImageNote(UserWarning):
     "Remark on a file that was read all the same"
-    def __init__(self, path: str|Path, says: str):
+    def __init__(
+        self,
+        path: str|Path,  # of the file
+        says: str,       # the remark
+    ):
         super().__init__(f"{path}: {says}")
         self.path, self.says = path, says
 
-def note(path: str|Path, says: str):
+def note(
+    path: str|Path,  # of the file
+    says: str,       # the remark
+):
     "Issue an `ImageNote`"
     warnings.warn(ImageNote(path, says), stacklevel=3)
 
@@ -148,7 +155,9 @@ def upright_size(
         return image.size if image.getexif().get(274, 1) > 4 else image.size[::-1]
 
 # %% ../../nbs/data/02_formats.ipynb #36b0be49
-def is_deep(image: Image.Image) -> bool:
+def is_deep(
+    image: Image.Image,  # opened, perhaps not loaded
+) -> bool:
     "Tell whether a picture has more than 8 bits a value"
     return image.mode == "F" or image.mode.startswith("I")
 
@@ -207,7 +216,7 @@ def find_bits(
 def to_rgb(
     image: Image.Image,  # of `open_picture`
     bits: str="auto",    # where it has more than 8
-    path: str|Path="the picture",
+    path: str|Path="the picture",  # for notes
 ) -> np.ndarray:         # (H, W, 3), float32, 0..1
     "RGB from any of PIL's modes"
     transparent = "transparent everywhere: its colours are used as if it were not"

@@ -133,7 +133,7 @@ def find_images(
     folder: str|Path,
     below: bool=False,  # look into its sub-folders as well, but for ground_truth and results
 ) -> list[Path]:        # at least one, sorted by name, folder by folder
-    "The images of one folder"
+    "Images of one folder, or of those below it too"
     folder = _existing(folder, "a folder of images")
     if found := images_below(folder, True) if below else _images_in(folder, True): return found
     kinds = ", ".join(IMAGE_SUFFIXES)
@@ -163,7 +163,10 @@ class Category:
     test: tuple[TestImage, ...]
     bits: str="auto"   # that files of more than 8 bits use
 
-    def with_bits(self, bits: str) -> "Category":
+    def with_bits(
+        self,
+        bits: str,  # that values of more than 8 bits use, or auto
+    ) -> "Category":
         "Category of the same files, read with so many bits"
         return replace(self, bits=bits, test=tuple(replace(t, bits=bits) for t in self.test))
 
