@@ -221,6 +221,9 @@ def page(
                 text = _head(text, _chapter(name, path), path)
             cells.append(_markdown_cell(text))
         elif cell["cell_type"] == "code":
+            for output in cell.get("outputs", []):  # its links lead to notebooks; a page has its sidebar
+                if table := "".join(output.get("data", {}).get("text/markdown", "")):
+                    output["data"]["text/markdown"] = re.sub(r"\[([^]]+)\]\([\w/]+\.ipynb\)", r"\1", table)
             # the last of a kind on a page moves, those before it are pictures
             alive = number in last.values()
             cells += _code(cell, site_page, module, fold=tasks, alive=alive, played=played)

@@ -163,7 +163,8 @@ threshold_options = _options(
                  help="Call photos defective whose score is above this, in place of RUN's "
                       "threshold."),
     click.option("--false-alarms", type=click.FloatRange(0, 1, True, True), metavar="SHARE",
-                 help="Or above the threshold that so many good photos are expected to exceed, "
+                 help="In place of it: the threshold that this share of good photos is expected "
+                      "to exceed, "
                       "e.g. 0.01 for 1 %."),
 )
 
@@ -370,7 +371,7 @@ def predict(paths, out, memory, device, runtime, precision, maps, threshold, fal
     """Heatmap, mask, score and decision for a photo, or all photos in and below a folder.
 
     In place of RUN a file of `memseg export` will do. With --memory no RUN is needed: the
-    recipe quick, as it is without training, looks at the difference to some good photos.
+    network of the recipe quick compares each photo with the good ones, without a training.
     """
     if len(paths) != (1 if memory else 2):
         raise click.UsageError(f"{len(paths)} paths: needs photos only with --memory, else a RUN "
@@ -465,8 +466,8 @@ def threshold(run, good, defective, threshold, false_alarms, device):
     """Show the cost of some thresholds, and store one.
 
     The table says for each how many of the good photos lie above it, how many of others are
-    expected to, and how many of the defective ones are found. Only with --threshold or
-    --false-alarms it is stored: in RUN, or in the file of `memseg export`.
+    expected to, and how many of the defective ones are found. A threshold is stored only with
+    --threshold or --false-alarms: in RUN, or in the file of `memseg export`.
     """
     _check_choice(threshold, false_alarms)
     _check_path(run, "run folder", NO_RUN)
@@ -530,8 +531,8 @@ def watch(paths, out, camera, memory, device, runtime, precision, every, picture
           false_alarms):
     """Judge new photos in and below FOLDER as they come, until Ctrl-C.
 
-    Nothing is moved. What has a row in OUT/scores.csv is done, also after a restart. In place of
-    RUN a file of `memseg export` will do, or good photos (--memory).
+    Nothing is moved. A photo that has a row in OUT/scores.csv is done, also after a restart. In
+    place of RUN a file of `memseg export` will do, or good photos (--memory).
     """
     if len(paths) != (not memory) + (camera is None):
         raise click.UsageError(f"{len(paths)} paths: needs a RUN, unless --memory is given, and a "
@@ -573,7 +574,8 @@ def watch(paths, out, camera, memory, device, runtime, precision, every, picture
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True,
               help="Other seed, other products.")
 @click.option("--backbone", default="resnet18", show_default=True,
-              help="With another one, which has its weights, only the network on it is trained.")
+              help="The encoder. Another one brings its weights; fusion and decoder are "
+                   "trained on it.")
 @device_option
 @click.option("--workers", type=click.IntRange(0),
               help="Processes that compute images; default: 1, with a GPU all cores but one.")
@@ -670,7 +672,7 @@ def ablate(data, out, categories, variants, seeds, steps, recipe_file, overrides
 @click.option("--device", type=Device(), default="auto", show_default=True,
               help="Measured as well: auto, cpu (none), cuda, cuda:0 or mps.")
 def bench(out, quick, rows, device):
-    "Time the library against its obvious version, as ratios, with a table and a picture. About six minutes on two cores."
+    "Time the library against plain code for the same task, as ratios, with a table and a picture. About six minutes on two cores."
     from memseg_nb.bench import speed
     lines = speed.bench(out, quick, rows, device)
     click.echo(f"table and picture: {Path(out)/'bench.md'}, {Path(out)/'bench.png'}")

@@ -49,7 +49,7 @@ def _convert(value, kind: type):
     return kind(value)
 
 def _obeys(value, rules: Mapping) -> bool:
-    "Whether a converted value is within the rules"
+    "Tell whether a converted value is within the rules"
     if rules["choices"]: return value in rules["choices"]
     if isinstance(value, str):
         one_line = value == value.strip() and len(value.splitlines()) <= 1

@@ -24,7 +24,7 @@ OVERVIEW_SECTIONS = ["Only good photos", "Differences and commonalities", "The n
                      "A defect, found live", "Play", "The course", "Summary"]
 OVERVIEW_CELLS, OVERVIEW_WIDGETS = 40, 2
 BOX = ["You will be able to", "You need first", "Run time", "Paper"]
-LONGEST, PROSE = 93, 2 / 7  # lines of a code cell; share of Markdown among all cells, at least
+LONGEST, PROSE = 88, 2 / 7  # lines of a code cell; share of Markdown among all cells, at least
 WIDTH = 100                 # characters of a line of code in a notebook
 EXERCISE = r"^- (\w+\.\d+) "
 PREDICT = "### Predict, change, measure"

@@ -109,6 +109,14 @@ def test_every_picture_keeps_its_alt_text(tmp_path, monkeypatch):
     assert alts == ["a nut", "a tablet"] and cells[-1]["source"] == ""
 
 
+def test_links_in_a_table_that_code_made_are_plain_on_a_page(tmp_path, monkeypatch):
+    "In JupyterLab they open notebooks; the site has its sidebar"
+    table = {"output_type": "execute_result", "metadata": {}, "execution_count": 1,
+             "data": {"text/markdown": ["| [perlin](simulation/01_perlin.ipynb), ", "[paper](https://a.b) |"]}}
+    cells = converted(tmp_path, monkeypatch, ("table()", [table]))
+    assert cells[-1]["outputs"][0]["data"]["text/markdown"] == "| perlin, [paper](https://a.b) |"
+
+
 def test_descriptions_of_pictures_are_hidden_from_code(tmp_path, monkeypatch):
     "They are said of the picture; what is copied from the page still runs"
     code = (

@@ -17,7 +17,8 @@ from torchvision.datasets import DTD
 from memseg_nb.files import MemSegError
 from memseg_nb.simulation import textures
 from memseg_nb.simulation.extensions import FAMILIES, colour, spectral_noise, worley
-from memseg_nb.simulation.textures import FolderTextures, ProceduralTextures, download_dtd, open_textures
+from memseg_nb.data.convert import download_dtd
+from memseg_nb.simulation.textures import FolderTextures, ProceduralTextures, open_textures
 
 
 def seeded(seed=0):

@@ -15,6 +15,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from memseg_nb.training import checkpoints
 from memseg_nb.training import train as training
 from memseg_nb.training.checkpoints import (Run, load_checkpoint, load_model, load_state, read_losses,
                                             save_checkpoint)
@@ -507,9 +508,10 @@ def test_ctrl_c_anywhere_in_a_step_saves_nothing(tiny_data, tiny_recipe, out, mo
     "... so what lies on the disk is the last whole checkpoint; that it leads to equal weights, see above"
     wanted, saved = tiny_recipe.replace(**{"training.checkpoint_every": 1}), []
     first = fresh_model(tiny_recipe)
-    monkeypatch.setattr(training, "fresh_model", lambda recipe, images=0: copy.deepcopy(first))
-    monkeypatch.setattr(training, "save_checkpoint", lambda run, trainer,
-                        seconds=0: saved.append(trainer.step))
+    monkeypatch.setattr(checkpoints, "fresh_model", lambda recipe, images=0: copy.deepcopy(first))
+    for module in (checkpoints, training):
+        monkeypatch.setattr(module, "save_checkpoint", lambda run, trainer,
+                            seconds=0: saved.append(trainer.step))
     for at in range(1, operations + 1, max(1, operations // 40)):
         pressing(monkeypatch, at, step=0)
         with pytest.raises(KeyboardInterrupt, match="saved up to step 0"):
@@ -811,7 +813,6 @@ def test_a_checkpoint_of_another_run_is_refused(tiny_recipe, data, fresh, out):
 
 
 def test_a_full_disk_keeps_the_last_checkpoint(tiny_data, tiny_recipe, out, monkeypatch):
-    from memseg_nb.training import checkpoints
     real = checkpoints.save
     def full(tensors, metadata):
         if '"step": 2' in metadata["memseg"]: raise OSError(errno.ENOSPC, "No space left on device")

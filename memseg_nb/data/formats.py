@@ -19,11 +19,18 @@ from ..files import MemSegError
 # %% ../../nbs/data/02_formats.ipynb #89ef78fd
 class ImageNote(UserWarning):
     "Remark on a file that was read all the same"
-    def __init__(self, path: str|Path, says: str):
+    def __init__(
+        self,
+        path: str|Path,  # of the file
+        says: str,       # the remark
+    ):
         super().__init__(f"{path}: {says}")
         self.path, self.says = path, says
 
-def note(path: str|Path, says: str):
+def note(
+    path: str|Path,  # of the file
+    says: str,       # the remark
+):
     "Issue an `ImageNote`"
     warnings.warn(ImageNote(path, says), stacklevel=3)
 
@@ -92,7 +99,7 @@ def _reduced(image: Image.Image) -> Image.Image:
 
 # %% ../../nbs/data/02_formats.ipynb #4962387b
 def _has_deep_colour(image: Image.Image) -> bool:
-    "Whether a file that isn't loaded yet has 16 bits a colour, of which Pillow keeps 8"
+    "Tell whether a file that isn't loaded yet has 16 bits a colour, of which Pillow keeps 8"
     return not is_deep(image) and any(
         ";16" in str(tile[3]) or tile[0] == "ppm" and tile[3][-1] > 255 for tile in image.tile)
 
@@ -148,14 +155,16 @@ def upright_size(
         return image.size if image.getexif().get(274, 1) > 4 else image.size[::-1]
 
 # %% ../../nbs/data/02_formats.ipynb #36b0be49
-def is_deep(image: Image.Image) -> bool:
-    "Whether a picture has more than 8 bits a value"
+def is_deep(
+    image: Image.Image,  # opened, perhaps not loaded
+) -> bool:
+    "Tell whether a picture has more than 8 bits a value"
     return image.mode == "F" or image.mode.startswith("I")
 
 def has_more_bits(
     path: str|Path,
 ) -> bool:
-    "Whether a file has more than 8 bits a value, by its head"
+    "Tell by its head whether a file has more than 8 bits a value"
     with warnings.catch_warnings(action="ignore"), _opened(local_path(path)) as image:
         return is_deep(image) or image.format == "PNG" and _has_deep_colour(image)
 
@@ -207,7 +216,7 @@ def find_bits(
 def to_rgb(
     image: Image.Image,  # of `open_picture`
     bits: str="auto",    # where it has more than 8
-    path: str|Path="the picture",
+    path: str|Path="the picture",  # for notes
 ) -> np.ndarray:         # (H, W, 3), float32, 0..1
     "RGB from any of PIL's modes"
     transparent = "transparent everywhere: its colours are used as if it were not"

@@ -29,7 +29,7 @@ def resize(
     image: Tensor,          # (C, H, W) or (B, C, H, W), float
     size: tuple[int, int],  # (height, width), pixels
 ) -> Tensor:                # (C, height, width) or (B, C, height, width)
-    "Bilinear, with as much smoothing as the shrinking needs"
+    "Resize bilinearly, with as much smoothing as the shrinking needs"
     if image.ndim == 3: return resize(image[None], size)[0]
     if tuple(image.shape[-2:]) == tuple(size): return image
     return F.interpolate(image, tuple(size), mode="bilinear", align_corners=False, antialias=True)
@@ -39,7 +39,7 @@ def read_image(
     path: str|Path,    # any file that Pillow reads
     bits: str="auto",  # that the values of a file of more than 8 bits use; auto: the file's range
 ) -> Tensor:           # (3, H, W), float32, 0..1, RGB, upright
-    "An image file, whatever its mode, as RGB"
+    "Read an image file of any mode as RGB"
     image = open_picture(path)
     try: pixels = to_rgb(image, bits, path)
     except ValueError as error: raise MemSegError(f"{path}: mode {image.mode}: {error}") from None
@@ -52,7 +52,7 @@ def read_mask(
     image_size: tuple[int, int]|None=None,  # (height, width) of its image, checked if given
     image: str|Path|None=None,              # file of the image: it may be turned by EXIF
 ) -> Tensor:                                # bool, (H, W)
-    "A ground-truth mask; resized with nearest neighbour, so it stays a mask"
+    "Read a ground-truth mask; resized with nearest neighbour, it stays a mask"
     if local_path(path).is_dir():
         return torch.stack([read_mask(p, size, image_size, image)
                             for p in find_images(path)]).any(0)
@@ -133,7 +133,7 @@ def find_images(
     folder: str|Path,
     below: bool=False,  # look into its sub-folders as well, but for ground_truth and results
 ) -> list[Path]:        # at least one, sorted by name, folder by folder
-    "The images of one folder"
+    "Images of one folder, or of those below it too"
     folder = _existing(folder, "a folder of images")
     if found := images_below(folder, True) if below else _images_in(folder, True): return found
     kinds = ", ".join(IMAGE_SUFFIXES)
@@ -150,7 +150,9 @@ class TestImage:
     bits: str="auto"   # that a file of more than 8 bits uses
 
     @property
-    def is_good(self) -> bool: return self.defect == "good"
+    def is_good(self) -> bool:
+        "Tell whether it is called good"
+        return self.defect == "good"
 
 @dataclass(frozen=True)
 class Category:
@@ -161,16 +163,21 @@ class Category:
     test: tuple[TestImage, ...]
     bits: str="auto"   # that files of more than 8 bits use
 
-    def with_bits(self, bits: str) -> "Category":
-        "The same files, read with so many bits"
+    def with_bits(
+        self,
+        bits: str,  # that values of more than 8 bits use, or auto
+    ) -> "Category":
+        "Category of the same files, read with so many bits"
         return replace(self, bits=bits, test=tuple(replace(t, bits=bits) for t in self.test))
 
     @property
     def defects(self) -> tuple[str, ...]:
+        "Kinds of defects in the test images, sorted"
         return tuple(sorted({t.defect for t in self.test if not t.is_good}))
 
     @property
     def has_masks(self) -> bool:
+        "Tell whether each defective test image has a mask"
         return bool(self.defects) and all(t.mask for t in self.test if not t.is_good)
 
 # %% ../../nbs/data/01_images.ipynb #ed9a4a47
@@ -189,7 +196,7 @@ def _photos(folder: Path) -> tuple[list[Path], dict[str, Path]]:
     return [p for p in found if p not in taken], masks
 
 def _test_images(folder: Path) -> tuple[TestImage, ...]:
-    "All images below `folder`/test, with their masks where there are some"
+    "Images below `folder`/test, with their masks where there are some"
     test = []
     if loose := _images_in(folder/"test"):
         note(folder/"test", f"{len(loose)} photos directly in it are not used: nobody says whether "
@@ -296,6 +303,7 @@ class ImageSet:
         return kept.float()/255 if kept.dtype == torch.uint8 else kept.clone()
 
     def batch(self, indices: Sequence[int]) -> Tensor:  # (B, 3, height, width), float32, 0..1
+        "Images of these numbers as one batch"
         return torch.stack([self[int(i)] for i in indices])
 
     def __getstate__(self):  # a worker's copy begins empty

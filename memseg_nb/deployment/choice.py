@@ -92,7 +92,7 @@ def prices(
 def price_table(
     rows: Sequence[Price],
     good: int,               # photos
-    defective: int|None=None,
+    defective: int|None=None,  # photos; None: not counted
 ) -> str:                    # lines to print
     "Table of costs"
     head = ["threshold", "good called defective", "expected"]

@@ -115,7 +115,7 @@ PARTS = ("__init__.py", "files.py", "data/__init__.py", "data/formats.py", "depl
 _MODEL = "memseg_nb/deployment/model.onnx"
 
 def is_program(path: Path) -> bool:
-    "Whether `path` is a file that `write_program` wrote"
+    "Tell whether `path` is a file that `write_program` wrote"
     if not zipfile.is_zipfile(path): return False
     with zipfile.ZipFile(path) as archive: return _MODEL in archive.namelist()
 

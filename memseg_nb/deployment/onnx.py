@@ -227,7 +227,7 @@ def content_digest(
 def is_export(
     path: Path,
 ) -> bool:
-    "Whether `path` is a file that `export_onnx` wrote: the producer stands at its beginning"
+    "Tell by its beginning, the producer's name, whether `export_onnx` wrote the file"
     if not path.is_file(): return False
     with path.open("rb") as file: return b"memseg_nb" in file.read(64)
 

@@ -71,7 +71,7 @@ class Photo(NamedTuple):
 
     @property
     def is_wrong(self) -> bool:
-        "Whether the decision is known to be wrong"
+        "Tell whether the decision is known to be wrong"
         return self.kind is not None and self.is_defective == (self.kind == "good")
 
 def worst_first(

@@ -138,7 +138,7 @@ def open_file(
     path: str|Path,            # written by `export_onnx`
     precision: str|None=None,  # if given: what the file must be
 ) -> tuple:                    # OnnxModel, and the other fields of `Detector`
-    "All that a detector needs, from a file"
+    "Open an exported file: all that a detector needs"
     model = OnnxModel(path)
     facts = model.facts
     if precision not in (None, facts["precision"]):
@@ -154,7 +154,7 @@ def open_run(
     run: Run,                  # finished
     precision: str="float32",  # float32, float16 or int8
 ) -> tuple:                    # OnnxModel, and the other fields of `Detector`
-    "All that a detector needs, from a run, by way of RUN/model-PRECISION.onnx"
+    "Open a run by way of RUN/model-PRECISION.onnx: all that a detector needs"
     path = run.folder / f"model-{precision}.onnx"
     record = run.record
     made_of = dict(memseg_nb=memseg_nb.__version__, recipe=fingerprint(run.recipe),

@@ -92,7 +92,7 @@ def done_names(table: Path) -> set[str]:  # scores.csv, if there is one
     return {plain(row[0]) for row in rows[1:]}
 
 def _may_change(photo) -> bool:
-    "Whether a file was changed a moment ago"
+    "Tell whether a file was changed a moment ago"
     try: return time.time() - max(photo.stat().st_mtime, photo.stat().st_ctime) < PATIENCE
     except (AttributeError, OSError): return False
 

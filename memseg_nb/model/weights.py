@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['SUFFIXES', 'IMAGENET_URL', 'PARTS', 'PACKAGE', 'SHIPPED', 'NETWORK', 'LITE0', 'NAMES', 'EXPOSURES', 'WARM',
-           'read_weights', 'fit_weights', 'imagenet_file', 'noise_images', 'standardise', 'ConvNorm',
+           'WARM_BELOW', 'read_weights', 'fit_weights', 'imagenet_file', 'noise_images', 'standardise', 'ConvNorm',
            'InvertedResidual', 'EfficientNetLite0', 'lite0_names', 'lite0_file', 'TimmEncoder', 'timm_network',
-           'make_encoder', 'WeightsRecord', 'load_backbone', 'load_encoder', 'warm_start']
+           'make_encoder', 'WeightsRecord', 'load_backbone', 'load_encoder', 'warm_start', 'fresh_model']
 
 # %% ../../nbs/model/07_weights.ipynb #5d3be1a3
 import hashlib, importlib.util, io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.client import HTTPException
 from importlib.resources import files
 from pathlib import Path
@@ -21,8 +21,9 @@ from safetensors.torch import load as load_safetensors
 from torch import nn, Tensor
 
 from .encoder import Encoder
-from .memseg import MemSeg
+from .memseg import MemSeg, build_model
 from ..files import MemSegError
+from ..recipe import Recipe, load_recipe
 
 # %% ../../nbs/model/07_weights.ipynb #d1be7a19
 SUFFIXES = (".pth", ".safetensors")
@@ -290,7 +291,7 @@ class TimmEncoder(Encoder):
         stem = self.run(0, images)
         return stem, stem
 
-
+# %% ../../nbs/model/07_weights.ipynb #5f0e7a05
 def timm_network(
     name: str,         # timm's
     **weights,         # `pretrained` and `pretrained_cfg_overlay`, as timm takes them
@@ -329,7 +330,7 @@ EXPOSURES = {"as_is": 0., "mean": .45}
 
 @dataclass(frozen=True)
 class WeightsRecord:
-    "Which weights an encoder got, and from where"
+    "Weights that an encoder got, and where they came from"
     requested: str    # formulas, imagenet, random, auto, or a file
     used: str         # formulas, imagenet, file or random
     source: str       # path of the file, or the seed
@@ -377,7 +378,7 @@ def load_backbone(
                             strict=False)
     return str(path), digest
 
-
+# %% ../../nbs/model/07_weights.ipynb #64ca7431
 def load_encoder(
     weights: str|Path="auto",  # formulas, imagenet, random, auto, or a file (.pth, .safetensors)
     seed: int=0,               # of random weights, and of layer 4 where a file has none
@@ -435,3 +436,32 @@ def warm_start(
         raise MemSegError(f"{path}: {broken[0]} has values that are not finite; get the file again")
     model.load_state_dict({name: value.float() for name, value in tensors.items()}, strict=False)
     return digest
+
+# %% ../../nbs/model/07_weights.ipynb #ea8cb599
+WARM_BELOW = 50  # good images: with fewer, `training.warm_start=few` begins as `auto` does
+
+def fresh_model(
+    recipe: Recipe,
+    images: int=0,  # good images that it is going to be trained on; 0: none
+) -> tuple:  # MemSeg, its memory empty; records of the encoder's weights and of the warm start
+    "The untrained network that a recipe asks for"
+    encoder, weights = load_encoder(recipe.encoder.weights, recipe.training.seed,
+                                    recipe.encoder.exposure, recipe.encoder.backbone)
+    model, base = build_model(recipe, encoder), load_recipe()
+    shipped = SHIPPED / NETWORK if weights.used == "formulas" else None
+    if recipe.encoder.backbone == "efficientnet_lite0" and weights.used == "imagenet":
+        shipped, base = SHIPPED / LITE0, load_recipe("imagenet")
+    wanted = recipe.training.warm_start
+    if wanted == "few": wanted = "auto" if images < WARM_BELOW else "off"
+    def given(recipe):  # the settings that decide what fusion and decoder are given
+        memory, even = recipe.memory, recipe.encoder.exposure != "as_is"
+        return recipe.fusion, recipe.attention, memory.difference, memory.pooling, even
+    if wanted == "auto":
+        wanted = shipped or "off"
+        if shipped and given(recipe) != given(base):
+            note = ("no warm start: exposure, memory, fusion or attention are not as these weights "
+                    "were trained")
+            weights, wanted = replace(weights, note=note), "off"
+    if wanted == "off": return model, weights, None
+    began = dict(source=str(wanted), sha256=warm_start(model, wanted))
+    return model, replace(weights, note=weights.note if "layer4" not in weights.note else ""), began

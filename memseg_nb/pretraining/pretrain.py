@@ -27,7 +27,7 @@ from ..model.weights import EXPOSURES, WARM, load_encoder
 from .episodes import Episode, Episodes
 from .probe import Scout, network_logits, scout_logits, settle
 from ..recipe import check_size, load_recipe
-from ..training.checkpoints import load_state, save_state
+from ..training.checkpoints import load_state, restore, save_state, tensors_of
 from ..training.processes import (Stopped, choose_precision, freeze_norms, in_order,
                                           patient, until_over)
 from ..training.steps import Trainer, one_thread
@@ -182,7 +182,7 @@ class Pretraining:
         "Write all that is needed to go on"
         counts = {name: getattr(self, name) for name in ("step", "stage", *_COUNTS)}
         metadata = dict(counts, kind="pretraining", format=2, plan=asdict(self.plan))
-        save_state(path, self.trainer.tensors(), metadata)
+        save_state(path, tensors_of(self.trainer), metadata)
 
     def resume(self, path: Path):
         "Take up what `save` wrote"
@@ -195,7 +195,7 @@ class Pretraining:
             raise MemSegError(f"{path}: begun with an earlier version of memseg_nb: delete the "
                               "file and begin anew")
         if metadata["stage"]: self.enter(metadata["stage"])
-        self.trainer.restore(tensors)
+        restore(self.trainer, tensors)
         self.trainer.step = metadata["step"]
         for name in _COUNTS: setattr(self, name, metadata[name])
         if self.settled: freeze_norms(self.parts)

@@ -93,7 +93,7 @@ def judge(
     at_border = torch.where(is_background, frame_pixels - frame, frame) / frame_pixels
     ratio = at_border / share.clamp(min=1 / pixels)
     whole = (split.separability < separability) | (split.valley > valley) | (ratio > border)
-    flip = is_background[:, None, None].expand_as(bright).contiguous()  # spread first: see `fill`
+    flip = is_background[:, None, None].expand_as(bright).contiguous()  # spread first: faster
     return Judgement(bright ^ flip, split.separability, split.valley, ratio, whole)
 
 # %% ../../nbs/simulation/02_foreground.ipynb #2f01dae6

@@ -179,33 +179,6 @@ class Trainer:
         self.step += 1
         return True
 
-    def tensors(self) -> dict[str, Tensor]:  # model.NAME and optimizer.NAME.KEY
-        "All numbers that are needed to go on"
-        names = [name for name, value in self.model.named_parameters() if value.requires_grad]
-        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
-        for number, entries in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{names[number]}.{key}": value
-                        for key, value in entries.items() if value is not None}
-        return tensors
-
-    def restore(self,
-        tensors: dict[str, Tensor],  # from `tensors`
-    ):
-        "Take up the numbers of another trainer of the same network"
-        names = [name for name, value in self.model.named_parameters() if value.requires_grad]
-        model, entries = {}, {}
-        for name, value in tensors.items():
-            part, name = name.split(".", 1)
-            if part == "model":
-                model[name] = value
-                continue
-            if value.ndim == 4: value = value.contiguous(memory_format=torch.channels_last)
-            name, key = name.rsplit(".", 1)
-            entries.setdefault(names.index(name), {})[key] = value
-        self.model.load_state_dict(model)
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict(dict(state=entries, param_groups=groups))
-
 # %% ../../nbs/training/01_steps.ipynb #cccd53ec
 def new_trainer(
     model: MemSeg,         # moved to the device

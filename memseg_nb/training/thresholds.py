@@ -84,7 +84,7 @@ def others(
     number: int,      # of it, among the images held back
     first: int|None,  # number of the first of those in the memory; None: not in it
 ) -> Tensor|None:     # what `MemSeg.map` takes
-    "What to leave out of the memory for an image that is in it: itself, and patches of its like"
+    "Samples to leave out for an image that is in the memory: itself, and patches of its like"
     if first is None: return None
     if model.memory.match == "patch":
         if first + number >= model.memory.samples: return None
@@ -98,7 +98,7 @@ MOST = 100  # good images that thresholds are chosen with
 WEIGHT = (1., 0., .5, .5)  # of the network, and of the distances on layers 2, 3 and 4
 
 class Thresholds(NamedTuple):
-    "Where defective begins, and what it costs"
+    "Thresholds of a network, and what they cost"
     image: float              # image scores above it mean defective
     pixel: float              # pixels from here on are anomalous
     balanced_accuracy: float  # of the image threshold on good and simulated images, 0..1
