@@ -402,9 +402,9 @@ def predict(paths, out, memory, device, runtime, precision, maps, threshold, fal
             row = next(row for row in csv.DictReader(file) if row["score"])
         called = "defective" if row["is_defective"] == "True" else "good"
         click.echo(f"{row['file']}: {called}, score {float(row['score']):.3f}")
-    size = "x".join(map(str, detector.recipe.image.size))
     expected = "" if rate is None else f" ({percent(rate)} false alarms expected)"
-    click.echo(f"{done.predicted} photo{'s'[:done.predicted != 1]}, seen at {size} pixels; "
+    click.echo(f"{done.predicted} photo{'s'[:done.predicted != 1]}, seen at "
+               f"{detector.recipe.image.says}; "
                f"{done.defective} called defective, threshold {detector.threshold:.3f}{expected}: "
                f"{done.table}")
     if done.failed:
