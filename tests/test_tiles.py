@@ -174,7 +174,7 @@ def test_a_run_answers_for_whole_photos(tiled_run, tiny_data, tmp_path, memseg):
     assert not set(split["memory"]) & set(split["train"]) & set(split["held_back"])
     assert load_model(run).memory.samples == 4 * len(split["memory"])
     metrics = evaluate(run, progress=False)
-    assert metrics["size"] == [*whole] and metrics["counts"]["images"] == 8
+    assert metrics["size"] == [*whole] and metrics["counts"]["images"] == 9
     photos = tiny_data / "hex_nut" / "test" / "crack"
     code, out, err = memseg("predict", run.folder, photos, "--out", tmp_path / "answers", "--maps", "full")
     assert code == 0 and "seen at 96x96 pixels, in 2 x 2 tiles of 64x64" in out, err

@@ -120,7 +120,7 @@ def windows(
     tiles, count = model.tiling.cut(images), model.tiling.count
     if own is not None: own = own.repeat_interleave(count, 0)
     if model.memory.match != "patch":
-        place = torch.arange(len(tiles), device=tiles.device) % count
+        place = torch.arange(tiles.shape[0], device=tiles.device) % count
         own = same_place(model.memory.samples, count, place, own)
     if torch.compiler.is_exporting():  # a graph has no loop
         yield tiles, own
