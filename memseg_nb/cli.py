@@ -108,7 +108,8 @@ recipe_options = _options(
                  help="Change one setting of the recipe, e.g. training.learning_rate=0.01; "
                       "may be repeated."),
     click.option("--size", type=Size(),
-                 help="Images are resized to this; a multiple of 32, or HEIGHTxWIDTH."),
+                 help="Images are resized to this; a multiple of 32, or HEIGHTxWIDTH. Small defects "
+                      "on large photos need --set image.tiles=2 as well, or more."),
     click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="Same seed, same result."),
 )
 textures_option = click.option("--textures", metavar="DIR",
@@ -403,9 +404,9 @@ def predict(paths, out, memory, device, runtime, precision, maps, threshold, fal
             row = next(row for row in csv.DictReader(file) if row["score"])
         called = "defective" if row["is_defective"] == "True" else "good"
         click.echo(f"{row['file']}: {called}, score {float(row['score']):.3f}")
-    size = "x".join(map(str, detector.recipe.image.size))
     expected = "" if rate is None else f" ({percent(rate)} false alarms expected)"
-    click.echo(f"{done.predicted} photo{'s'[:done.predicted != 1]}, seen at {size} pixels; "
+    click.echo(f"{done.predicted} photo{'s'[:done.predicted != 1]}, seen at "
+               f"{detector.recipe.image.says}; "
                f"{done.defective} called defective, threshold {detector.threshold:.3f}{expected}: "
                f"{done.table}")
     if done.failed:

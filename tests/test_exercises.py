@@ -448,6 +448,7 @@ ALSO_RIGHT = [
     ("memory.5", lambda m, d: torch.cat([m[:-1], d[None]])),
     ("attention.3", blind_in_the_middle_level), ("msff.4", other_way_down),
     ("memseg.1", lambda h, w: ((h + 31) // 32 * 32, (w + 31) // 32 * 32)),
+    ("tiles.1", lambda n, w, c: torch.linspace(0, n - w, c).floor().int()),
     ("memseg.3", lambda x: 1 - torch.sigmoid(x[:, 0] - x[:, 1])), ("losses.1", .05198603854199589),
     ("losses.3", focal_by_cross_entropy),
     ("losses.4", lambda p, g: -(1 - p)**g * (1 / p - g * p.log() / (1 - p))),

@@ -257,7 +257,7 @@ def test_unknown_names_in_replace(shipped):
 
 
 def test_sections_made_by_hand_are_checked():
-    assert ImageRecipe(64, "96", "auto").size == (64, 96)
+    assert ImageRecipe(64, "96", "auto", 1).size == (64, 96)
     with pytest.raises(MemSegError): MemoryRecipe(30, "joint", 3000, "absolute", 2)
     with pytest.raises(MemSegError): LossRecipe(0, 0, 4, 1, 1, 0)
     with pytest.raises(TypeError): ImageRecipe(64)

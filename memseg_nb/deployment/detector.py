@@ -223,7 +223,7 @@ def read_photo(
 ) -> Tensor:              # (3, H, W), 0..1
     "Photo at its own size, with notes on what is odd about it"
     image = read_image(path, recipe.bits)
-    notice(path, image.numpy(), recipe.size)
+    notice(path, image.numpy(), recipe.whole)
     return image
 
 # %% ../../nbs/deployment/01_detector.ipynb #81c70d45
@@ -244,7 +244,7 @@ def open_trained(
         return open_run(run, precision or "float32")
     if runtime != "torch": raise MemSegError(f"runtime {runtime!r}: expected torch or onnx")
     model = load_model(run, choose_device(device))
-    model = in_precision(model, precision or "float32", run.recipe.image.size)
+    model = in_precision(model, precision or "float32", run.recipe.image.whole)
     return (model, run.recipe, run.record["threshold"], run.record["pixel_threshold"],
             run.good_scores, frozenset(run.record.get("photos", {}).values()))
 
@@ -267,11 +267,11 @@ def open_good(
                           "patches (memory.match=patch, evaluation.calibrate=on) or a network "
                           "that was trained on formulas (encoder.weights=formulas and "
                           "training.warm_start=auto)")
-    memory = ImageSet(parts.memory, recipe.image.size, bits=bits)
+    memory = ImageSet(parts.memory, recipe.image.whole, bits=bits)
     with collected(notes):
         model.to(device).remember(memory.batch([k]) for k in range(len(memory)))
         simulator = make_simulator(recipe, good.name, memory.batch(range(min(8, len(memory)))))
-        images = ImageSet(parts.train, recipe.image.size, bits=bits)
+        images = ImageSet(parts.train, recipe.image.whole, bits=bits)
         found = settle(model, images, simulator, recipe, first=0, network=began is not None)
     for line in [*notes, *doubts(found)]: tqdm.write(f"note: {line}")
     learned = frozenset(digest(path) for path in (*parts.memory, *parts.train))
@@ -306,8 +306,7 @@ class Detector:
         return cls(*open_good(good, recipe, device))
 
     def _facts(self) -> dict:
-        height, width = self.recipe.image.size
-        facts = {"looks at": f"{height}x{width} pixels", "on": self.device,
+        facts = {"looks at": self.recipe.image.says, "on": self.device,
                  "threshold": self.threshold, "pixel threshold": self.pixel_threshold}
         rate = self.false_alarms
         return facts if rate is None else facts | {"expected false alarms": rate}
@@ -365,7 +364,7 @@ def predict_batch(
     if not images:
         return []
     recipe, thresholds = detector.recipe, (detector.threshold, detector.pixel_threshold)
-    small = torch.stack([resize(image, recipe.image.size) for image in images])
+    small = torch.stack([resize(image, recipe.image.whole) for image in images])
     maps = detector.model.anomaly_map(small.to(detector.device)).float().cpu()
     scores = image_score(maps, recipe.evaluation.top_share).tolist()
     full = [resize(map[None], image.shape[-2:])[0].clamp(0, 1) for map, image in zip(maps, images)]

@@ -62,6 +62,7 @@ class FixedMemory(nn.Module):
     "Samples of a memory and the search among them, in steps that a graph knows"
     def __init__(self, memory: Memory, samples: int|None=None):  # the first so many; None: all
         super().__init__()
+        self.samples = memory.samples if samples is None else samples
         self.match, self.difference, self.pooling = memory.match, memory.difference, memory.pooling
         for name, spread in zip(LEVELS, memory.spread()):
             kept = getattr(memory, name)[:samples]
@@ -72,12 +73,14 @@ class FixedMemory(nn.Module):
         "Spread of each level's features, that of the memory"
         return tuple(getattr(self, f"{name}_spread") for name in LEVELS)
 
-    def forward(self, features: Features, index: None=None) -> Match:
-        "Best match of each image"
+    def forward(self, features: Features, index: Tensor|None=None) -> Match:
+        "Best match of each image; `index`: bool, (B, N), samples that may be chosen; None: all"
         ours = [pool(getattr(features, name), self.pooling) for name in LEVELS]
         theirs = [getattr(self, name) for name in LEVELS]
         sums = [_sums(a.flatten(1), b.flatten(1), self.difference) for a, b in zip(ours, theirs)]
         sums = sum(sums) if self.match == "joint" else torch.stack(sums, 1)
+        if index is not None:
+            sums = sums.masked_fill(~(index if sums.ndim == 2 else index[:, None]), torch.inf)
         index = sums.argmin(-1)
         chosen = [index] * 3 if self.match == "joint" else index.unbind(1)
         gaps = [b[k] - a for a, b, k in zip(ours, theirs, chosen)]
@@ -161,7 +164,7 @@ def calibration_images(
     count: int=12,
 ) -> Tensor:                # (2 * count, 3, H, W): good ones, then these with simulated anomalies
     "Images to measure the ranges of 8-bit numbers on"
-    good = ImageSet(paths[:count], recipe.image.size, bits=recipe.image.bits)
+    good = ImageSet(paths[:count], recipe.image.whole, bits=recipe.image.bits)
     good = good.batch(range(len(good)))
     draw = torch.Generator().manual_seed(recipe.training.seed)
     return torch.cat([good, make_simulator(recipe, category, good)(good, draw).images])
@@ -270,7 +273,8 @@ def export_onnx(
     if not isinstance(model, MemSeg):
         raise MemSegError(f"{type(model).__name__} can't be exported: give a run, or a detector "
                           "that computes with PyTorch in float32")
-    there = model.memory.samples
+    tiles = model.tiling.count if model.tiling and model.memory.match != "patch" else 1
+    there = model.memory.samples // tiles  # photos
     patches, resnet = model.memory.match == "patch", model.encoder.backbone == "resnet18"
     if memory_samples is not None and patches:
         raise MemSegError(f"{memory_samples} memory samples: this memory holds patches of all "
@@ -283,14 +287,14 @@ def export_onnx(
                                          pixel_threshold=source.pixel_threshold)
     good = (run or source).good_scores
     learned = record.get("photos", {}).values() if run else source.learned
-    share, size, samples = recipe.evaluation.top_share, recipe.image.size, memory_samples or there
+    share, size, samples = recipe.evaluation.top_share, recipe.image.whole, memory_samples or there
     if precision == "int8":
         if photos is None and run is None:
             raise MemSegError("int8 without good photos: ranges are measured on them; say where "
                               "some are (photos=...)")
         paths = photos_of(run) if photos is None else find_images(Path(photos))
         images = calibration_images(paths, recipe, record["category"])
-    graph = to_graph(model, size, share, samples)
+    graph = to_graph(model, size, share, samples * tiles)
     # distances to patches are of the map itself, and small networks suffer more from rounding
     keep = KEEP if resnet and not patches else ("encoder", *KEEP)
     if precision == "int8": graph = quantise(graph, images, keep)

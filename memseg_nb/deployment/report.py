@@ -265,7 +265,7 @@ def _of_answers(folder: Path) -> Page:
 def _look(detector: Detector, item, score: float) -> tuple[Tensor, Tensor]:
     "Test photo and its overlay, with a line around the marked defect"
     image = read_image(item.path, item.bits)
-    shrunk, size = small(image), detector.recipe.image.size
+    shrunk, size = small(image), detector.recipe.image.whole
     map = detector.model.anomaly_map(resize(image, size)[None].to(detector.device)).float().cpu()
     map = resize(map, shrunk.shape[-2:])[0].clamp(0, 1)
     thresholds = detector.threshold, detector.pixel_threshold

@@ -123,7 +123,7 @@ def trial(
     progress: bool=True,  # show bars
 ) -> dict:                # FIGURES on the test images, and seconds of processor time
     "Train a network that lacks a piece, and score it"
-    size, training = recipe.image.size, recipe.training
+    size, training = recipe.image.whole, recipe.training
     device, bits = choose_device(training.device), find_bits(category.train, recipe.image.bits)[0]
     remembered, parts = share_out(category, recipe)
     samples, model = ImageSet(remembered, size, bits=bits), fresh_model(recipe)[0].to(device)

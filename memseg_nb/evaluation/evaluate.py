@@ -291,7 +291,7 @@ def evaluate(
     with collected(notes): category = category_of(run, data)
     check_writable(run)
     if batch: recipe = recipe.replace(**{"evaluation.batch": batch})
-    settings, size, device = recipe.evaluation, recipe.image.size, choose_device(device)
+    settings, size, device = recipe.evaluation, recipe.image.whole, choose_device(device)
     threshold, pixel_threshold = record["threshold"], record["pixel_threshold"]
     model = load_model(run, device)
     detector = lambda images: model.anomaly_map(images.to(device))  # noqa: E731

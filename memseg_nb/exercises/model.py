@@ -3,7 +3,7 @@
 # %% auto #0
 __all__ = ['check_shape', 'check_best', 'check_m2', 'check_trained_numbers', 'check_pixel', 'check_lazy', 'check_frozen',
            'check_match', 'check_joint', 'check_poison', 'check_maps', 'check_blind', 'check_effect', 'check_top_down',
-           'check_size', 'check_probability', 'check_focal', 'check_slope', 'check_weights']
+           'check_size', 'check_probability', 'check_starts', 'check_focal', 'check_slope', 'check_weights']
 
 # %% ../../nbs/exercises/04_model.ipynb #9825a522
 import math
@@ -337,6 +337,36 @@ def check_probability(probability):
     expect(close(expect_tensor(probability(large), (1, 1, 1),
                                "for logits of 500 and 900 the result"),
                  torch.ones(1, 1, 1)), "wrong for large logits")
+
+# %% ../../nbs/exercises/04_model.ipynb #7a11e507
+def _even(length, window, count, step=None):
+    step = (length - window) / max(count - 1, 1) if step is None else step
+    return [int(k * step + 1e-9) for k in range(count)]
+
+@exercise("tiles.1", "Where the windows begin", "rebuilding", "starts(length, window, count)", """
+def starts(length, window, count):
+    return [k * (length - window) // max(count - 1, 1) for k in range(count)]
+""")
+def check_starts(starts):
+    "Two, three, rounded down, one alone"
+    for length, window, count in ((6, 4, 2), (320, 128, 3), (102, 32, 4), (64, 64, 1)):
+        said = f"for {count} windows of {window} on {length} pixels"
+        try: given = starts(length, window, count)
+        except ZeroDivisionError:
+            expect(False, f"{said} you divide by 0: a single window has no gap beside it")
+        expect(isinstance(given, (list, tuple, torch.Tensor)) and len(given) == count,
+               f"{said} a list of {count} numbers is asked for")
+        given = [expect_number(at, "each number") for at in given]
+        said, right = f"{said} you have {[round(at, 2) for at in given]}", _even(length, window, count)
+        expect(given != _even(length, window, count, length / count) or given == right,
+               f"{said}: the last window would end beyond the line; spread what the line is longer "
+               "than a window")
+        expect(given != _even(length, window, count, window) or given == right,
+               f"{said}: side by side, the last one ends beyond the line; they overlap")
+        expect(given != _even(length, window, count, (length - window) / count) or given == right,
+               f"{said}: {count} windows have {count - 1} steps between them")
+        expect(all(at == int(at) for at in given), f"{said}: whole pixels, rounded down")
+        expect(given == right, f"{said}, not {right}")
 
 # %% ../../nbs/exercises/04_model.ipynb #27102a3f
 _FOCAL = 1.2 * .5**4 * math.log(2)  # 0.05199

@@ -84,7 +84,7 @@ def search(
     theirs: Sequence[Tensor],      # of samples, (N, C, h, w)
     match: str="joint",            # joint: one nearest sample for all levels; level: one for each
     difference: str="absolute",    # absolute or squared
-    index: Tensor|int|None=None,   # forces the samples: one number, (B,), or (B, 3) with level
+    index: Tensor|int|None=None,   # forces samples: (B,), (B, 3) with level; bool: those allowed
 ) -> Match:
     "Find the sample nearest to each image; the lowest index wins a tie"
     sums = [distances(flat(a), flat(b), difference) for a, b in zip(ours, theirs)]

@@ -18,6 +18,7 @@ from .encoder import Encoder, Features, initialise
 from .memory import Match, Memory
 from .patches import Calibration, PatchMemory
 from .msff import FeatureFusion, Fused, conv_block
+from .tiles import Tiling, windows
 from ..files import check_finite
 from ..recipe import Recipe
 
@@ -119,10 +120,11 @@ def patch_distances(
 class MemSeg(nn.Module):
     "The whole network: images (B, 3, H, W), 0..1, to logits (B, 2, H, W)"
     def __init__(self, encoder: Encoder, memory: Memory|PatchMemory, fusion: FeatureFusion,
-                 decoder: Decoder, calibration: Calibration|None=None):  # None: as in the paper
+                 decoder: Decoder, calibration: Calibration|None=None,  # None: as in the paper
+                 tiling: Tiling|None=None):  # of large photos; None: images are seen at once
         super().__init__()
         self.encoder, self.memory, self.fusion, self.decoder = encoder, memory, fusion, decoder
-        self.calibration = calibration
+        self.calibration, self.tiling = calibration, tiling
         for k in (1, 2, 3):  # units of the difference, in the state_dict
             self.register_buffer(f"unit{k}", torch.ones(encoder.channels[k], 1, 1))
 
@@ -153,7 +155,8 @@ class MemSeg(nn.Module):
     def remember(self, images: Iterable[Tensor]) -> None:  # batches, (B, 3, H, W), 0..1
         "Fill the memory with the features of good images on any device, in place of what it held"
         device = self.unit1.device
-        self.keep(self.encoder(batch.to(device)) for batch in images)
+        self.keep(self.encoder(part) for batch in images
+                  for part, _ in windows(self, batch.to(device)))
 
     def keep(self, features: Iterable[Features]) -> None:  # of good images, a batch each
         "Fill the memory with these features, and take the units of the difference from them"
@@ -177,10 +180,13 @@ class MemSeg(nn.Module):
 
     def map(
         self,
-        images: Tensor,         # (B, 3, H, W), 0..1; H and W multiples of 32
+        images: Tensor,         # (B, 3, H, W), 0..1; H and W multiples of 32; or photos to tile
         own: Tensor|None=None,  # as `index` in `explain`
     ) -> Tensor:                # (B, H, W), float32, 0..1
         "Anomaly map: the network's probability, or the calibrated sum of all evidence"
+        if self.tiling and tuple(images.shape[2:]) != self.tiling.size:
+            maps = [self.map(*part) for part in windows(self, images, own)]
+            return self.tiling.merge(torch.cat(maps)).clamp(0, 1)
         if self.calibration is None or not self.calibration.ready:
             return probability(self.explain(images, own).logits)
         evidence = self.evidence(images, own, self.calibration.network)
@@ -204,10 +210,11 @@ def build_model(
     "Network of a recipe; a seed gives the same weights, and no other random number changes"
     generator = torch.Generator().manual_seed(recipe.training.seed)
     with torch.random.fork_rng(devices=[]):
-        kept, calibration = recipe.memory, None
+        kept, calibration, tiling = recipe.memory, None, Tiling.of(recipe.image)
         if kept.match == "patch":
             levels = 4 if encoder.is_deep_fixed else 3
             memory = PatchMemory(levels, kept.difference, kept.pooling, kept.patches)
+            if tiling: memory.tiles = tiling.count
         else: memory = Memory(kept.match, kept.difference, kept.pooling)
         if recipe.evaluation.calibrate == "on":
             calibration = Calibration(memory.levels - 1 if kept.match == "patch" else 0)
@@ -216,4 +223,4 @@ def build_model(
                                encoder.channels[1:4])
         decoder = Decoder(decoder_stages(encoder.channels))
     return MemSeg(encoder, memory, initialise(fusion, generator), initialise(decoder, generator),
-                  calibration)
+                  calibration, tiling)

@@ -114,6 +114,7 @@ class PatchMemory(Patches):
     "Memory of patches: what `Memory` is to the rest of the network"
     match = "patch"
     gists, some = None, ()  # of the images learned last, not saved
+    tiles = 1  # that make an image, one after the other
 
     def fill(
         self,
@@ -130,7 +131,7 @@ class PatchMemory(Patches):
             images, height, width, channels = places.shape
             chosen = torch.randperm(images * height * width, generator=draw)[:self.count]
             patches.append(places.view(-1, channels)[chosen])
-            owners.append((chosen // (height * width)).int())
+            owners.append((chosen // (height * width * self.tiles)).int())
         self.keep(patches, owners)
 
     def forward(self, features: Features, own: Tensor|None=None) -> Match:
@@ -162,6 +163,7 @@ class PatchMemory(Patches):
         self.fill(kept)
         means = [torch.cat([part[k].mean((2, 3)) for part in kept])
                  for k in range(1, self.levels)]
+        means = [level.unflatten(0, (-1, self.tiles)).mean(1) for level in means]  # of each image
         self.gists = torch.cat([level / level.std(0, unbiased=False).clamp_min(1e-6)
                                 for level in means], 1)
         counts = torch.tensor([len(part[0]) for part in kept]).cumsum(0)
@@ -170,10 +172,10 @@ class PatchMemory(Patches):
     def units(self, times: float=2.) -> tuple[Tensor, ...]:  # (C, 1, 1) of layers 1 to 3
         "Unit of a difference, as `unit_difference` has it, from the first images learned"
         units, sizes = [], [len(part[0]) for part in self.some]
-        numbers = torch.arange(sum(sizes), device=self.layer1.device).split(sizes)
+        numbers = torch.arange(sum(sizes), device=self.layer1.device) // self.tiles
         for level, spread in enumerate(self.spread(), 1):
             gaps = [self.compare(level, part[level - 1], own)[0].mean((2, 3))
-                    for part, own in zip(self.some, numbers)]
+                    for part, own in zip(self.some, numbers.split(sizes))]
             usual = torch.cat(gaps).mean(0)
             if self.samples < 2: usual = spread.view(-1) / times  # nothing to compare with
             usual = usual.maximum(.1 * usual.mean()).maximum(.01 * spread.mean())

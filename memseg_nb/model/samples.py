@@ -25,11 +25,13 @@ def channel_spread(
 
 # %% ../../nbs/model/09_samples.ipynb #02f1ea5d
 def forced_index(
-    index: Tensor|int,  # numbers of samples
+    index: Tensor|int,  # numbers of samples; or bool, (B, N): those that may be chosen
     sums: Tensor,       # distances to the samples, (B, N), or (B, 3, N) level by level
 ) -> Tensor:            # (B,), or (B, 3)
-    "Check the samples that somebody chose, one for each image and level"
+    "Check the samples that somebody chose, one for each image and level, or find the nearest allowed"
     index, shape = torch.as_tensor(index, device=sums.device), sums.shape[:-1]
+    if index.dtype == torch.bool:  # the nearest of some
+        return sums.masked_fill(~(index if sums.ndim == 2 else index[:, None]), torch.inf).argmin(-1)
     if index.ndim == 1 and len(shape) == 2:
         index = index[:, None]  # one sample an image, for all its levels
     fits = index.ndim <= len(shape) and all(

@@ -22,6 +22,7 @@ from ..data.images import ImageSet
 from ..files import MemSegError
 from ..model.losses import Losses, memseg_loss
 from ..model.memseg import MemSeg
+from ..model.tiles import Tiling, tile_choice
 from ..recipe import Recipe, TrainingRecipe
 from ..simulation.anomalies import Simulator, vary_light
 from .processes import (average, choose_precision, freeze_norms,
@@ -103,7 +104,7 @@ class Batch(NamedTuple):
     "Images and masks of one step"
     images: Tensor  # (B, 3, H, W), 0..1; good ones first, then simulated ones
     masks: Tensor   # bool, (B, H, W): True where anomalous
-    source: Tensor  # (B,), int64: number of the training image that each was made from
+    source: Tensor  # (B,), int64: number of the training image, or tile, that each was made from
 
 # %% ../../nbs/training/01_steps.ipynb #5965d233
 class StepData(Dataset):
@@ -116,6 +117,7 @@ class StepData(Dataset):
     ):
         self.images, self.simulator, self.rank, self.size = images, simulator, rank, size
         self.training, self.light = recipe.training, asdict(recipe.light)
+        self.tiling = Tiling.of(recipe.image)
         good, simulated = self.training.good, self.training.simulated
         if good % size or simulated % size:
             raise MemSegError(f"training.good = {good} and training.simulated = {simulated} can't "
@@ -128,10 +130,15 @@ class StepData(Dataset):
     def __getitem__(self, step: int) -> Batch:
         training, good = self.training, self.training.good // self.size
         count = training.good + training.simulated
-        chosen = step_indices(step, count, len(self.images), training.seed)[self.rank::self.size]
+        tiles = self.tiling.count if self.tiling else 1
+        total = len(self.images) * tiles
+        chosen = step_indices(step, count, total, training.seed)[self.rank::self.size]
         generator = draws(training.seed, STEP, step, self.rank)
         with one_thread():
-            images = self.images.batch(chosen)
+            images = self.images.batch([k // tiles for k in chosen])
+            if self.tiling:
+                images = torch.stack([self.tiling.tile(photo, k % tiles)
+                                      for photo, k in zip(images, chosen)])
             simulation = self.simulator(images[good:], generator)
             images = torch.cat([images[:good], simulation.images])
             images = vary_light(images, generator, **self.light)
@@ -228,7 +235,9 @@ def train_step(
     images = batch.images.to(device, non_blocking=True, memory_format=torch.channels_last)
     masks = batch.masks.to(device, non_blocking=True)
     with torch.autocast(device.type, getattr(torch, precision), enabled=precision != "float32"):
-        if shared: index = match_others(model, images, batch.source.to(device))
+        source = batch.source.to(device)
+        if model.tiling: index = tile_choice(model, source, shared)
+        elif shared: index = match_others(model, images, source)
         logits = trainer.forward(images, index)
     losses = memseg_loss(logits, masks, recipe.loss)
     numbers = Losses(*average(torch.stack([part.detach() for part in losses])).tolist())

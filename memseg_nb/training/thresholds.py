@@ -20,6 +20,7 @@ from ..data.images import ImageSet
 from ..files import check_finite
 from ..metrics import PixelMetrics, image_score
 from ..model.memseg import MemSeg
+from ..model.tiles import windows
 from ..recipe import Recipe
 from ..simulation.anomalies import Simulator, vary_light
 from .steps import THRESHOLDS, draws, match_others, one_thread
@@ -89,8 +90,8 @@ def others(
     if model.memory.match == "patch":
         if first + number >= model.memory.samples: return None
         return model.memory.alike(first + number).expand(len(images), -1)
-    return match_others(model, images, torch.full((len(images),), first + number,
-                                                  device=images.device))
+    own = torch.full((len(images),), first + number, device=images.device)
+    return own if model.tiling else match_others(model, images, own)
 
 # %% ../../nbs/training/03_thresholds.ipynb #be1f9843
 FEW = 20  # images: below, a threshold is little more than a guess
@@ -195,7 +196,8 @@ def settle(
         if not network: weight[0] = 0.
         for number in range(min(len(images), MOST)):
             batch = images[number][None].to(model.unit1.device)
-            evidence.append(model.evidence(batch, others(model, batch, number, first), network))
+            evidence += [model.evidence(part, own, network) for part, own in
+                         windows(model, batch, others(model, batch, number, first))]
         model.calibration.fit(evidence, recipe.image.size, weight)
     versions = 4 if len(images) <= 30 else 2
     return choose_thresholds(model, images, simulator, recipe, versions, first)

@@ -20,6 +20,7 @@ from ..data.images import Category, ImageSet
 from ..files import digest
 from ..model.losses import Losses
 from ..model.memseg import MemSeg
+from ..model.tiles import windows
 from ..model.weights import fresh_model  # noqa: F401 - for users of this module
 from ..recipe import Recipe
 from ..simulation.anomalies import Simulator
@@ -53,9 +54,9 @@ def _finish(run: Run, trainer: Trainer, simulator: Simulator, held_back: ImageSe
     first, model = 0 if parts.shared and parts.held_back == parts.train else None, trainer.model
     if model.memory.match == "patch":  # no step follows: all may be remembered
         later, first = parts.held_back if first is None else (), 0
-        held_back = ImageSet([*later, *parts.memory], recipe.image.size, bits=recipe.image.bits)
-        features = (model.eval().encoder(held_back.batch([k]).to(model.unit1.device))
-                    for k in range(len(held_back)))
+        held_back = ImageSet([*later, *parts.memory], recipe.image.whole, bits=recipe.image.bits)
+        features = (model.eval().encoder(part) for k in range(len(held_back))
+                    for part, _ in windows(model, held_back.batch([k]).to(model.unit1.device)))
         if trainer.step: model.memory.learn(features, model.encoder)  # in the units it learned with
         else: model.keep(features)
     thresholds = settle(model, held_back, simulator, recipe, first,
@@ -101,7 +102,7 @@ def train(
         training, progress = recipe.training, progress and team.first
         try:
             memory, images, held_back = (
-                ImageSet(paths, recipe.image.size, bits=recipe.image.bits) for paths in parts[:3])
+                ImageSet(paths, recipe.image.whole, bits=recipe.image.bits) for paths in parts[:3])
             noted = []
             with collected(noted): some = images.batch(range(min(8, len(images))))
             simulator = make_simulator(recipe, category.name, some)
@@ -117,7 +118,8 @@ def train(
             if not resume and team.first: run.discard()
             raise
         scored = len(held_back) + len(memory) * (recipe.memory.match == "patch")
-        clock = Clock(training, started, (5 if scored <= 30 else 3) * min(scored, MOST) * team.size)
+        scored = (5 if scored <= 30 else 3) * min(scored, MOST) * recipe.image.tiles**2
+        clock = Clock(training, started, scored * team.size)
         device = next(trainer.model.parameters()).device
         last = 10**12 if training.minutes else training.steps
 

@@ -67,6 +67,9 @@ def run_memory(
 ) -> tuple[MemSeg, Tensor, dict]:  # as `example_memory`
     "Network of a run, the photos of its memory, and some of its test photos"
     model, recipe, category = load_model(run), run.recipe, category_of(run, data)
+    if model.tiling:
+        raise MemSegError(f"{run.folder} sees tiles of photos: this widget compares whole images; "
+                          "train with image.tiles=1 to explore a memory")
     size, bits, names = recipe.image.size, recipe.image.bits, run.record["split"]["memory"]
     there = {path.name: path for path in category.train}
     was = run.record.get("photos", {})  # empty in runs of earlier versions

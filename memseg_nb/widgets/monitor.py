@@ -193,7 +193,7 @@ class TrainingMonitor(TrainingPanel):
             data = self["data"] or self.recipe.data.root
             if not isinstance(data, Category): data = open_category(data, self["category"] or None)
             photo = ([item.path for item in data.test if not item.is_good] or data.train)[0]
-        return resize(as_image(photo, self.recipe.image.bits), self.recipe.image.size)
+        return resize(as_image(photo, self.recipe.image.bits), self.recipe.image.whole)
 
     def update(self) -> None:
         "Shows what is known"

@@ -202,7 +202,7 @@ class DefectPainter(PaintPanel):
     def original(self) -> Tensor:
         "The photo without paint, (3, H, W)"
         if self.photos is not None:
-            return resize(as_image(self.photos[self["number"]]), self.detector.recipe.image.size)
+            return resize(as_image(self.photos[self["number"]]), self.detector.recipe.image.whole)
         return render_product(self["product"], self.size, index=self["number"])[0]
 
     def update(self) -> None:

@@ -138,7 +138,7 @@ def from_run(
         model, recipe = load_model(run), run.recipe
         category = open_category(data or record["data"], None if data else record["category"])
         items = category.with_bits(recipe.image.bits).test
-        measured = measure(items, model.anomaly_map, recipe.image.size, recipe.evaluation)
+        measured = measure(items, model.anomaly_map, recipe.image.whole, recipe.evaluation)
         return from_measured(measured, record["threshold"], record["pixel_threshold"])
     if not table.is_file():
         raise MemSegError(f"{table}: no such file: run `memseg evaluate {run.folder}` first")

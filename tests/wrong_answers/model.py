@@ -203,6 +203,16 @@ WRONG["memseg.1"] = (
 )
 
 
+WRONG["tiles.1"] = (
+    Wrong(lambda n, w, c: [k * n // c for k in range(c)], "spread what", "spreads the whole line"),
+    Wrong(lambda n, w, c: [k * w for k in range(c)], "side by side", "no overlap"),
+    Wrong(lambda n, w, c: [k * (n - w) // c for k in range(c)], "steps between", "one step too many"),
+    Wrong(lambda n, w, c: [k * (n - w) / max(c - 1, 1) for k in range(c)], "whole pixels", "not rounded"),
+    Wrong(lambda n, w, c: [k * (n - w) // (c - 1) for k in range(c)], "divide by 0", "forgets the single one"),
+)
+
+
+
 WRONG["memseg.3"] = (
     Wrong(lambda x: torch.sigmoid(x[:, 1]), "difference", "one logit"),
     Wrong(lambda x: torch.sigmoid(x[:, 0] - x[:, 1]), "normal", "the other class"),
