@@ -1,5 +1,6 @@
 "Large photos: cut into tiles, judged tile by tile, and joined to one answer"
 import csv
+import json
 
 import pytest
 import torch
@@ -75,12 +76,14 @@ def test_there_is_no_seam():
     maps[1::2] = 1  # right ones
     joined = tiling.merge(maps)[0]
     assert joined[:, 0].max() == 0 and joined[:, -1].min() == 1
-    assert joined.diff(dim=1).max() <= 1 / 32 and joined.diff(dim=0).abs().max() < 1e-6  # they share 32 pixels
+    assert joined.diff(dim=1).max() <= 1 / 32  # they share 32 pixels
+    assert joined.diff(dim=0).abs().max() < 1e-6
     assert (weights(96, 64, 2)[0, -32:] + weights(96, 64, 2)[1, :32] - 1).abs().max() < 1e-6
 
 
 def test_sizes_in_the_recipe():
-    assert image_recipe(256, 256, 1).whole == (256, 256) and image_recipe(256, 256, 1).says == "256x256 pixels"
+    assert image_recipe(256, 256, 1).whole == (256, 256)
+    assert image_recipe(256, 256, 1).says == "256x256 pixels"
     assert image_recipe(256, 256, 2).whole == (448, 448)
     assert image_recipe(128, 256, 4).whole == (416, 832)
     assert image_recipe(128, 256, 4).says == "416x832 pixels, in 4 x 4 tiles of 128x256"
@@ -168,12 +171,14 @@ def tiled_run(tiny_data, tiled_recipe, tmp_path_factory):
 
 
 def test_a_run_answers_for_whole_photos(tiled_run, tiny_data, tmp_path, memseg):
-    from memseg_nb.evaluation.evaluate import evaluate
     run, whole = tiled_run, (96, 96)
-    split = run.record["split"]
-    assert not set(split["memory"]) & set(split["train"]) & set(split["held_back"])
+    split = run.record["split"]  # by photo
+    names = [name for part in ("memory", "train", "held_back") for name in split[part]]
+    assert set(names) == {path.name for path in (tiny_data / "hex_nut" / "train" / "good").iterdir()}
     assert load_model(run).memory.samples == 4 * len(split["memory"])
-    metrics = evaluate(run, progress=False)
+    code, out, err = memseg("evaluate", run.folder)
+    metrics = json.loads(run.metrics_file.read_text())
+    assert code == 0 and (run.folder / "report.html").is_file(), err
     assert metrics["size"] == [*whole] and metrics["counts"]["images"] == 9
     photos = tiny_data / "hex_nut" / "test" / "crack"
     code, out, err = memseg("predict", run.folder, photos, "--out", tmp_path / "answers", "--maps", "full")
@@ -193,6 +198,20 @@ def test_a_run_answers_for_whole_photos(tiled_run, tiny_data, tmp_path, memseg):
 def test_another_count_of_tiles_is_another_recipe(tiled_run, tiny_data, tiled_recipe):
     with pytest.raises(MemSegError, match="image.tiles: 3 here, 2 there"):
         train(tiny_data, "hex_nut", tiled_run.folder, tiled_recipe.replace(**{"image.tiles": 3}), resume=True)
+
+
+def test_the_memory_explorer_says_that_it_knows_no_tiles(tiled_run):
+    from memseg_nb.widgets.memory_explorer import MemoryExplorer
+    with pytest.raises(MemSegError, match="sees tiles of photos: .* train with image.tiles=1"):
+        MemoryExplorer.of_run(tiled_run)
+
+
+@pytest.mark.parametrize("changes", [{"memory.samples": 20},
+                                     {"memory.match": "patch", "evaluation.calibrate": "on"}])
+def test_photos_that_are_remembered_and_trained_on(tiny_data, tiled_recipe, changes, tmp_path):
+    run = train(tiny_data, "hex_nut", tmp_path / "run", tiled_recipe.replace(**changes), progress=False)
+    assert run.finished and run.record["split"]["shared"] and run.record["steps_done"] == 3
+    assert 0 < run.record["threshold"] < 1 and len(run.good_scores) == run.record["thresholds"]["good"]
 
 
 def test_good_photos_alone_and_tiles(tiny_data, tiled_recipe):
