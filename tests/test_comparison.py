@@ -38,6 +38,13 @@ def done(tiny_data, small, tmp_path_factory):
     return out, rows
 
 
+@pytest.fixture
+def untouched(monkeypatch):
+    "Trainings that are not done have no decisions"
+    nothing = dict.fromkeys(("true_positives", "false_positives", "true_negatives", "false_negatives"), 0)
+    monkeypatch.setattr(comparison, "load_json", lambda file: {"confusion": nothing})
+
+
 def row(way, category, seed=0, value=.5, error="", **more):
     return dict.fromkeys(COLUMNS) | dict(way=way, category=category, seed=seed, image_auroc=value,
                                          error=error) | more
@@ -183,7 +190,7 @@ def test_other_settings_are_refused(done, tiny_data, small, minutes, change):
     assert (out / "comparison.csv").read_bytes() == before
 
 
-def test_every_training_gets_the_same_minutes(tiny_data, tmp_path, monkeypatch):
+def test_every_training_gets_the_same_minutes(tiny_data, tmp_path, untouched, monkeypatch):
     seen = {}
     def note(data, name, folder, recipe, progress):
         seen[folder] = recipe
@@ -206,7 +213,7 @@ def test_another_encoder_asks_for_other_ways(tiny_data, tmp_path, monkeypatch):
     assert [way for way, _, seed in seen if seed == 1] == list(CARD[1:])
 
 
-def test_the_recipes_seed_is_the_first(tiny_data, tmp_path, monkeypatch):
+def test_the_recipes_seed_is_the_first(tiny_data, tmp_path, untouched, monkeypatch):
     figures = dict(category="hex_nut", image_auroc=.5, pixel_auroc=None, aupro=None, error="")
     monkeypatch.setattr(comparison, "train_and_score", lambda *args: figures)
     recipe = QUICK.replace(**{"training.seed": 5})
