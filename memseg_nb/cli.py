@@ -623,20 +623,25 @@ def _report_failed(rows: list[dict]):
 @product_options
 @_out("All runs, comparison.csv, .md and .png.", "comparison")
 @click.option("--ways", callback=_names, metavar="NAME,NAME",
-              help="Of random, even, encoder, warm, instant, perlin, imagenet, patches (the "
-                   "distance to the nearest patch, as PatchCore), lite0, lite0_instant (the recipe "
-                   "imagenet); default: the first five.")
+              help="Of random, even, encoder, warm, instant (the default), perlin, imagenet, lite0, "
+                   "lite0_instant (the recipe imagenet); and of plain (distance to the mean good "
+                   "image), patches (to the nearest patch, as PatchCore), untrained, trained (the "
+                   "recipe), the default with --recipe imagenet.")
 @seeds_option
-@click.option("--minutes", type=click.FloatRange(0, min_open=True), default=1., show_default=True,
-              help="Each training's time.")
+@click.option("--minutes", type=click.FloatRange(0, min_open=True),
+              help="Each training's time; default: 1.")
+@click.option("--steps", type=click.IntRange(0),
+              help="So many steps in place of a time: the same figures on any machine.")
 @recipe_options
-def compare(data, out, categories, ways, seeds, minutes, recipe_file, overrides, size, seed):
-    "Compare what the network may begin with, at equal time: random weights, formulas, ImageNet. Base: the recipe formulas."
+def compare(data, out, categories, ways, seeds, minutes, steps, recipe_file, overrides, size, seed):
+    "Compare what the network may begin with, and simpler detectors, at equal time; goes on where it was interrupted. Base: the recipe formulas."
     _check_path(data, "such folder", "--data needs a folder of products")
-    recipe = effective_recipe(recipe_file or "formulas", overrides, size, seed=seed)
+    recipe = effective_recipe(recipe_file or "formulas", overrides, size, seed=seed, steps=steps,
+                              minutes=minutes)
+    _say_quick(recipe_file)
     from memseg_nb.evaluation import comparison
-    rows = comparison.compare_starts(data, out, categories, ways or comparison.DEFAULT, seeds,
-                                     minutes, recipe)
+    minutes = 0. if steps is not None else minutes or 1.
+    rows = comparison.compare_starts(data, out, categories, ways, seeds, minutes, recipe)
     click.echo(comparison.report(rows))
     _report_failed(rows)
 

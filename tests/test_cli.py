@@ -334,7 +334,7 @@ def test_compare(memseg, tiny_data, tmp_path):
     line = ["compare", "--data", tiny_data, "--out", tmp_path / "c", "--ways", "random,instant", "--seeds", 1,
             "--minutes", .03, *SETTINGS]
     code, out, err = memseg(*line)
-    assert code == 0 and "Image AUROC" in out and "mean of 1" in out, err
+    assert code == 0 and "Image AUROC | Pixel AUROC | AUPRO | Found | False alarms | seeds" in out, err
     rows = list(csv.DictReader((tmp_path / "c" / "comparison.csv").open()))
     assert [row["way"] for row in rows] == ["random", "instant"] and all(row["image_auroc"] for row in rows)
     steps = [json.loads(path.read_text())["steps_done"]
@@ -348,13 +348,30 @@ def test_compare(memseg, tiny_data, tmp_path):
     (["--ways", "warm,cold"], 1, "cold"),
     (["--minutes", "0"], 2, "--minutes"),
     (["--seeds", "0"], 2, "--seeds"),
-    (["--steps", "5"], 2, "--steps"),
+    (["--steps", "5", "--minutes", "1"], 2, "--steps and --minutes"),
+    (["--steps", "-5"], 2, "--steps"),
     (["--recipe", "none.ini"], 1, "none.ini"),
     (["--categories", "teapot", "--seeds", "1", "--ways", "instant"], 1, "1 of 1 trainings failed"),
 ])
 def test_compare_says_what_is_wrong(memseg, tiny_data, tmp_path, more, code, says):
     got, _, err = memseg("compare", "--data", tiny_data, "--out", tmp_path / "c", *more)
     assert got == code and says in err
+
+
+def test_compare_by_steps(memseg, tiny_data, tmp_path):
+    "The table of a model card in one command, and the same table by the same command"
+    line = ["compare", "--data", tiny_data, "--out", tmp_path / "c", "--seeds", 1, "--steps", 2,
+            "--ways", "plain,patches,untrained,trained", *SETTINGS]
+    code, out, err = memseg(*line)
+    rows = list(csv.DictReader((tmp_path / "c" / "comparison.csv").open()))
+    assert code == 0 and [row["way"] for row in rows] == ["plain", "patches", "untrained", "trained"], err
+    assert [bool(row["found"]) for row in rows] == [False, True, True, True]
+    for way, steps in (("patches", 0), ("untrained", 0), ("trained", 2)):
+        record = json.loads(next((tmp_path / "c" / way).rglob("run.json")).read_text())
+        assert record["steps_done"] == steps
+    code, again, _ = memseg(*line)
+    assert code == 0 and [x for x in again.splitlines() if x.startswith("|")] == [
+        x for x in out.splitlines() if x.startswith("|")]
 
 
 def test_compare_needs_data(memseg, tmp_path):

@@ -3,15 +3,18 @@ import csv
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import TINY
+from sklearn.metrics import roc_auc_score
+from sklearn.neighbors import NearestNeighbors
 
-from memseg_nb.data.images import read_image
+from memseg_nb.data.images import read_image, resize
 from memseg_nb.evaluation import comparison
 from memseg_nb.training.checkpoints import Run, load_model
-from memseg_nb.evaluation.comparison import (COLUMNS, DEFAULT, SAYS, TABLE, WAYS, compare_starts, figure,
-                                             markdown, report, summarise)
+from memseg_nb.evaluation.comparison import (CARD, COLUMNS, DEFAULT, SAYS, TABLE, WAYS, card, compare_starts,
+                                             figure, markdown, report, shares, summarise)
 from memseg_nb.files import MemSegError
 from memseg_nb.recipe import load_recipe
 from memseg_nb.training.train import train
@@ -35,6 +38,13 @@ def done(tiny_data, small, tmp_path_factory):
     return out, rows
 
 
+@pytest.fixture
+def untouched(monkeypatch):
+    "Trainings that are not done have no decisions"
+    nothing = dict.fromkeys(("true_positives", "false_positives", "true_negatives", "false_negatives"), 0)
+    monkeypatch.setattr(comparison, "load_json", lambda file: {"confusion": nothing})
+
+
 def row(way, category, seed=0, value=.5, error="", **more):
     return dict.fromkeys(COLUMNS) | dict(way=way, category=category, seed=seed, image_auroc=value,
                                          error=error) | more
@@ -44,8 +54,8 @@ def row(way, category, seed=0, value=.5, error="", **more):
 
 def test_every_way_is_a_recipe_and_has_a_description():
     assert set(SAYS) == set(WAYS) and set(DEFAULT) < set(WAYS)
-    recipes = {way: QUICK.replace(**settings) for way, settings in WAYS.items()}
-    assert len(set(recipes.values())) == len(WAYS)
+    recipes = {way: QUICK.replace(**settings) for way, settings in WAYS.items() if way != "plain"}
+    assert len(set(recipes.values())) == len(recipes) == len(WAYS) - 1  # `plain` has no network
     assert recipes["instant"].training.steps == 0 and recipes["instant"].training.minutes == 0
 
 
@@ -69,6 +79,15 @@ def test_lite0_is_the_recipe_imagenet_whatever_it_stands_on():
     assert WAYS["lite0_instant"] == WAYS["lite0"] | {"training.steps": 0, "training.minutes": 0}
 
 
+def test_the_ways_of_a_card_follow_the_recipe():
+    "`patches`, `untrained` and `trained` have the recipe's own features, and lose no setting of it"
+    for base in QUICK, load_recipe("imagenet", ["training.learning_rate=0.01"]):
+        own = {way: base.replace(**WAYS[way]) for way in CARD}
+        assert own["trained"] == base and len({one.encoder for one in own.values()}) == 1
+        assert [line.split(":")[0] for line in base.differences(own["untrained"])] == [
+            "training.steps", "training.minutes"]
+
+
 def test_nearest_patches_are_a_baseline_without_any_training(tiny_data, small, tmp_path):
     "The map doesn't change with the network's weights; it orders pixels as their nearest patch's distance"
     run = train(tiny_data, "hex_nut", tmp_path / "run", small.replace(**WAYS["patches"]), progress=False)
@@ -82,8 +101,9 @@ def test_nearest_patches_are_a_baseline_without_any_training(tiny_data, small, t
     assert torch.equal(model.anomaly_map(images), before)
     soft = torch.nn.functional.avg_pool2d(model.encoder(images).layer3, 3, 1, 1, count_include_pad=False)
     scale = model.memory.layer3_spread.view(-1) * soft.shape[1]**.5
-    away = torch.stack([torch.cdist(one.flatten(1).T / scale, model.memory.layer3 / scale).amin(1)
-                        for one in soft]).unflatten(1, soft.shape[2:])
+    search = NearestNeighbors(n_neighbors=1, algorithm="brute").fit((model.memory.layer3 / scale).numpy())
+    away = torch.stack([torch.from_numpy(search.kneighbors((one.flatten(1).T / scale).numpy())[0][:, 0])
+                        for one in soft]).unflatten(1, soft.shape[2:]).float()
     assert model.calibration.weight.tolist() == [0, 0, .5]
     large = torch.nn.functional.interpolate(away[:, None], images.shape[2:], mode="bilinear")[:, 0]
     order = before.flatten().argsort()
@@ -102,6 +122,42 @@ def test_a_row_for_each_training_seeds_outermost(done):
     assert TABLE.read(out / "comparison.csv") == rows
     assert ("Image AUROC" in (out / "comparison.md").read_text()
             and (out / "comparison.png").stat().st_size > 1000)
+
+
+def test_shares_are_those_of_the_decisions_on_disk(done):
+    "Counted again from scores.csv: above the threshold means defective"
+    out, rows = done
+    for one in rows:
+        folder = out / one["way"] / "hex_nut" / f"seed{one['seed']}"
+        called = {True: [], False: []}
+        for line in csv.DictReader((folder / "scores.csv").open()):
+            above = float(line["score"]) > Run.open(folder).record["threshold"]
+            called[line["kind"] == "good"].append(above)
+        assert one["found"] == sum(called[False]) / len(called[False])
+        assert one["false_alarms"] == sum(called[True]) / len(called[True])
+
+
+def test_shares_of_nothing_are_unknown():
+    counts = dict(true_positives=3, false_negatives=1, false_positives=0, true_negatives=0)
+    assert shares({"confusion": counts}) == {"found": .75, "false_alarms": None}
+
+
+def test_the_plain_baseline_is_measured_once(tiny_data, small, tmp_path, monkeypatch):
+    "Its figures are those of numpy's distance to the mean; a second call reads them"
+    rows = compare_starts(tiny_data, tmp_path, ways=("plain",), seeds=2, recipe=small, progress=False)
+    root, size = tiny_data / "hex_nut", small.image.size
+    read = lambda paths: np.stack([resize(read_image(path), size).numpy() for path in paths])  # noqa: E731
+    mean = read(sorted((root / "train" / "good").glob("*.png"))).mean(0)
+    tests = sorted((root / "test").rglob("*.png"))
+    maps = np.sqrt(((read(tests) - mean)**2).mean(1)).reshape(len(tests), -1)
+    top = np.sort(maps, 1)[:, -max(1, round(small.evaluation.top_share * maps.shape[1])):].mean(1)
+    labels = [path.parent.name != "good" for path in tests]
+    assert [(one["way"], one["seed"]) for one in rows] == [("plain", 0)] and not rows[0]["error"]
+    assert math.isclose(rows[0]["image_auroc"], roc_auc_score(labels, top), abs_tol=1e-6)
+    assert rows[0]["found"] is None
+    monkeypatch.setattr(comparison, "baseline", lambda *args: pytest.fail("measured again"))
+    assert compare_starts(tiny_data, tmp_path, ways=("plain",), seeds=2, recipe=small,
+                          progress=False) == rows
 
 
 def test_the_runs_differ_in_way_and_seed_only(done, small):
@@ -134,7 +190,7 @@ def test_other_settings_are_refused(done, tiny_data, small, minutes, change):
     assert (out / "comparison.csv").read_bytes() == before
 
 
-def test_every_training_gets_the_same_minutes(tiny_data, tmp_path, monkeypatch):
+def test_every_training_gets_the_same_minutes(tiny_data, tmp_path, untouched, monkeypatch):
     seen = {}
     def note(data, name, folder, recipe, progress):
         seen[folder] = recipe
@@ -148,7 +204,16 @@ def test_every_training_gets_the_same_minutes(tiny_data, tmp_path, monkeypatch):
         assert folder.name == f"seed{recipe.training.seed}" and recipe.simulation == QUICK.simulation
 
 
-def test_the_recipes_seed_is_the_first(tiny_data, tmp_path, monkeypatch):
+def test_another_encoder_asks_for_other_ways(tiny_data, tmp_path, monkeypatch):
+    "With EfficientNet-Lite0 the ways that are a ResNet18's would all fail"
+    seen = []
+    monkeypatch.setattr(comparison, "run_all", lambda table, trials, *rest, **more: seen.extend(trials))
+    compare_starts(tiny_data, tmp_path / "out", seeds=2, recipe=load_recipe("imagenet"), progress=False)
+    assert [way for way, _, seed in seen if seed == 0] == list(CARD)
+    assert [way for way, _, seed in seen if seed == 1] == list(CARD[1:])
+
+
+def test_the_recipes_seed_is_the_first(tiny_data, tmp_path, untouched, monkeypatch):
     figures = dict(category="hex_nut", image_auroc=.5, pixel_auroc=None, aupro=None, error="")
     monkeypatch.setattr(comparison, "train_and_score", lambda *args: figures)
     recipe = QUICK.replace(**{"training.seed": 5})
@@ -196,6 +261,25 @@ def test_the_mean_is_over_products_that_all_ways_have():
     assert table[0] == f"| product | {SAYS['random']} | {SAYS['warm']} |"
     assert table[2:] == ["| a | 0.600 | 0.800 |", "| b | 0.900 | - |", "| **mean of 1** | 0.600 | 0.800 |"]
     assert markdown(rows[2:]).splitlines()[-1] == "| **mean of 0** | - | - |"
+
+
+def test_a_card_has_all_figures_and_means_of_what_can_be_compared():
+    "A way that never decides doesn't take the others' mean of decisions away"
+    rows = [row("plain", "a", value=.5), row("plain", "b", value=.7),
+            row("trained", "a", 0, .8, found=.5, false_alarms=0.), row("trained", "a", 1, .9, found=1.),
+            row("trained", "b", 0, .9, found=.25, false_alarms=.5)]
+    table = [[cell.strip() for cell in line.split("|")[1:-1]] for line in card(rows).splitlines()]
+    assert table[0] == ["product", "way", "Image AUROC", "Found", "False alarms", "seeds"]
+    assert table[2:] == [
+        ["a", SAYS["plain"], "0.500", "-", "-", "1"],
+        ["a", SAYS["trained"], "0.850 ± 0.071", "0.750 ± 0.354", "0.000", "2"],
+        ["b", SAYS["plain"], "0.700", "-", "-", "1"],
+        ["b", SAYS["trained"], "0.900", "0.250", "0.500", "1"],
+        ["**mean** (products)", SAYS["plain"], "0.600 (2)", "-", "-", ""],
+        ["**mean** (products)", SAYS["trained"], "0.875 (2)", "0.500 (2)", "0.250 (2)", ""]]
+    failed = rows[:-1] + [row("trained", "b", 0, None, "power cut")]
+    assert card(failed).splitlines()[-1].endswith("| 0.850 (1) | 0.750 (1) | 0.000 (1) |  |")
+    assert card(failed).splitlines()[-3].endswith("| - | - | - | 0 |")
 
 
 def test_report_leaves_out_what_nobody_has_and_tells_what_failed():

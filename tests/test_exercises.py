@@ -446,6 +446,7 @@ ALSO_RIGHT = [
     ("memory.3", lambda m, f: (m.unsqueeze(0) - f.unsqueeze(1)).abs().flatten(2).sum(2).min(1).indices),
     ("memory.4", lambda d: d.mean(0).min(dim=1).indices),
     ("memory.5", lambda m, d: torch.cat([m[:-1], d[None]])),
+    ("patches.1", lambda m: m[1].flip(-1)),
     ("attention.3", blind_in_the_middle_level), ("msff.4", other_way_down),
     ("memseg.1", lambda h, w: ((h + 31) // 32 * 32, (w + 31) // 32 * 32)),
     ("tiles.1", lambda n, w, c: torch.linspace(0, n - w, c).floor().int()),

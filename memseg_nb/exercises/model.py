@@ -2,8 +2,9 @@
 
 # %% auto #0
 __all__ = ['check_shape', 'check_best', 'check_m2', 'check_trained_numbers', 'check_pixel', 'check_lazy', 'check_frozen',
-           'check_match', 'check_joint', 'check_poison', 'check_maps', 'check_blind', 'check_effect', 'check_top_down',
-           'check_size', 'check_probability', 'check_starts', 'check_focal', 'check_slope', 'check_weights']
+           'check_match', 'check_joint', 'check_poison', 'check_invisible', 'check_coreset', 'check_maps',
+           'check_blind', 'check_effect', 'check_top_down', 'check_size', 'check_probability', 'check_starts',
+           'check_focal', 'check_slope', 'check_weights']
 
 # %% ../../nbs/exercises/04_model.ipynb #9825a522
 import math
@@ -145,6 +146,59 @@ def check_poison(poison):
     expect(left < 1e-6,
            f"DI* isn't 0 everywhere: the largest difference to the best match is {left:.2f}. "
            "Which sample has none at all?")
+
+# %% ../../nbs/exercises/04_model.ipynb #5e0c1b01
+@exercise("patches.1", "Invisible", "proving", "invisible(stored)", """
+def invisible(stored):
+    return stored[0, :, :1, :1].expand_as(stored[0])  # one and the same patch, everywhere
+""")
+def check_invisible(invisible):
+    "Pieces of good images only, and none of these images"
+    stored = torch.rand(5, 3, 4, 6, generator=torch.Generator().manual_seed(7))
+    given = expect_tensor(invisible(stored.clone()), stored.shape[1:], "the image's features")
+    patches = stored.permute(0, 2, 3, 1).reshape(1, -1, 3)
+    gaps = (given.permute(1, 2, 0).reshape(-1, 1, 3) - patches).square().sum(2).sqrt()
+    expect(gaps.amin(1).max() < 1e-4,
+           f"one place is {gaps.amin(1).max():.2f} away from every patch: put the image together "
+           "from vectors stored[n, :, y, x], whole ones")
+    same = (given - stored).abs().flatten(1).amax(1).min()
+    expect(same > 1e-4, "that's one of the good images: take their pieces, but at other places")
+
+# %% ../../nbs/exercises/04_model.ipynb #5e0c1b02
+def _spread_out(patches, count, far, first=0):
+    "Numbers of patches, each the one that is `far` from those before it"
+    kept, gaps = [first], torch.cdist(patches, patches)
+    while len(kept) < count: kept.append(int(far(gaps[:, kept]).argmax()))
+    return kept
+
+@exercise("patches.2", "Farthest first", "rebuilding", "coreset(patches, count)", """
+def coreset(patches, count):
+    kept, far = [0], torch.full((len(patches),), torch.inf)
+    for _ in range(count - 1):
+        far = far.minimum((patches - patches[kept[-1]]).norm(dim=1))  # to the nearest kept one
+        kept.append(int(far.argmax()))
+    return kept
+""")
+def check_coreset(coreset):
+    "The numbers in their order, and the usual mistakes"
+    patches = torch.randn(60, 4, generator=torch.Generator().manual_seed(8))
+    value = coreset(patches.clone(), 12)
+    value = value.tolist() if isinstance(value, torch.Tensor) else value
+    expect(isinstance(value, (list, tuple)) and len(value) == 12,
+           "a list of 12 numbers is asked for, the first among them")
+    given = [int(expect_number(number, "a number of a patch")) for number in value]
+    expect(given[0] == 0, "begin with patch 0")
+    for far, hint in ((lambda gaps: gaps[:, -1], "that's the farthest from the last one only"),
+                      (lambda gaps: gaps.mean(1), "that's the farthest on average"),
+                      (lambda gaps: gaps.amax(1), "that's the farthest from any of them"),
+                      (lambda gaps: -gaps.amin(1) - 1e9 * (gaps.amin(1) < 1e-5),
+                       "that's the nearest, which adds nothing new")):
+        expect(given != _spread_out(patches, 12, far),
+               f"{hint}; the distance to the *nearest* kept one has to be largest")
+    expect(len(set(given)) == 12,
+           "a patch is there twice: one that is kept has the distance 0 to itself")
+    expect(given == _spread_out(patches, 12, lambda gaps: gaps.amin(1)),
+           "for each patch take the distance to its nearest kept one, and add where it is largest")
 
 # %% ../../nbs/exercises/04_model.ipynb #14506ddc
 check_m2 = exercise("attention.1", "One pixel of an attention map", "using", "a number",

@@ -102,6 +102,37 @@ WRONG["memory.5"] = (
 )
 
 
+WRONG["patches.1"] = (
+    Wrong(lambda m: m[0], "one of the good", "a good image"),
+    Wrong(lambda m: m.mean(0), "away from every patch", "the mean image"),
+    Wrong(lambda m: torch.zeros_like(m[0]), "away from every patch", "nothing at all"),
+    Wrong(lambda m: m[0].flip(0), "whole ones", "swaps the channels of a patch"),
+    Wrong(lambda m: m[:1, :, :1, :1].expand(1, *m.shape[1:]), "shape", "a batch of one"),
+)
+
+
+def _farthest_of(far):
+    "Numbers of patches that are `far` from those kept before"
+    def coreset(patches, count):
+        kept, gaps = [0], torch.cdist(patches, patches)
+        while len(kept) < count: kept.append(far(gaps[:, kept]).argmax().item())
+        return kept
+    return coreset
+
+WRONG["patches.2"] = (
+    Wrong(lambda p, n: list(range(n)), "where it is largest", "the first ones"),
+    Wrong(_farthest_of(lambda gaps: gaps[:, -1]), "last one only", "farthest from the last"),
+    Wrong(_farthest_of(lambda gaps: gaps.mean(1)), "on average", "farthest on average"),
+    Wrong(_farthest_of(lambda gaps: gaps.amax(1)), "any of them", "farthest from any"),
+    Wrong(lambda p, n: torch.cdist(p[:1], p)[0].argsort(descending=True)[:n].tolist(), "begin with",
+          "farthest from the first"),
+    Wrong(lambda p, n: _farthest_of(lambda gaps: gaps.amin(1))(p, n + 1)[1:], "begin with",
+          "leaves out the first"),
+    Wrong(lambda p, n: [0, 0, *range(2, n)], "twice", "one of them twice"),
+    Wrong(lambda p, n: p[_farthest_of(lambda gaps: gaps.amin(1))(p, n)], "number", "the patches themselves"),
+)
+
+
 WRONG["attention.1"] = (
     Wrong(2., "M_3", "forgets the coarser map"),
     Wrong(2.5, "times", "adds the coarser map"),
