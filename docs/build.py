@@ -14,12 +14,13 @@ import shutil
 import subprocess
 import sys
 import time
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 
 import chapters
 import course
 import decks
+import figures
 import laboratory
 import ledger
 import library
@@ -83,13 +84,15 @@ def check_outputs() -> None:
 def write_sources(writer: Writer) -> None:
     "Everything Sphinx reads"
     images, downloads = {}, Writer(WORK / chapters.BARE)
+    drawn = Writer(STATIC / Path(figures.FOLDER).name)
     for path in stamp.everywhere():
         downloads.text(path.relative_to(chapters.NOTEBOOKS).as_posix(), chapters.bare(path))
         page = links.page_of(path.relative_to(ROOT).as_posix())
-        notebook, found = chapters.page(path, page, plays.known(stamp.name_of(path)))
+        notebook, found = chapters.page(path, page, plays.known(stamp.name_of(path)), drawn.bytes)
         writer.text(f"{page}.ipynb", json.dumps(notebook, indent=1))
         images |= found
     downloads.tidy()
+    drawn.tidy()
     (WORK / "origins.json").write_text(json.dumps(origins(), indent=1))
     writer.text("course/index.md", pages.contents())
     writer.text("results/ledger.md", ledger.page())
@@ -234,8 +237,8 @@ def publish(out: Path) -> None:
             "<pre><span></span>", "<pre>"
         )
         path.write_text(text)
-        used |= set(re.findall(r'_images/([\w.-]+)"', text))
-    for path in (out / "_images").iterdir():
+        used |= set(re.findall(r'(?:_images|figures)/([\w.-]+)"', text))
+    for path in (path for folder in ("_images", figures.FOLDER) for path in (out / folder).iterdir()):
         if path.name not in used:
             path.unlink()  # of earlier versions of a notebook
     (out / ".nojekyll").touch()  # GitHub Pages would leave out folders that begin with an underscore
@@ -243,20 +246,8 @@ def publish(out: Path) -> None:
 
 def _sized(out: Path, found: re.Match) -> str:
     "A picture's tag with its size, so that its room is there before it has come"
-    size = picture_size(out / "_images" / found[2])
+    size = figures.size((out / "_images" / found[2]).read_bytes())
     return f'<img width="{size[0]}" height="{size[1]}" {found[1]}' if size else found[0]
-
-
-@cache
-def picture_size(path: Path) -> tuple[int, int] | None:
-    "Width and height of a PNG, or of an SVG that says them"
-    head = path.read_bytes()[:400]
-    if head.startswith(b"\x89PNG"):
-        return int.from_bytes(head[16:20]), int.from_bytes(head[20:24])
-    numbers = [re.search(rb'\b%s="([\d.]+)(pt|px)?"' % name, head) for name in (b"width", b"height")]
-    if not all(numbers):
-        return None
-    return tuple(round(float(one[1]) * (4 / 3 if one[2] == b"pt" else 1)) for one in numbers)
 
 
 def build(out: Path, fresh: bool = False, draft: bool = False) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import course
 import decks
+import figures
 import laboratory
 import library
 import links
@@ -189,6 +190,7 @@ def page(
     path: Path,  # a notebook
     site_page: str,  # its place on the site
     played: tuple[dict, ...] | list[dict] = (),  # its widgets whose states are there, as plays.known has them
+    keep=lambda name, content: None,  # called with every figure's file name and content
 ) -> tuple[
     dict, dict[str, str]
 ]:  # the notebook for the page, and images to copy: file of the repository -> file of the site
@@ -223,7 +225,7 @@ def page(
         elif cell["cell_type"] == "code":
             # the last of a kind on a page moves, those before it are pictures
             alive = number in last.values()
-            cells += _code(cell, site_page, module, fold=tasks, alive=alive, played=played)
+            cells += _code(cell, site_page, module, fold=tasks, alive=alive, played=played, keep=keep)
     if not lesson and path.parent != NOTEBOOKS:
         cells.insert(1, _markdown_cell(_facts([_download(path)])))
     cells = _merge_folded(cells)
@@ -310,7 +312,8 @@ def _quotes(text: str) -> tuple[str, str, str]:
 
 
 def _code(
-    cell: dict, site_page: str, module: str, fold: bool = False, alive: bool = True, played=()
+    cell: dict, site_page: str, module: str, fold: bool = False, alive: bool = True, played=(),
+    keep=lambda name, content: None,
 ) -> list[dict]:
     directives = {m[1]: m[2].strip() for m in DIRECTIVE.finditer(cell["source"])}
     source = DIRECTIVE.sub("", cell["source"]).strip("\n")
@@ -322,6 +325,8 @@ def _code(
     outputs = [output for output in outputs if not moving or _words(output)[0] != moving["question"]]
     widget = next((output for output in outputs if WIDGET in output.get("data", {})), None)
     outputs = [_plain(output) for output in outputs if output is not widget]
+    folder = links.relative(site_page, figures.FOLDER)
+    outputs = [figures.shown(output, folder, keep) for output in outputs if output.get("data", True)]
     if not source or ("default_exp" in directives and len(directives) == 1):
         return []
     only_imports = all(isinstance(node, (ast.Import, ast.ImportFrom)) for node in parse(source).body)
@@ -349,7 +354,6 @@ def _code(
             "metadata": {"tags": tags, "mystnb": prompt if "hide-input" in tags else {}},
         }
     )
-    made = [part for each in made for part in _one_picture_each(each)]
     slot = laboratory.slot(live, site_page) if live else _slot(widget) if widget else ""
     if moving:
         slot = laboratory.played(moving, site_page.rpartition("/")[2], site_page)
@@ -417,25 +421,3 @@ def _plain(output: dict) -> dict:
     if output["output_type"] == "execute_result":
         output["execution_count"] = None
     return output
-
-
-def _one_picture_each(cell: dict) -> list[dict]:
-    "myst-nb takes one alt text a cell: several pictures become several cells, the code in the first"
-    if cell["cell_type"] != "code":
-        return [cell]
-    made, current, has_picture = [], dict(cell, outputs=[]), False
-    for output in cell["outputs"]:
-        if "data" in output and not output["data"]:
-            continue
-        picture = "image/png" in output.get("data", {})
-        if picture and has_picture:
-            made.append(current)
-            current = dict(cell, source="", outputs=[], metadata={"tags": ["remove-input"], "mystnb": {}})
-        if picture:
-            alt = output.get("metadata", {}).get("image/png", {}).get("alt", "")
-            current["metadata"] = dict(
-                current["metadata"], mystnb=dict(current["metadata"]["mystnb"], image={"alt": alt})
-            )
-        has_picture |= picture
-        current["outputs"].append(output)
-    return [*made, current]

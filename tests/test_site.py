@@ -1,7 +1,9 @@
 "The pages: no dead links, no requests to elsewhere, readable in light, in dark and on a phone"
 
+import base64
 import contextlib
 import fcntl
+import io
 import json
 import os
 import re
@@ -16,6 +18,7 @@ from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit
 
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 DOCS, SITE, WORK = ROOT / "docs", ROOT / "_docs", ROOT / "build" / "docs"
@@ -23,6 +26,7 @@ sys.path.insert(0, str(DOCS))
 import chapters
 import course
 import decks
+import figures
 import library
 import links
 import moved
@@ -44,6 +48,8 @@ needs_browser = pytest.mark.skipif(
 
 # From notebooks to pages
 
+SPOT = Image.frombytes("RGB", (6, 4), bytes(range(72)))
+
 
 def notebook(tmp_path, *cells, name="simulation/04_anomalies"):
     "A notebook of (source, outputs) cells; outputs None: Markdown"
@@ -62,12 +68,17 @@ def notebook(tmp_path, *cells, name="simulation/04_anomalies"):
     return path
 
 
-def picture(alt):
-    return {
-        "output_type": "display_data",
-        "data": {"image/png": "aGVsbG8=", "text/plain": "x"},
-        "metadata": {"image/png": {"alt": alt}},
-    }
+def packed(image, kind):
+    file = io.BytesIO()
+    image.save(file, kind, lossless=True)
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def picture(alt, **more):
+    "An output as plots.show makes it, of 6 x 4 pixels; more: `webp`, `svg` with their content"
+    names = {"svg": "image/svg+xml", "webp": "image/webp"}
+    data = {"image/png": packed(SPOT, "PNG"), "text/plain": alt} | {names[k]: text for k, text in more.items()}
+    return {"output_type": "display_data", "data": data, "metadata": {"image/png": {"alt": alt}}}
 
 
 HEAD = (
@@ -103,10 +114,40 @@ def test_directives_mean_on_a_page_what_they_mean_to_nbdev(tmp_path, monkeypatch
     assert 'id="code-blend" href="../reference/simulation.anomalies.html#blend"' in label
 
 
-def test_every_picture_keeps_its_alt_text(tmp_path, monkeypatch):
-    cells = converted(tmp_path, monkeypatch, ("show()", [picture("a nut"), picture("a tablet")]))
-    alts = [c["metadata"]["mystnb"]["image"]["alt"] for c in cells if c["cell_type"] == "code"]
-    assert alts == ["a nut", "a tablet"] and cells[-1]["source"] == ""
+def shown(cell):
+    "What stands in the page for a cell's figures"
+    return [output["data"]["text/html"] for output in cell["outputs"] if "text/html" in output.get("data", {})]
+
+
+def test_every_picture_keeps_its_alt_text_and_its_room(tmp_path, monkeypatch):
+    cells = converted(tmp_path, monkeypatch, ("show()", [picture("a nut"), picture('a "tablet"')]))
+    for tag, alt in zip(shown(cells[-1]), ["a nut", "a &quot;tablet&quot;"], strict=True):
+        assert re.fullmatch(
+            rf'<img src="\.\./_static/figures/\w{{16}}\.webp" alt="{alt}" width="6" height="4">', tag
+        )
+
+
+def test_a_figure_is_the_sharpest_that_the_notebook_has(tmp_path):
+    "A drawing as it is, a picture with twice the pixels in the same room, a PNG alone without any loss"
+    kept = {}
+    drawing = '<svg xmlns="http://www.w3.org/2000/svg" width="4.5pt" height="3pt"/>'
+    for more, suffix, content in [
+        (dict(svg=drawing), "svg", drawing.encode()),
+        (dict(webp=packed(SPOT.resize((12, 8)), "WEBP")), "webp", None),
+        ({}, "webp", None),
+    ]:
+        kept.clear()
+        tag = figures.shown(picture("a spot", **more), "figures", kept.__setitem__)["data"]["text/html"]
+        (name, found), = kept.items()
+        assert f'src="figures/{name}"' in tag and 'width="6" height="4"' in tag and name.endswith(suffix)
+        assert content is None or found == content
+        if suffix == "webp":
+            wide = 12 if more else 6
+            whole = Image.open(io.BytesIO(found)).convert("RGB")
+            assert whole.tobytes() == SPOT.resize((wide, wide * 2 // 3)).tobytes()
+    assert figures.size(drawing.encode()) == (6, 4)
+    printed = {"output_type": "stream", "text": "1"}
+    assert figures.shown(printed, "figures", None) is printed
 
 
 def test_descriptions_of_pictures_are_hidden_from_code(tmp_path, monkeypatch):
@@ -118,13 +159,13 @@ def test_descriptions_of_pictures_are_hidden_from_code(tmp_path, monkeypatch):
     assert chapters.without_alts(code) == 'x = 1\nplots.show(f(x), alt="...")\nshow(x, "short")'
     cells = converted(tmp_path, monkeypatch, (code, [picture("a nut with a crack")]))
     assert cells[-1]["source"].endswith('show(x, "short")') and "rust" not in cells[-1]["source"]
-    assert cells[-1]["metadata"]["mystnb"]["image"]["alt"] == "a nut with a crack"
+    assert 'alt="a nut with a crack"' in shown(cells[-1])[0]
 
 
 def test_a_widget_moves_where_its_states_are_known_and_says_so_where_not(tmp_path, monkeypatch):
-    shown = {"output_type": "display_data", "metadata": {},
-             "data": {"image/png": "aGVsbG8=", "text/plain": "How large?\n3 pixels."}}
-    still = converted(tmp_path, monkeypatch, ("Explore('How large?', look)", [shown]))
+    output = {"output_type": "display_data", "metadata": {},
+             "data": {"image/png": packed(SPOT, "PNG"), "text/plain": "How large?\n3 pixels."}}
+    still = converted(tmp_path, monkeypatch, ("Explore('How large?', look)", [output]))
     assert chapters.STILL in still[-1]["source"] and still[-2]["outputs"]
     item = {"name": "a", "src": "1.webp", "alt": "a dot", "caption": "", "width": 90, "newline": False}
     states = [{"status": f"{k} pixels.", "items": [item]} for k in (1, 3)]
@@ -137,7 +178,7 @@ def test_a_widget_moves_where_its_states_are_known_and_says_so_where_not(tmp_pat
             {"name": "size", "kind": "choice", "label": "size", "options": ["1", "3"], "value": "3"}
         ],
     }
-    path = notebook(tmp_path, HEAD, ("Explore('How large?', look)", [shown]))
+    path = notebook(tmp_path, HEAD, ("Explore('How large?', look)", [output]))
     cells = chapters.page(path, "course/anomalies", [widget])[0]["cells"]
     assert 'data-play="../_static/plays/anomalies/0.json"' in cells[-1]["source"] and not cells[-2]["outputs"]
     assert "3 pixels." in cells[-1]["source"] and 'alt="a dot"' in cells[-1]["source"]
