@@ -192,6 +192,9 @@ def test_controls_are_thinned_out_and_keep_what_they_begin_with():
     assert len(some) == 6 and some[0] == 0 and some[-1] == 1 and .37 in some
     assert plays.values(ipywidgets.IntSlider(value=2, min=0, max=3), 9) == [0, 1, 2, 3]
     assert plays.values(ipywidgets.Dropdown(options=["b", "a"]), 1) == ["b", "a"]
+    assert plays.values(slider, 3, [.9, .5, .6]) == [.37, .5, .6, .9]
+    many = plays.values(slider, 3, [k / 100 for k in range(40)])
+    assert len(many) <= plays.FINEST + 3 and {0, .37, .39} <= {*many}
 
 
 def test_states_of_a_widget_are_what_it_shows(tmp_path):
@@ -214,6 +217,30 @@ def test_states_of_a_widget_are_what_it_shows(tmp_path):
     assert [state["status"] for state in made["states"]] == ["size 8", "size none: needs some", "size 4"]
     assert [len(state["items"]) for state in made["states"]] == [1, 0, 1]
     assert all((tmp_path / item["src"]).exists() for state in made["states"] for item in state["items"])
+
+
+def test_states_begin_as_the_notebook_does_and_have_what_its_answer_names(tmp_path):
+    "The answer moves the controls; the page begins where the reader begins, and can be moved to the answer"
+    import plays
+    from memseg_nb.widgets.base import Explore, slider
+    space = {}
+    begin, move = Explore.__init__, Explore.set
+    try:
+        exec(plays.SEEN, space)
+        panel = Explore("Where?", lambda level, width: ([], f"{level} {width}"),
+                        level=slider("level", 100, 0, 255), width=slider("width", 2, 0, 1000))
+        panel.set(level=151).set(level=152)
+        made = plays.record(*space["_seen"], tmp_path, 0)
+    finally:
+        Explore.__init__, Explore.set = begin, move
+    level, width = made["controls"]
+    assert level["value"] == "100" and {"100", "151", "152"} <= {*level["options"]} and width["value"] == "2"
+    assert len(made["states"]) == len(level["options"]) * len(width["options"]) <= plays.STATES
+    assert "152 2" in [state["status"] for state in made["states"]]
+    cells = [{"cell_type": kind, "source": source} for kind, source in [
+        ("markdown", "## Play"), ("code", "Explore('Where?', look)"), ("markdown", "<details>"),
+        ("code", "answer"), ("markdown", "### More\n\n## Break it"), ("code", "look = None")]]
+    assert plays.end(cells) == 4
 
 
 def test_a_notebook_without_states_costs_no_other_one(monkeypatch, capsys):
