@@ -93,6 +93,8 @@ def write_sources(writer: Writer) -> None:
         images |= found
     downloads.tidy()
     drawn.tidy()
+    if still := [name for name in plays.notebooks() if not plays.known(name)]:
+        print(f"{len(still)} pages with widgets that stand still: python docs/plays.py", flush=True)
     (WORK / "origins.json").write_text(json.dumps(origins(), indent=1))
     writer.text("course/index.md", pages.contents())
     writer.text("results/ledger.md", ledger.page())

@@ -243,6 +243,20 @@ def test_states_begin_as_the_notebook_does_and_have_what_its_answer_names(tmp_pa
     assert plays.end(cells) == 4
 
 
+LIVE = "PerlinPlayground|AnomalyStudio|MemoryExplorer|DefectPainter|ThresholdExplorer|TrainingMonitor"
+
+
+@pytest.mark.parametrize("lesson", course.lessons())
+def test_play_has_a_widget_that_pages_can_move(lesson):
+    "One of those that pages compute themselves, or one whose states can be computed beforehand"
+    cells = chapters.read(course.NOTEBOOKS / f"{lesson}.ipynb")["cells"]
+    text = "\n".join(cell["source"] for cell in cells)
+    section = re.split(r"^## ", text.partition("\n## Play\n")[2], maxsplit=1, flags=re.MULTILINE)[0]
+    assert re.search(rf"\b(?:Explore|{LIVE})[.(]", section), "a page of this lesson can't be played with"
+    import plays
+    assert lesson in plays.notebooks() or "Explore(" not in text
+
+
 def test_a_notebook_without_states_costs_no_other_one(monkeypatch, capsys):
     import plays
 
@@ -634,6 +648,20 @@ def test_no_old_address_is_dead(site):
     for old, new in moved.table().items():
         text = (site / f"{old}.html").read_text()
         assert f'url={links.relative(old, new)}.html"' in text and (site / f"{new}.html").exists()
+
+
+@needs_site
+@pytest.mark.parametrize("lesson", course.lessons())
+def test_what_a_lesson_asks_to_move_can_be_moved(site, lesson):
+    "Live, or with states that docs/plays.py computed: `make docs` does, these tests by themselves don't"
+    import plays
+    if not any(map(plays.known, plays.notebooks())):
+        pytest.skip("no states here: python docs/plays.py")
+    text = (site / f"{course.page(lesson)}.html").read_text()
+    section = text.partition('<section id="play">')[2].partition("<h2>")
+    section = section[2].partition("<h2>")[0]
+    assert re.search(r"data-(?:play|live)=", section), f"it stands still: python docs/plays.py {lesson}"
+    assert chapters.STILL not in text
 
 
 # Slides
