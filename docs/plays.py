@@ -143,13 +143,16 @@ def _written(picture, folder: Path) -> dict:
     head, data = item["src"].split(",", 1)
     data, end = base64.b64decode(data), "svg"
     if "svg" not in head:
-        file, end = io.BytesIO(), "webp"
-        image = Image.open(io.BytesIO(data))
+        end, image = "webp", Image.open(io.BytesIO(data))
         most = 2 * item["width"]  # twice as dense as it is shown
         if image.width > most:
             image = image.resize((most, round(image.height * most / image.width)), Image.LANCZOS)
-        image.save(file, "WEBP", quality=80, method=4)
-        data = file.getvalue()
+        files = []
+        for how in {"quality": 80}, {"lossless": True}:  # that is smaller for masks
+            file = io.BytesIO()
+            image.save(file, "WEBP", method=4, **how)
+            files.append(file.getvalue())
+        data = min(files, key=len)
     name = f"{hashlib.sha256(data).hexdigest()[:12]}.{end}"
     (folder / name).write_bytes(data)
     return {key: item[key] for key in ("name", "alt", "caption", "width", "newline")} | {"src": name}
