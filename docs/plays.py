@@ -23,7 +23,8 @@ import stamp
 ROOT = Path(__file__).parents[1]
 CACHE = ROOT / "build" / "docs" / "plays"
 STATES = 60  # of a widget, about; sliders are thinned out, menus are not
-FINEST = 13  # values of a slider, at most
+MOST = 400  # with the values that the answer speaks of
+FINEST = 13  # values of a slider, about
 
 
 def notebooks() -> list[str]:
@@ -58,7 +59,7 @@ def known(name: str) -> list[dict]:
 
 
 def values(control, room: float, wanted=()) -> list:
-    "A control's values, those wanted and the first one included; of a slider no more than `room` others"
+    "A control's values, the first one and those wanted included; of a slider no more than `room` beside them"
     if hasattr(control, "options"):
         return list(control.options)
     steps = round((control.max - control.min) / control.step)
@@ -66,25 +67,34 @@ def values(control, room: float, wanted=()) -> list:
     some = {control.min + round(k * steps / (count - 1)) * control.step for k in range(count)}
     if isinstance(control.value, int):
         some = {int(round(one)) for one in some}
-    wanted = sorted({*wanted})
-    if len(wanted) > FINEST:
-        wanted = [wanted[round(k * (len(wanted) - 1) / (FINEST - 1))] for k in range(FINEST)]
-    wanted = {*wanted, control.value}
-    for one in sorted(wanted):
+    wanted = thinned(sorted({*wanted, control.value}), FINEST, control.value)
+    for one in wanted:
         others = sorted(some, key=lambda other: abs(other - one))
         some -= {*others[:1], *(other for other in others if abs(other - one) < control.step / 2)}
-    return sorted(some | wanted)
+    return sorted({*some, *wanted})
+
+
+def thinned(some: list, count: int, kept) -> list:
+    "No more than `count` of sorted numbers, evenly taken, `kept` among them"
+    if len(some) <= count:
+        return some
+    taken = {some[round(k * (len(some) - 1) / (count - 1))] for k in range(count)}
+    return sorted(taken - {min(taken, key=lambda one: abs(one - kept))} | {kept})
 
 
 def grid(panel, visited: dict[str, list]) -> dict[str, list]:
-    "Values of every control, so that there are about `STATES` combinations"
-    controls = {name: control for name, control in panel.controls.items()}
-    known = [name for name, control in controls.items() if hasattr(control, "options") or visited.get(name)]
-    made = {name: values(controls[name], 3, visited.get(name, ())) for name in known}
-    fixed = math.prod(map(len, made.values()))
-    free = len(controls) - len(known)
-    room = (STATES / fixed) ** (1 / free) if free else 0
-    return {name: made.get(name) or values(control, room) for name, control in controls.items()}
+    "Values of every control, so that there are about `STATES` combinations and no more than `MOST`"
+    sliders = [name for name, control in panel.controls.items() if not hasattr(control, "options")]
+    fixed = math.prod(len(control.options) for name, control in panel.controls.items()
+                      if name not in sliders)
+    room = max(3, (STATES / fixed) ** (1 / len(sliders))) if sliders else 0
+    axes = {name: values(control, room, visited.get(name, ())) for name, control in panel.controls.items()}
+    while math.prod(map(len, axes.values())) > MOST and sliders:
+        widest = max(sliders, key=lambda name: len(axes[name]))
+        if len(axes[widest]) == 2:
+            break
+        axes[widest] = thinned(axes[widest], len(axes[widest]) - 1, panel.controls[widest].value)
+    return axes
 
 
 def _value(option):

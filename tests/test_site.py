@@ -5,6 +5,7 @@ import contextlib
 import fcntl
 import io
 import json
+import math
 import os
 import re
 import shutil
@@ -195,6 +196,7 @@ def test_controls_are_thinned_out_and_keep_what_they_begin_with():
     assert plays.values(slider, 3, [.9, .5, .6]) == [.37, .5, .6, .9]
     many = plays.values(slider, 3, [k / 100 for k in range(40)])
     assert len(many) <= plays.FINEST + 3 and {0, .37, .39} <= {*many}
+    assert plays.thinned([0, 1, 2, 3, 9], 3, 3) == [0, 3, 9] and plays.thinned([0, 4], 2, 4) == [0, 4]
 
 
 def test_states_of_a_widget_are_what_it_shows(tmp_path):
@@ -222,7 +224,7 @@ def test_states_of_a_widget_are_what_it_shows(tmp_path):
 def test_states_begin_as_the_notebook_does_and_have_what_its_answer_names(tmp_path):
     "The answer moves the controls; the page begins where the reader begins, and can be moved to the answer"
     import plays
-    from memseg_nb.widgets.base import Explore, slider
+    from memseg_nb.widgets.base import Explore, menu, slider
     space = {}
     begin, move = Explore.__init__, Explore.set
     try:
@@ -235,7 +237,11 @@ def test_states_begin_as_the_notebook_does_and_have_what_its_answer_names(tmp_pa
         Explore.__init__, Explore.set = begin, move
     level, width = made["controls"]
     assert level["value"] == "100" and {"100", "151", "152"} <= {*level["options"]} and width["value"] == "2"
-    assert len(made["states"]) == len(level["options"]) * len(width["options"]) <= plays.STATES
+    assert len(made["states"]) == len(level["options"]) * len(width["options"]) <= plays.MOST
+    kinds = {f"kind{k}": menu("kind", list("abcdefg")) for k in range(2)}
+    many = Explore("Where?", lambda **_: ([], ""), level=slider("level", 100, 0, 255), **kinds)
+    axes = plays.grid(many, {"level": range(0, 100, 5)})
+    assert math.prod(map(len, axes.values())) <= plays.MOST and 100 in axes["level"]
     assert "152 2" in [state["status"] for state in made["states"]]
     cells = [{"cell_type": kind, "source": source} for kind, source in [
         ("markdown", "## Play"), ("code", "Explore('Where?', look)"), ("markdown", "<details>"),
