@@ -293,7 +293,7 @@ def bare(path: Path) -> str:
     for cell in notebook["cells"]:
         if cell["cell_type"] == "code":
             cell |= {"outputs": [], "execution_count": None}
-    return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(notebook, ensure_ascii=False) + "\n"
 
 
 def _facts(facts: list[str]) -> str:

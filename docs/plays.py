@@ -22,8 +22,8 @@ import stamp
 
 ROOT = Path(__file__).parents[1]
 CACHE = ROOT / "build" / "docs" / "plays"
-STATES = 60  # of a widget, about; sliders are thinned out, menus are not
-MOST = 400  # with the values that the answer speaks of
+STATES = 48  # of a widget, about; sliders are thinned out, menus are not
+MOST = 216  # with the values that the answer speaks of
 FINEST = 13  # values of a slider, about
 
 
@@ -158,7 +158,7 @@ def _written(picture, folder: Path) -> dict:
         if image.width > most:
             image = image.resize((most, round(image.height * most / image.width)), Image.LANCZOS)
         files = []
-        for how in {"quality": 80}, {"lossless": True}:  # that is smaller for masks
+        for how in {"quality": 70}, {"lossless": True}:  # that is smaller for masks
             file = io.BytesIO()
             image.save(file, "WEBP", method=4, **how)
             files.append(file.getvalue())
