@@ -72,7 +72,7 @@ def as_webp(
     "The figure as a WebP, with losses that nobody sees"
     raw, packed = io.BytesIO(), io.BytesIO()
     figure.savefig(raw, dpi=dpi, facecolor="white", format="png", pil_kwargs={"compress_level": 1})
-    Image.open(raw).convert("RGB").save(packed, "WEBP", quality=80, method=4)
+    Image.open(raw).convert("RGB").save(packed, "WEBP", quality=60, method=4)
     return packed.getvalue()
 
 # %% ../nbs/03_plots.ipynb #6916e6ad
@@ -90,7 +90,7 @@ def show(
         get_ipython = lambda: None  # noqa: E731
     if get_ipython() is not None:
         drawing = "" if any(axis.images for axis in figure.axes) else as_svg(figure)
-        small = 0 < len(drawing) < 100_000  # many points make a large SVG
+        small = 0 < len(drawing) < 70_000  # many points make a large SVG
         sharp = {"image/svg+xml": drawing} if small else {
             "image/webp": as_webp(figure, 2 * dpi)}
         display({"image/png": png, **sharp, "text/plain": alt}, raw=True,
