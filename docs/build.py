@@ -189,6 +189,7 @@ def sphinx(fresh: bool, draft: bool) -> None:
     )
     everything = fresh or not record.exists() or record.read_text() != names
     record.unlink(missing_ok=True)
+    shutil.rmtree(HTML / "_static", ignore_errors=True)  # Sphinx copies files there, and removes none
     command = [
         sys.executable,
         "-m",
@@ -243,8 +244,8 @@ def publish(out: Path) -> None:
             "<pre><span></span>", "<pre>"
         )
         path.write_text(text)
-        used |= set(re.findall(r'(?:_images|figures)/([\w.-]+)"', text))
-    for path in (path for folder in ("_images", figures.FOLDER) for path in (out / folder).iterdir()):
+        used |= set(re.findall(r'_images/([\w.-]+)"', text))
+    for path in (out / "_images").iterdir():
         if path.name not in used:
             path.unlink()  # of earlier versions of a notebook
     (out / ".nojekyll").touch()  # GitHub Pages would leave out folders that begin with an underscore
