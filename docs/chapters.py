@@ -21,7 +21,7 @@ NOTEBOOKS = ROOT / "nbs"
 EXERCISES = NOTEBOOKS / "exercises"
 DIRECTIVE = re.compile(r"^#\|\s*([\w-]+):?[ \t]*(.*)\n?", flags=re.MULTILINE)
 BOX = "**You will be able to**"
-IMPORTS = "Imports and set-up"  # on what hides them
+IMPORTS, CHECK, CHECKER = "Imports and set-up", "A check of these numbers", "The checker, and the solution"  # on folds
 STILL = "This picture stands still here: it is one state of a widget, which has its controls in the notebook."
 BARE = "notebooks"  # folder of what can be downloaded, beside the pages' sources
 SHORT = 24  # characters of a description that stays in the code
@@ -343,7 +343,7 @@ def _code(
         names = [name for node in parse(source).body for name in library._defined(node)]
         tags += ["library"] if not only_imports else []
         made += [_markdown_cell(label)] if (label := _label(names, site_page, module)) else []
-    words = "The checker, and the solution" if fold and not only_imports else IMPORTS
+    words = IMPORTS if only_imports else CHECKER if fold else CHECK if "assert " in source else IMPORTS
     prompt = {"code_prompt_show": words, "code_prompt_hide": words}
     made.append(
         {

@@ -23,7 +23,7 @@ import stamp
 ROOT = Path(__file__).parents[1]
 CACHE = ROOT / "build" / "docs" / "plays"
 STATES = 48  # of a widget, about; sliders are thinned out, menus are not
-MOST = 216  # with the values that the answer speaks of
+MOST = 400  # with the values that the answer speaks of
 FINEST = 13  # values of a slider, about
 
 
