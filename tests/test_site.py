@@ -115,6 +115,12 @@ def test_directives_mean_on_a_page_what_they_mean_to_nbdev(tmp_path, monkeypatch
     assert 'id="code-blend" href="../reference/simulation.anomalies.html#blend"' in label
 
 
+def test_folds_are_called_what_they_hold(tmp_path, monkeypatch):
+    for code, words in [("import torch", chapters.IMPORTS), ("#| hide\nassert 1 + 1 == 2", chapters.CHECK)]:
+        cell = converted(tmp_path, monkeypatch, (code, []))[-1]
+        assert cell["metadata"]["mystnb"]["code_prompt_show"] == words
+
+
 def shown(cell):
     "What stands in the page for a cell's figures"
     return [output["data"]["text/html"] for output in cell["outputs"] if "text/html" in output.get("data", {})]
