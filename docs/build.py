@@ -14,12 +14,13 @@ import shutil
 import subprocess
 import sys
 import time
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 
 import chapters
 import course
 import decks
+import figures
 import laboratory
 import ledger
 import library
@@ -31,6 +32,7 @@ import pages
 import plays
 import reference
 import stamp
+from PIL import Image
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
@@ -83,13 +85,17 @@ def check_outputs() -> None:
 def write_sources(writer: Writer) -> None:
     "Everything Sphinx reads"
     images, downloads = {}, Writer(WORK / chapters.BARE)
+    drawn = Writer(STATIC / Path(figures.FOLDER).name)
     for path in stamp.everywhere():
         downloads.text(path.relative_to(chapters.NOTEBOOKS).as_posix(), chapters.bare(path))
         page = links.page_of(path.relative_to(ROOT).as_posix())
-        notebook, found = chapters.page(path, page, plays.known(stamp.name_of(path)))
+        notebook, found = chapters.page(path, page, plays.known(stamp.name_of(path)), drawn.bytes)
         writer.text(f"{page}.ipynb", json.dumps(notebook, indent=1))
         images |= found
     downloads.tidy()
+    drawn.tidy()
+    if still := [name for name in plays.notebooks() if not plays.known(name)]:
+        print(f"{len(still)} pages with widgets that stand still: python docs/plays.py", flush=True)
     (WORK / "origins.json").write_text(json.dumps(origins(), indent=1))
     writer.text("course/index.md", pages.contents())
     writer.text("results/ledger.md", ledger.page())
@@ -183,6 +189,7 @@ def sphinx(fresh: bool, draft: bool) -> None:
     )
     everything = fresh or not record.exists() or record.read_text() != names
     record.unlink(missing_ok=True)
+    shutil.rmtree(HTML / "_static", ignore_errors=True)  # Sphinx copies files there, and removes none
     command = [
         sys.executable,
         "-m",
@@ -221,6 +228,8 @@ def publish(out: Path) -> None:
             "webpack-macros.html",
         ),
     )
+    for path in (out / "_images").glob("*.png"):
+        Image.open(path).save(path.with_suffix(".webp"), "WEBP", quality=90)  # a fifth of the size
     used = set()
     for path in out.rglob("*.html"):
         text = unused.sub("", path.read_text()).replace('"Color mode"', '"Colour mode"')
@@ -229,8 +238,9 @@ def publish(out: Path) -> None:
         text = re.sub(
             r'<img (?![^>]*\swidth=)([^>]*_images/([\w-]+\.(?:png|svg))")', partial(_sized, out), text
         )
-        # names, brackets and blanks have the colour of the text: a third of a lesson's page
-        text = re.sub(r'<span class="(?:n|p|pm|w)">([^<]*)</span>', r"\1", text).replace(
+        text = re.sub(r'(_images/[\w-]+)\.png"', r'\1.webp"', text)
+        # names, operators, brackets and blanks have the colour of the text: a third of a lesson's page
+        text = re.sub(r'<span class="(?:n|o|p|pm|w)">([^<]*)</span>', r"\1", text).replace(
             "<pre><span></span>", "<pre>"
         )
         path.write_text(text)
@@ -243,20 +253,8 @@ def publish(out: Path) -> None:
 
 def _sized(out: Path, found: re.Match) -> str:
     "A picture's tag with its size, so that its room is there before it has come"
-    size = picture_size(out / "_images" / found[2])
+    size = figures.size((out / "_images" / found[2]).read_bytes())
     return f'<img width="{size[0]}" height="{size[1]}" {found[1]}' if size else found[0]
-
-
-@cache
-def picture_size(path: Path) -> tuple[int, int] | None:
-    "Width and height of a PNG, or of an SVG that says them"
-    head = path.read_bytes()[:400]
-    if head.startswith(b"\x89PNG"):
-        return int.from_bytes(head[16:20]), int.from_bytes(head[20:24])
-    numbers = [re.search(rb'\b%s="([\d.]+)(pt|px)?"' % name, head) for name in (b"width", b"height")]
-    if not all(numbers):
-        return None
-    return tuple(round(float(one[1]) * (4 / 3 if one[2] == b"pt" else 1)) for one in numbers)
 
 
 def build(out: Path, fresh: bool = False, draft: bool = False) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import course
 import decks
+import figures
 import laboratory
 import library
 import links
@@ -20,7 +21,7 @@ NOTEBOOKS = ROOT / "nbs"
 EXERCISES = NOTEBOOKS / "exercises"
 DIRECTIVE = re.compile(r"^#\|\s*([\w-]+):?[ \t]*(.*)\n?", flags=re.MULTILINE)
 BOX = "**You will be able to**"
-IMPORTS = "Imports and set-up"  # on what hides them
+IMPORTS, CHECK, CHECKER = "Imports and set-up", "A check of these numbers", "The checker, and the solution"  # on folds
 STILL = "This picture stands still here: it is one state of a widget, which has its controls in the notebook."
 BARE = "notebooks"  # folder of what can be downloaded, beside the pages' sources
 SHORT = 24  # characters of a description that stays in the code
@@ -189,6 +190,7 @@ def page(
     path: Path,  # a notebook
     site_page: str,  # its place on the site
     played: tuple[dict, ...] | list[dict] = (),  # its widgets whose states are there, as plays.known has them
+    keep=lambda name, content: None,  # called with every figure's file name and content
 ) -> tuple[
     dict, dict[str, str]
 ]:  # the notebook for the page, and images to copy: file of the repository -> file of the site
@@ -226,7 +228,7 @@ def page(
                     output["data"]["text/markdown"] = re.sub(r"\[([^]]+)\]\([\w/]+\.ipynb\)", r"\1", table)
             # the last of a kind on a page moves, those before it are pictures
             alive = number in last.values()
-            cells += _code(cell, site_page, module, fold=tasks, alive=alive, played=played)
+            cells += _code(cell, site_page, module, fold=tasks, alive=alive, played=played, keep=keep)
     if not lesson and path.parent != NOTEBOOKS:
         cells.insert(1, _markdown_cell(_facts([_download(path)])))
     cells = _merge_folded(cells)
@@ -294,7 +296,7 @@ def bare(path: Path) -> str:
     for cell in notebook["cells"]:
         if cell["cell_type"] == "code":
             cell |= {"outputs": [], "execution_count": None}
-    return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(notebook, ensure_ascii=False) + "\n"
 
 
 def _facts(facts: list[str]) -> str:
@@ -313,7 +315,8 @@ def _quotes(text: str) -> tuple[str, str, str]:
 
 
 def _code(
-    cell: dict, site_page: str, module: str, fold: bool = False, alive: bool = True, played=()
+    cell: dict, site_page: str, module: str, fold: bool = False, alive: bool = True, played=(),
+    keep=lambda name, content: None,
 ) -> list[dict]:
     directives = {m[1]: m[2].strip() for m in DIRECTIVE.finditer(cell["source"])}
     source = DIRECTIVE.sub("", cell["source"]).strip("\n")
@@ -325,6 +328,8 @@ def _code(
     outputs = [output for output in outputs if not moving or _words(output)[0] != moving["question"]]
     widget = next((output for output in outputs if WIDGET in output.get("data", {})), None)
     outputs = [_plain(output) for output in outputs if output is not widget]
+    folder = links.relative(site_page, figures.FOLDER)
+    outputs = [figures.shown(output, folder, keep) for output in outputs if output.get("data", True)]
     if not source or ("default_exp" in directives and len(directives) == 1):
         return []
     only_imports = all(isinstance(node, (ast.Import, ast.ImportFrom)) for node in parse(source).body)
@@ -341,7 +346,7 @@ def _code(
         names = [name for node in parse(source).body for name in library._defined(node)]
         tags += ["library"] if not only_imports else []
         made += [_markdown_cell(label)] if (label := _label(names, site_page, module)) else []
-    words = "The checker, and the solution" if fold and not only_imports else IMPORTS
+    words = IMPORTS if only_imports else CHECKER if fold else CHECK if "assert " in source else IMPORTS
     prompt = {"code_prompt_show": words, "code_prompt_hide": words}
     made.append(
         {
@@ -352,7 +357,6 @@ def _code(
             "metadata": {"tags": tags, "mystnb": prompt if "hide-input" in tags else {}},
         }
     )
-    made = [part for each in made for part in _one_picture_each(each)]
     slot = laboratory.slot(live, site_page) if live else _slot(widget) if widget else ""
     if moving:
         slot = laboratory.played(moving, site_page.rpartition("/")[2], site_page)
@@ -420,25 +424,3 @@ def _plain(output: dict) -> dict:
     if output["output_type"] == "execute_result":
         output["execution_count"] = None
     return output
-
-
-def _one_picture_each(cell: dict) -> list[dict]:
-    "myst-nb takes one alt text a cell: several pictures become several cells, the code in the first"
-    if cell["cell_type"] != "code":
-        return [cell]
-    made, current, has_picture = [], dict(cell, outputs=[]), False
-    for output in cell["outputs"]:
-        if "data" in output and not output["data"]:
-            continue
-        picture = "image/png" in output.get("data", {})
-        if picture and has_picture:
-            made.append(current)
-            current = dict(cell, source="", outputs=[], metadata={"tags": ["remove-input"], "mystnb": {}})
-        if picture:
-            alt = output.get("metadata", {}).get("image/png", {}).get("alt", "")
-            current["metadata"] = dict(
-                current["metadata"], mystnb=dict(current["metadata"]["mystnb"], image={"alt": alt})
-            )
-        has_picture |= picture
-        current["outputs"].append(output)
-    return [*made, current]

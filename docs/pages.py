@@ -145,9 +145,9 @@ def results() -> str:
 def _reached() -> str:
     "The section of the overview, without its first words"
     cells = [cell["source"] for cell in chapters.read(ROOT / "nbs" / "index.ipynb")["cells"]]
-    text = re.search(r"^## What it reaches.*?(?=^## |\Z)", "\n\n".join(cells), re.MULTILINE | re.DOTALL)[0]
+    text = re.search(r"^## Results.*?(?=^## |\Z)", "\n\n".join(cells), re.MULTILINE | re.DOTALL)[0]
     text = re.sub(
-        r"\A## What it reaches\s+(Only what was run[^\n]*\n\s*)?", "## Measured figures\n\n", text
+        r"\A## Results\s+(Only what was run[^\n]*\n\s*)?", "## Measured figures\n\n", text
     )
     return links.Markdown("nbs/index.ipynb", "results/index")(text)
 

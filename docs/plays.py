@@ -1,13 +1,15 @@
 """Lets the lessons' own widgets move on their pages: python docs/plays.py [NAME ...]
 
-Runs the notebooks that ask a question with `Explore`, up to that cell, and computes what the widget shows for its
-whole grid of controls: pictures and sentences, in build/docs/plays. A page of the site that finds them there lets its
+Runs the notebooks that ask a question with `Explore`, up to its answer, and computes what the widget shows for its
+whole grid of controls: pictures and sentences, in build/docs/plays. Where a grid is large its steps are coarse, but the
+values that the answer speaks of are among them. A page of the site that finds them there lets its
 reader move the controls, and loads nothing but the pictures that are looked at. What is up to date is not made again.
 """
 
 import argparse
 import hashlib
 import json
+import math
 import re
 import shutil
 import sys
@@ -20,8 +22,9 @@ import stamp
 
 ROOT = Path(__file__).parents[1]
 CACHE = ROOT / "build" / "docs" / "plays"
-STATES = 36  # of a widget, about; sliders are thinned out, menus are not
-FINEST = 13  # values of a slider, at most
+STATES = 48  # of a widget, about; sliders are thinned out, menus are not
+MOST = 400  # with the values that the answer speaks of
+FINEST = 13  # values of a slider, about
 
 
 def notebooks() -> list[str]:
@@ -55,8 +58,8 @@ def known(name: str) -> list[dict]:
     return found["widgets"] if found["made_from"] == digest(name) else []
 
 
-def values(control, room: float) -> list:
-    "A control's values, the first one included; of a slider no more than `room`"
+def values(control, room: float, wanted=()) -> list:
+    "A control's values, the first one and those wanted included; of a slider no more than `room` beside them"
     if hasattr(control, "options"):
         return list(control.options)
     steps = round((control.max - control.min) / control.step)
@@ -64,19 +67,34 @@ def values(control, room: float) -> list:
     some = {control.min + round(k * steps / (count - 1)) * control.step for k in range(count)}
     if isinstance(control.value, int):
         some = {int(round(one)) for one in some}
-    nearest = min(some, key=lambda one: abs(one - control.value))
-    return sorted(some - {nearest} | {control.value})
+    wanted = thinned(sorted({*wanted, control.value}), FINEST, control.value)
+    for one in wanted:
+        others = sorted(some, key=lambda other: abs(other - one))
+        some -= {*others[:1], *(other for other in others if abs(other - one) < control.step / 2)}
+    return sorted({*some, *wanted})
 
 
-def grid(panel) -> dict[str, list]:
-    "Values of every control, so that there are about `STATES` combinations"
-    menus = [control for control in panel.controls.values() if hasattr(control, "options")]
-    fixed = 1
-    for control in menus:
-        fixed *= len(control.options)
-    free = len(panel.controls) - len(menus)
-    room = max(3, (STATES / fixed) ** (1 / free)) if free else 0
-    return {name: values(control, room) for name, control in panel.controls.items()}
+def thinned(some: list, count: int, kept) -> list:
+    "No more than `count` of sorted numbers, evenly taken, `kept` among them"
+    if len(some) <= count:
+        return some
+    taken = {some[round(k * (len(some) - 1) / (count - 1))] for k in range(count)}
+    return sorted(taken - {min(taken, key=lambda one: abs(one - kept))} | {kept})
+
+
+def grid(panel, visited: dict[str, list]) -> dict[str, list]:
+    "Values of every control, so that there are about `STATES` combinations and no more than `MOST`"
+    sliders = [name for name, control in panel.controls.items() if not hasattr(control, "options")]
+    fixed = math.prod(len(control.options) for name, control in panel.controls.items()
+                      if name not in sliders)
+    room = max(3, (STATES / fixed) ** (1 / len(sliders))) if sliders else 0
+    axes = {name: values(control, room, visited.get(name, ())) for name, control in panel.controls.items()}
+    while math.prod(map(len, axes.values())) > MOST and sliders:
+        widest = max(sliders, key=lambda name: len(axes[name]))
+        if len(axes[widest]) == 2:
+            break
+        axes[widest] = thinned(axes[widest], len(axes[widest]) - 1, panel.controls[widest].value)
+    return axes
 
 
 def _value(option):
@@ -90,7 +108,11 @@ def record(panel, folder: Path, number: int) -> dict:
 
     from memseg_nb.files import MemSegError
 
-    axes, states, start = grid(panel), [], [panel[name] for name in panel.controls]
+    start = [*getattr(panel, "begun", {name: panel[name] for name in panel.controls}).values()]
+    for control, value in zip(panel.controls.values(), start):
+        control.unobserve_all()  # nothing is shown here
+        control.value = value
+    axes, states = grid(panel, getattr(panel, "visited", {})), []
     for chosen in itertools.product(*axes.values()):
         try:
             pictures, status = panel.look(**{name: _value(one) for name, one in zip(axes, chosen)})
@@ -131,13 +153,16 @@ def _written(picture, folder: Path) -> dict:
     head, data = item["src"].split(",", 1)
     data, end = base64.b64decode(data), "svg"
     if "svg" not in head:
-        file, end = io.BytesIO(), "webp"
-        image = Image.open(io.BytesIO(data))
+        end, image = "webp", Image.open(io.BytesIO(data))
         most = 2 * item["width"]  # twice as dense as it is shown
         if image.width > most:
             image = image.resize((most, round(image.height * most / image.width)), Image.LANCZOS)
-        image.save(file, "WEBP", quality=80, method=4)
-        data = file.getvalue()
+        files = []
+        for how in {"quality": 70}, {"lossless": True}:  # that is smaller for masks
+            file = io.BytesIO()
+            image.save(file, "WEBP", method=4, **how)
+            files.append(file.getvalue())
+        data = min(files, key=len)
     name = f"{hashlib.sha256(data).hexdigest()[:12]}.{end}"
     (folder / name).write_bytes(data)
     return {key: item[key] for key in ("name", "alt", "caption", "width", "newline")} | {"src": name}
@@ -145,11 +170,16 @@ def _written(picture, folder: Path) -> dict:
 
 SEEN = """
 import memseg_nb.widgets.base as _base
-_seen, _begin = [], _base.Explore.__init__
+_seen, _begin, _set = [], _base.Explore.__init__, _base.Explore.set
 def _noted(self, *arguments, **controls):
     _begin(self, *arguments, **controls)
+    self.begun, self.visited = {name: self[name] for name in controls}, {name: [] for name in controls}
     _seen.append(self)
-_base.Explore.__init__ = _noted
+def _moved(self, **values):
+    _set(self, **values)
+    for name, value in values.items(): self.visited[name].append(value)
+    return self
+_base.Explore.__init__, _base.Explore.set = _noted, _moved
 """
 KEEP = """
 import sys as _sys, json as _json, pathlib as _pathlib
@@ -161,8 +191,16 @@ _made = [_plays.record(panel, _folder, k) for k, panel in enumerate(_seen)]
 """
 
 
+def end(cells: list[dict]) -> int:
+    "How many cells there are until the answer to the last question: the section with the last `Explore` is over"
+    last = max(k for k, cell in enumerate(cells) if re.search(r"\bExplore\(", cell["source"]))
+    heads = [k for k, cell in enumerate(cells)
+             if k > last and cell["cell_type"] == "markdown" and re.search(r"^##? ", cell["source"], re.M)]
+    return heads[0] if heads else len(cells)
+
+
 def make(name: str) -> None:
-    "Run a notebook up to its last `Explore`, and keep the states"
+    "Run a notebook up to the answer to its last question, and keep the states"
     import nbformat
     from nbclient import NotebookClient
 
@@ -170,10 +208,9 @@ def make(name: str) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     notebook = nbformat.read(path, as_version=4)
-    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    last = max(k for k, cell in enumerate(cells) if re.search(r"\bExplore\(", cell.source))
     keep = KEEP.format(docs=str(ROOT / "docs"), folder=str(folder))
-    notebook.cells = [nbformat.v4.new_code_cell(SEEN), *cells[: last + 1], nbformat.v4.new_code_cell(keep)]
+    notebook.cells = [nbformat.v4.new_code_cell(SEEN), *notebook.cells[: end(notebook.cells)],
+                      nbformat.v4.new_code_cell(keep)]
     NotebookClient(notebook, timeout=1800, kernel_name="python3",
                    resources={"metadata": {"path": str(path.parent)}}).execute()
     widgets = json.loads((folder / "made.json").read_text())

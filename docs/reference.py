@@ -1,6 +1,7 @@
 "Pages of the reference: every exported name with signature, documentation, source and lesson; and the sources"
 
 import html
+import re
 
 import chapters
 import course
@@ -146,8 +147,8 @@ def _words(name: str) -> str:
 
 def source(module: library.Module) -> str:
     "A module's text with an anchor a line"
-    formatter = HtmlFormatter(lineanchors="L", linenos="inline", cssclass="highlight", wrapcode=True)
-    code = highlight(module.source, PythonLexer(), formatter)
+    formatter = HtmlFormatter(lineanchors="L", cssclass="highlight", wrapcode=True)
+    code = re.sub(r' name="L-\d+"', "", highlight(module.source, PythonLexer(), formatter))
     lesson = _lesson_links(module)
     return (
         f"---\norphan: true\n---\n\n# Source of {module.name}\n\n:::{{container}} subtitle\n"

@@ -127,6 +127,8 @@ def test_show_in_a_notebook_gives_the_alt_text(monkeypatch):
     plots.show(plots.grid([IMAGE]), alt="noise")
     (data, more), = seen
     assert data["image/png"].startswith(b"\x89PNG") and data["text/plain"] == "noise"
+    plain, sharp = (Image.open(io.BytesIO(data[f"image/{kind}"])) for kind in ("png", "webp"))
+    assert sharp.format == "WEBP" and np.allclose(sharp.size, 2 * np.array(plain.size), atol=1)
     assert more == {"raw": True, "metadata": {"image/png": {"alt": "noise"}}}
 
 
@@ -193,3 +195,17 @@ def test_a_drawing_is_shown_as_svg_and_as_png_with_the_same_words(monkeypatch):
     assert data["image/svg+xml"].startswith("<?xml") and data["image/png"].startswith(b"\x89PNG")
     assert data["text/plain"] == more["metadata"]["image/png"]["alt"]
     assert data["text/plain"].endswith("lit here: memory, difference")
+
+
+def test_a_drawing_with_very_many_points_is_no_svg(monkeypatch):
+    import IPython
+    import IPython.display
+    seen = []
+    monkeypatch.setattr(IPython, "get_ipython", lambda: "a shell")
+    monkeypatch.setattr(IPython.display, "display", lambda data, **more: seen.append(data))
+    for count in (9, 9000):
+        figure, axes = plots.axes_grid()
+        axes[0, 0].scatter(RNG.random(count), RNG.random(count))
+        plots.show(figure, alt="dots")
+    assert [set(data) for data in seen] == [{"image/png", "text/plain", f"image/{kind}"}
+                                            for kind in ("svg+xml", "webp")]

@@ -1,8 +1,11 @@
 "The pages: no dead links, no requests to elsewhere, readable in light, in dark and on a phone"
 
+import base64
 import contextlib
 import fcntl
+import io
 import json
+import math
 import os
 import re
 import shutil
@@ -16,6 +19,7 @@ from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit
 
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 DOCS, SITE, WORK = ROOT / "docs", ROOT / "_docs", ROOT / "build" / "docs"
@@ -23,6 +27,7 @@ sys.path.insert(0, str(DOCS))
 import chapters
 import course
 import decks
+import figures
 import library
 import links
 import moved
@@ -44,6 +49,8 @@ needs_browser = pytest.mark.skipif(
 
 # From notebooks to pages
 
+SPOT = Image.frombytes("RGB", (6, 4), bytes(range(72)))
+
 
 def notebook(tmp_path, *cells, name="simulation/04_anomalies"):
     "A notebook of (source, outputs) cells; outputs None: Markdown"
@@ -62,12 +69,17 @@ def notebook(tmp_path, *cells, name="simulation/04_anomalies"):
     return path
 
 
-def picture(alt):
-    return {
-        "output_type": "display_data",
-        "data": {"image/png": "aGVsbG8=", "text/plain": "x"},
-        "metadata": {"image/png": {"alt": alt}},
-    }
+def packed(image, kind):
+    file = io.BytesIO()
+    image.save(file, kind, lossless=True)
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def picture(alt, **more):
+    "An output as plots.show makes it, of 6 x 4 pixels; more: `webp`, `svg` with their content"
+    names = {"svg": "image/svg+xml", "webp": "image/webp"}
+    data = {"image/png": packed(SPOT, "PNG"), "text/plain": alt} | {names[k]: text for k, text in more.items()}
+    return {"output_type": "display_data", "data": data, "metadata": {"image/png": {"alt": alt}}}
 
 
 HEAD = (
@@ -103,10 +115,46 @@ def test_directives_mean_on_a_page_what_they_mean_to_nbdev(tmp_path, monkeypatch
     assert 'id="code-blend" href="../reference/simulation.anomalies.html#blend"' in label
 
 
-def test_every_picture_keeps_its_alt_text(tmp_path, monkeypatch):
-    cells = converted(tmp_path, monkeypatch, ("show()", [picture("a nut"), picture("a tablet")]))
-    alts = [c["metadata"]["mystnb"]["image"]["alt"] for c in cells if c["cell_type"] == "code"]
-    assert alts == ["a nut", "a tablet"] and cells[-1]["source"] == ""
+def test_folds_are_called_what_they_hold(tmp_path, monkeypatch):
+    for code, words in [("import torch", chapters.IMPORTS), ("#| hide\nassert 1 + 1 == 2", chapters.CHECK)]:
+        cell = converted(tmp_path, monkeypatch, (code, []))[-1]
+        assert cell["metadata"]["mystnb"]["code_prompt_show"] == words
+
+
+def shown(cell):
+    "What stands in the page for a cell's figures"
+    return [output["data"]["text/html"] for output in cell["outputs"] if "text/html" in output.get("data", {})]
+
+
+def test_every_picture_keeps_its_alt_text_and_its_room(tmp_path, monkeypatch):
+    cells = converted(tmp_path, monkeypatch, ("show()", [picture("a nut"), picture('a "tablet"')]))
+    for tag, alt in zip(shown(cells[-1]), ["a nut", "a &quot;tablet&quot;"], strict=True):
+        assert re.fullmatch(
+            rf'<img src="\.\./_static/figures/\w{{16}}\.webp" alt="{alt}" width="6" height="4">', tag
+        )
+
+
+def test_a_figure_is_the_sharpest_that_the_notebook_has(tmp_path):
+    "A drawing as it is, a picture with twice the pixels in the same room, a PNG alone without any loss"
+    kept = {}
+    drawing = '<svg xmlns="http://www.w3.org/2000/svg" width="4.5pt" height="3pt"/>'
+    for more, suffix, content in [
+        (dict(svg=drawing), "svg", drawing.encode()),
+        (dict(webp=packed(SPOT.resize((12, 8)), "WEBP")), "webp", None),
+        ({}, "webp", None),
+    ]:
+        kept.clear()
+        tag = figures.shown(picture("a spot", **more), "figures", kept.__setitem__)["data"]["text/html"]
+        (name, found), = kept.items()
+        assert f'src="figures/{name}"' in tag and 'width="6" height="4"' in tag and name.endswith(suffix)
+        assert content is None or found == content
+        if suffix == "webp":
+            wide = 12 if more else 6
+            whole = Image.open(io.BytesIO(found)).convert("RGB")
+            assert whole.tobytes() == SPOT.resize((wide, wide * 2 // 3)).tobytes()
+    assert figures.size(drawing.encode()) == (6, 4)
+    printed = {"output_type": "stream", "text": "1"}
+    assert figures.shown(printed, "figures", None) is printed
 
 
 def test_links_in_a_table_that_code_made_are_plain_on_a_page(tmp_path, monkeypatch):
@@ -126,13 +174,13 @@ def test_descriptions_of_pictures_are_hidden_from_code(tmp_path, monkeypatch):
     assert chapters.without_alts(code) == 'x = 1\nplots.show(f(x), alt="...")\nshow(x, "short")'
     cells = converted(tmp_path, monkeypatch, (code, [picture("a nut with a crack")]))
     assert cells[-1]["source"].endswith('show(x, "short")') and "rust" not in cells[-1]["source"]
-    assert cells[-1]["metadata"]["mystnb"]["image"]["alt"] == "a nut with a crack"
+    assert 'alt="a nut with a crack"' in shown(cells[-1])[0]
 
 
 def test_a_widget_moves_where_its_states_are_known_and_says_so_where_not(tmp_path, monkeypatch):
-    shown = {"output_type": "display_data", "metadata": {},
-             "data": {"image/png": "aGVsbG8=", "text/plain": "How large?\n3 pixels."}}
-    still = converted(tmp_path, monkeypatch, ("Explore('How large?', look)", [shown]))
+    output = {"output_type": "display_data", "metadata": {},
+             "data": {"image/png": packed(SPOT, "PNG"), "text/plain": "How large?\n3 pixels."}}
+    still = converted(tmp_path, monkeypatch, ("Explore('How large?', look)", [output]))
     assert chapters.STILL in still[-1]["source"] and still[-2]["outputs"]
     item = {"name": "a", "src": "1.webp", "alt": "a dot", "caption": "", "width": 90, "newline": False}
     states = [{"status": f"{k} pixels.", "items": [item]} for k in (1, 3)]
@@ -145,7 +193,7 @@ def test_a_widget_moves_where_its_states_are_known_and_says_so_where_not(tmp_pat
             {"name": "size", "kind": "choice", "label": "size", "options": ["1", "3"], "value": "3"}
         ],
     }
-    path = notebook(tmp_path, HEAD, ("Explore('How large?', look)", [shown]))
+    path = notebook(tmp_path, HEAD, ("Explore('How large?', look)", [output]))
     cells = chapters.page(path, "course/anomalies", [widget])[0]["cells"]
     assert 'data-play="../_static/plays/anomalies/0.json"' in cells[-1]["source"] and not cells[-2]["outputs"]
     assert "3 pixels." in cells[-1]["source"] and 'alt="a dot"' in cells[-1]["source"]
@@ -159,6 +207,10 @@ def test_controls_are_thinned_out_and_keep_what_they_begin_with():
     assert len(some) == 6 and some[0] == 0 and some[-1] == 1 and .37 in some
     assert plays.values(ipywidgets.IntSlider(value=2, min=0, max=3), 9) == [0, 1, 2, 3]
     assert plays.values(ipywidgets.Dropdown(options=["b", "a"]), 1) == ["b", "a"]
+    assert plays.values(slider, 3, [.9, .5, .6]) == [.37, .5, .6, .9]
+    many = plays.values(slider, 3, [k / 100 for k in range(40)])
+    assert len(many) <= plays.FINEST + 3 and {0, .37, .39} <= {*many}
+    assert plays.thinned([0, 1, 2, 3, 9], 3, 3) == [0, 3, 9] and plays.thinned([0, 4], 2, 4) == [0, 4]
 
 
 def test_states_of_a_widget_are_what_it_shows(tmp_path):
@@ -181,6 +233,48 @@ def test_states_of_a_widget_are_what_it_shows(tmp_path):
     assert [state["status"] for state in made["states"]] == ["size 8", "size none: needs some", "size 4"]
     assert [len(state["items"]) for state in made["states"]] == [1, 0, 1]
     assert all((tmp_path / item["src"]).exists() for state in made["states"] for item in state["items"])
+
+
+def test_states_begin_as_the_notebook_does_and_have_what_its_answer_names(tmp_path):
+    "The answer moves the controls; the page begins where the reader begins, and can be moved to the answer"
+    import plays
+    from memseg_nb.widgets.base import Explore, menu, slider
+    space = {}
+    begin, move = Explore.__init__, Explore.set
+    try:
+        exec(plays.SEEN, space)
+        panel = Explore("Where?", lambda level, width: ([], f"{level} {width}"),
+                        level=slider("level", 100, 0, 255), width=slider("width", 2, 0, 1000))
+        panel.set(level=151).set(level=152)
+        made = plays.record(*space["_seen"], tmp_path, 0)
+    finally:
+        Explore.__init__, Explore.set = begin, move
+    level, width = made["controls"]
+    assert level["value"] == "100" and {"100", "151", "152"} <= {*level["options"]} and width["value"] == "2"
+    assert len(made["states"]) == len(level["options"]) * len(width["options"]) <= plays.MOST
+    kinds = {f"kind{k}": menu("kind", list("abcdefg")) for k in range(2)}
+    many = Explore("Where?", lambda **_: ([], ""), level=slider("level", 100, 0, 255), **kinds)
+    axes = plays.grid(many, {"level": range(0, 100, 5)})
+    assert math.prod(map(len, axes.values())) <= plays.MOST and 100 in axes["level"]
+    assert "152 2" in [state["status"] for state in made["states"]]
+    cells = [{"cell_type": kind, "source": source} for kind, source in [
+        ("markdown", "## Play"), ("code", "Explore('Where?', look)"), ("markdown", "<details>"),
+        ("code", "answer"), ("markdown", "### More\n\n## Break it"), ("code", "look = None")]]
+    assert plays.end(cells) == 4
+
+
+LIVE = "PerlinPlayground|AnomalyStudio|MemoryExplorer|DefectPainter|ThresholdExplorer|TrainingMonitor"
+
+
+@pytest.mark.parametrize("lesson", course.lessons())
+def test_play_has_a_widget_that_pages_can_move(lesson):
+    "One of those that pages compute themselves, or one whose states can be computed beforehand"
+    cells = chapters.read(course.NOTEBOOKS / f"{lesson}.ipynb")["cells"]
+    text = "\n".join(cell["source"] for cell in cells)
+    section = re.split(r"^## ", text.partition("\n## Play\n")[2], maxsplit=1, flags=re.MULTILINE)[0]
+    assert re.search(rf"\b(?:Explore|{LIVE})[.(]", section), "a page of this lesson can't be played with"
+    import plays
+    assert lesson in plays.notebooks() or "Explore(" not in text
 
 
 def test_a_notebook_without_states_costs_no_other_one(monkeypatch, capsys):
@@ -574,6 +668,20 @@ def test_no_old_address_is_dead(site):
     for old, new in moved.table().items():
         text = (site / f"{old}.html").read_text()
         assert f'url={links.relative(old, new)}.html"' in text and (site / f"{new}.html").exists()
+
+
+@needs_site
+@pytest.mark.parametrize("lesson", course.lessons())
+def test_what_a_lesson_asks_to_move_can_be_moved(site, lesson):
+    "Live, or with states that docs/plays.py computed: `make docs` does, these tests by themselves don't"
+    import plays
+    if not any(map(plays.known, plays.notebooks())):
+        pytest.skip("no states here: python docs/plays.py")
+    text = (site / f"{course.page(lesson)}.html").read_text()
+    section = text.partition('<section id="play">')[2].partition("<h2>")
+    section = section[2].partition("<h2>")[0]
+    assert re.search(r"data-(?:play|live)=", section), f"it stands still: python docs/plays.py {lesson}"
+    assert chapters.STILL not in text
 
 
 # Slides

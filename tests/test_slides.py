@@ -1,6 +1,7 @@
 "Slides: every deck is whole, none is a wall of text, nothing sticks out of a slide, nothing comes from elsewhere"
 
 import fcntl
+import io
 import json
 import re
 import shutil
@@ -12,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "docs"), str(ROOT / "docs" / "slides")]
@@ -132,6 +134,19 @@ def test_a_panel_of_charts_is_a_picture():
                  data={"image/svg+xml": ["<svg ", "viewBox='0 0 3 2'/>"], "text/plain": "Which?\n2 bars"})
     slide, = cut_up(prose("## Light\n\nHere light falls."), cell("panel", chart))
     assert slide.picture == ("two bars", b"<svg viewBox='0 0 3 2'/>")
+
+
+@needs_tools
+def test_the_sharpest_picture_is_shown():
+    import make
+    figure = picture("a lamp")
+    figure["data"] |= {"image/webp": "aGk="}
+    slide, = cut_up(prose("## Light\n\nHere light falls."), cell("show()", figure))
+    assert slide.picture == ("a lamp", b"hi")
+    file = io.BytesIO()
+    Image.new("RGB", (6, 4)).save(file, "WEBP")
+    assert make._size(file.getvalue()) == (6, 4) and make.SUFFIXES[file.getvalue()[:4]] == "webp"
+    assert make._size(b'<svg width="9pt" viewBox="0 0 741.6 360"/>') == (742, 360)
 
 
 def test_play_asks_its_question():

@@ -353,7 +353,7 @@ def test_widgets_begin_as_in_the_notebook(site):
         assert known["items"] and known["status"] and known["hint"], name
         for item in known["items"]:
             assert item["alt"] and (site.root / item["src"]).is_file() and not item["src"].startswith("data:")
-    for kind, item in zip((".png", ".svg", ".png"), widgets["perlin"]["items"]):
+    for kind, item in zip((".webp", ".svg", ".webp"), widgets["perlin"]["items"]):
         assert item["src"].endswith(kind)
     assert widgets["studio"]["controls"]["product"]["options"] == list(assets.PLACES)
     assert widgets["explorer-tablet"]["controls"]["compare"]["options"] == ["nearest", *map(str, range(10))]

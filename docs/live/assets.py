@@ -151,7 +151,7 @@ def stamps(size: tuple[int, int]) -> dict[str, np.ndarray]:
 
 class Folder:
     "Files of the page, and what is known of them"
-    def __init__(self, root: Path): self.root, self.files = root, {}
+    def __init__(self, root: Path): self.root, self.files, self.pictures = root, {}, {}
 
     def write(self, name: str, data: bytes, huffman: bool=False) -> str:
         "Writes a file, compressed if its name ends in .gz; returns the name"
@@ -164,7 +164,15 @@ class Folder:
 
     def picture(self, name: str, content, **how) -> str:
         "An image without loss, or a mask"
-        return self.write(f"pictures/{name}.png", png(content, **how))
+        return self.packed(name, png(content, **how))
+
+    def packed(self, name: str, data: bytes) -> str:
+        "A PNG as a WebP without loss; the name of an earlier one, where that is the same picture"
+        file = io.BytesIO()
+        Image.open(io.BytesIO(data)).convert("RGB").save(file, "WEBP", lossless=True)
+        if (known := file.getvalue()) not in self.pictures:
+            self.pictures[known] = self.write(f"pictures/{name}.webp", known)
+        return self.pictures[known]
 
 _KINDS = {"IntSlider": "slider", "FloatSlider": "slider", "SelectionSlider": "choice", "Dropdown": "menu",
           "Text": "text", "ColorPicker": "colour", "FileUpload": "file", "Button": "button"}
@@ -184,9 +192,9 @@ def state(panel: Panel, folder: Folder, name: str) -> dict:
     items = []
     for item in panel.board.items:
         head, data = item["src"].split(",", 1)
-        kind = "svg" if "svg" in head else "png"
-        items.append(item | {"src": folder.write(f"pictures/{name}-{item['name']}.{kind}",
-                                                 base64.b64decode(data))})
+        place, data = f"{name}-{item['name']}", base64.b64decode(data)
+        items.append(item | {"src": folder.write(f"pictures/{place}.svg", data) if "svg" in head
+                             else folder.packed(place, data)})
     return dict(question=panel.question, hint=panel.hint, items=items, status=panel.status,
                 controls={key: describe(control) for key, control in panel.controls.items()})
 

@@ -109,13 +109,12 @@ def _shown(cell: dict) -> list:
     printed, found = "", []
     for output in cell.get("outputs", []):
         data, meta = output.get("data", {}), output.get("metadata", {})
-        if "image/png" in data:
-            alt = meta.get("image/png", {}).get("alt", "")
-            found.append(("picture", (alt, base64.b64decode("".join(data["image/png"])))))
-        elif "image/svg+xml" in data:  # a panel of charts
+        kind = next((kind for kind in ("image/svg+xml", "image/webp", "image/png") if kind in data), "")
+        if kind:  # the sharpest first
             words = "".join(data.get("text/plain", [])).partition("\n")[2]
-            alt = meta.get("image/png", {}).get("alt", "") or words
-            found.append(("picture", (alt, "".join(data["image/svg+xml"]).encode())))
+            alt, content = meta.get("image/png", {}).get("alt", "") or words, "".join(data[kind])
+            svg = kind == "image/svg+xml"
+            found.append(("picture", (alt, content.encode() if svg else base64.b64decode(content))))
         elif "text/markdown" in data:
             text = "".join(data["text/markdown"])
             name = re.search(r"^\*\*(.+)\*\*$", text, flags=re.MULTILINE)

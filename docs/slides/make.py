@@ -35,7 +35,7 @@ REVEAL = ("dist/reveal.css", "dist/reveal.js", "plugin/notes/notes.js", "LICENSE
 CODE_STYLE = HtmlFormatter(nowrap=True, style="default")
 # MathJax doesn't know how wide these letters are
 HALVES = {"½": r"\tfrac12", "¼": r"\tfrac14", "¾": r"\tfrac34"}
-PNG = b"\x89PNG"
+SUFFIXES = {b"\x89PNG": "png", b"RIFF": "webp"}  # by the first bytes; all else is an SVG
 LOCK = ("package.json", "package-lock.json")
 
 
@@ -137,7 +137,7 @@ def _slide(slide: Slide, words: Words, pictures: Path, number: int) -> str:
                       f'style="--letters:{_widest(slide.printed, 52)}">{html.escape(slide.printed)}</pre>')
     if slide.picture:
         alt, data = slide.picture
-        file = pictures / f"{number}.{'png' if data.startswith(PNG) else 'svg'}"
+        file = pictures / f"{number}.{SUFFIXES.get(data[:4], 'svg')}"
         file.write_bytes(data)
         width, height = _size(data)
         narrow = " beside" if width < 1.5 * height and (slide.equations or slide.line) else ""
@@ -150,9 +150,9 @@ def _slide(slide: Slide, words: Words, pictures: Path, number: int) -> str:
 
 def _size(data: bytes) -> tuple[int, int]:
     "Width and height of a picture"
-    if data.startswith(PNG):
+    if data[:4] in SUFFIXES:
         return Image.open(io.BytesIO(data)).size
-    return tuple(int(number) for number in re.search(rb'viewBox="0 0 (\d+) (\d+)"', data).groups())
+    return tuple(round(float(one)) for one in re.search(rb'viewBox="0 0 ([\d.]+) ([\d.]+)"', data).groups())
 
 
 def _widest(text: str, least: int) -> int: return max(least, *map(len, text.splitlines()))
