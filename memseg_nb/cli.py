@@ -108,8 +108,8 @@ recipe_options = _options(
                  help="Change one setting of the recipe, e.g. training.learning_rate=0.01; "
                       "may be repeated."),
     click.option("--size", type=Size(),
-                 help="Images are resized to this; a multiple of 32, or HEIGHTxWIDTH. Small defects "
-                      "on large photos need --set image.tiles=2 as well, or more."),
+                 help="Images are resized to this; a multiple of 32, or HEIGHTxWIDTH. Small "
+                      "defects on large photos need --set image.tiles=2 as well, or more."),
     click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="Same seed, same result."),
 )
 textures_option = click.option("--textures", metavar="DIR",
