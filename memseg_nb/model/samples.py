@@ -31,7 +31,8 @@ def forced_index(
     "Check the samples that somebody chose, one for each image and level, or find the nearest allowed"
     index, shape = torch.as_tensor(index, device=sums.device), sums.shape[:-1]
     if index.dtype == torch.bool:  # the nearest of some
-        return sums.masked_fill(~(index if sums.ndim == 2 else index[:, None]), torch.inf).argmin(-1)
+        return sums.masked_fill(~(index if sums.ndim == 2 else index[:, None]),
+                                torch.inf).argmin(-1)
     if index.ndim == 1 and len(shape) == 2:
         index = index[:, None]  # one sample an image, for all its levels
     fits = index.ndim <= len(shape) and all(
