@@ -620,8 +620,8 @@ def _report_failed(rows: list[dict]):
 @product_options
 @_out("All runs, comparison.csv, .md and .png.", "comparison")
 @click.option("--ways", callback=_names, metavar="NAME,NAME",
-              help="Of random, even, encoder, warm, instant (the default), perlin, imagenet, lite0, "
-                   "lite0_instant (the recipe imagenet); and of plain (distance to the mean good "
+              help="Of random, even, encoder, warm, instant (the default), perlin, imagenet, "
+                   "lite0, lite0_instant (the recipe imagenet); and of plain (distance to the mean good "
                    "image), patches (to the nearest patch, as PatchCore), untrained, trained (the "
                    "recipe), the default with --recipe imagenet.")
 @seeds_option
