@@ -240,7 +240,7 @@ def publish(out: Path) -> None:
         )
         text = re.sub(r'(_images/[\w-]+)\.png"', r'\1.webp"', text)
         # names, operators, brackets and blanks have the colour of the text: a third of a lesson's page
-        text = re.sub(r'<span class="(?:n|o|p|pm|w)">([^<]*)</span>', r"\1", text).replace(
+        text = re.sub(r'<span class="(?:n|nb|bp|si|o|p|pm|w)">([^<]*)</span>', r"\1", text).replace(
             "<pre><span></span>", "<pre>"
         )
         parts = re.split(r"(<pre.*?</pre>)", text, flags=re.DOTALL)
