@@ -240,9 +240,12 @@ def publish(out: Path) -> None:
         )
         text = re.sub(r'(_images/[\w-]+)\.png"', r'\1.webp"', text)
         # names, operators, brackets and blanks have the colour of the text: a third of a lesson's page
-        text = re.sub(r'<span class="(?:n|o|p|pm|w)">([^<]*)</span>', r"\1", text).replace(
+        text = re.sub(r'<span class="(?:n|nb|bp|si|o|p|pm|w)">([^<]*)</span>', r"\1", text).replace(
             "<pre><span></span>", "<pre>"
         )
+        parts = re.split(r"(<pre.*?</pre>)", text, flags=re.DOTALL)
+        parts[::2] = [re.sub(r"\n\s+", "\n", part) for part in parts[::2]]  # the templates' indents
+        text = "".join(parts)
         path.write_text(text)
         used |= set(re.findall(r'_images/([\w.-]+)"', text))
     for path in (out / "_images").iterdir():

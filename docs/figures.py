@@ -31,7 +31,8 @@ def picture(
         return None
     png = base64.b64decode(data.get("image/png", ""))
     kind = next((kind for kind in SHARP if kind in data), "image/png")
-    content = data[kind].encode() if kind == "image/svg+xml" else base64.b64decode(data[kind])
+    content = base64.b64decode(data[kind]) if kind != "image/svg+xml" else re.sub(
+        r"<metadata>.*?</metadata>|(?<=>)\s+(?=<)", "", data[kind], flags=re.DOTALL).encode()
     if kind == "image/png":
         packed = io.BytesIO()
         Image.open(io.BytesIO(png)).convert("RGB").save(packed, "WEBP", lossless=True)

@@ -23,7 +23,7 @@ import stamp
 ROOT = Path(__file__).parents[1]
 CACHE = ROOT / "build" / "docs" / "plays"
 STATES = 48  # of a widget, about; sliders are thinned out, menus are not
-MOST = 400  # with the values that the answer speaks of
+MOST = 432  # with the values that the answer speaks of
 FINEST = 13  # values of a slider, about
 
 
@@ -87,7 +87,8 @@ def grid(panel, visited: dict[str, list]) -> dict[str, list]:
     sliders = [name for name, control in panel.controls.items() if not hasattr(control, "options")]
     fixed = math.prod(len(control.options) for name, control in panel.controls.items()
                       if name not in sliders)
-    room = max(3, (STATES / fixed) ** (1 / len(sliders))) if sliders else 0
+    least = 3 if fixed * 3 ** len(sliders) <= MOST / 2 else 2
+    room = max(least, (STATES / fixed) ** (1 / len(sliders))) if sliders else 0
     axes = {name: values(control, room, visited.get(name, ())) for name, control in panel.controls.items()}
     while math.prod(map(len, axes.values())) > MOST and sliders:
         widest = max(sliders, key=lambda name: len(axes[name]))
