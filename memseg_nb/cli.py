@@ -108,8 +108,8 @@ recipe_options = _options(
                  help="Change one setting of the recipe, e.g. training.learning_rate=0.01; "
                       "may be repeated."),
     click.option("--size", type=Size(),
-                 help="Images are resized to this; a multiple of 32, or HEIGHTxWIDTH. Small defects "
-                      "on large photos need --set image.tiles=2 as well, or more."),
+                 help="Images are resized to this; a multiple of 32, or HEIGHTxWIDTH. Small "
+                      "defects on large photos need --set image.tiles=2 as well, or more."),
     click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="Same seed, same result."),
 )
 textures_option = click.option("--textures", metavar="DIR",
@@ -623,8 +623,8 @@ def _report_failed(rows: list[dict]):
 @product_options
 @_out("All runs, comparison.csv, .md and .png.", "comparison")
 @click.option("--ways", callback=_names, metavar="NAME,NAME",
-              help="Of random, even, encoder, warm, instant (the default), perlin, imagenet, lite0, "
-                   "lite0_instant (the recipe imagenet); and of plain (distance to the mean good "
+              help="Of random, even, encoder, warm, instant (the default), perlin, imagenet, "
+                   "lite0, lite0_instant (the recipe imagenet); and of plain (distance to the mean good "
                    "image), patches (to the nearest patch, as PatchCore), untrained, trained (the "
                    "recipe), the default with --recipe imagenet.")
 @seeds_option

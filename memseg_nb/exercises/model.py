@@ -411,7 +411,8 @@ def check_starts(starts):
         expect(isinstance(given, (list, tuple, torch.Tensor)) and len(given) == count,
                f"{said} a list of {count} numbers is asked for")
         given = [expect_number(at, "each number") for at in given]
-        said, right = f"{said} you have {[round(at, 2) for at in given]}", _even(length, window, count)
+        said, right = (f"{said} you have {[round(at, 2) for at in given]}",
+                       _even(length, window, count))
         expect(given != _even(length, window, count, length / count) or given == right,
                f"{said}: the last window would end beyond the line; spread what the line is longer "
                "than a window")
