@@ -220,6 +220,9 @@ def publish(out: Path) -> None:
     unused = re.compile(
         r'\s*<script defer src="[^"]*/fontawesome\.js[^>]*></script>'
     )  # 1.5 MB for icons that a font has as well
+    searching = re.compile(
+        r'\s*<script src="[^"]*(?:searchtools|language_data|searchindex)\.js[^>]*></script>'
+    )  # the index of all words, which only the page of results needs
     shutil.copytree(
         HTML,
         out,
@@ -233,6 +236,7 @@ def publish(out: Path) -> None:
     used = set()
     for path in out.rglob("*.html"):
         text = unused.sub("", path.read_text()).replace('"Color mode"', '"Colour mode"')
+        text = text if path.name == "search.html" else searching.sub("", text)
         listed = " data-toc" if "bd-sidebar-secondary" in text else ""
         text = text.replace("<html ", f'<html data-theme="light"{listed} ', 1)  # where no script says which
         text = re.sub(

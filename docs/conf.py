@@ -81,7 +81,7 @@ def _about(app, pagename, templatename, context, doctree):
     about = re.sub(r"<[^>]+>|\s+", " ", said[1]).strip() if said else (
         "MemSeg: learn, try and use a network that finds defects on products after seeing only good ones")
     context |= {"about": html.unescape(about), "origin": origin, "repository": REPOSITORY,
-                "card": f"{html_baseurl}_static/live/assets/home/card.png"}
+                "card": f"{html_baseurl}_static/live/assets/home/card.jpg"}
 
 
 def _finish_body(app, pagename, templatename, context, doctree):

@@ -75,6 +75,9 @@ def pictures(
         write(f"home/{name}.webp", _webp(some, 82))
         write(f"home/{name}-last.webp", _webp(some[-1:], 88))
     both = torch.cat([some[-1] for some in frames.values()], 2)  # what others show of a link to the site
-    write("home/card.png", png(both))
+    card = Image.open(io.BytesIO(png(both)))
+    file = io.BytesIO()
+    card.save(file, "JPEG", quality=88)  # no WebP: not every program that shows a link knows it
+    write("home/card.jpg", file.getvalue())
     return dict(stroke=[START, BEND, END], frames=FRAMES, side=size[0],
                 scores=[round(score, 3) for score in scores], threshold=round(detector.threshold, 3))
