@@ -21,7 +21,8 @@ NOTEBOOKS = ROOT / "nbs"
 EXERCISES = NOTEBOOKS / "exercises"
 DIRECTIVE = re.compile(r"^#\|\s*([\w-]+):?[ \t]*(.*)\n?", flags=re.MULTILINE)
 BOX = "**You will be able to**"
-IMPORTS, CHECK, CHECKER = "Imports and set-up", "A check of these numbers", "The checker, and the solution"  # on folds
+# on folds
+IMPORTS, CHECK, CHECKER = "Imports and set-up", "A check of these numbers", "The checker, and the solution"
 STILL = "This picture stands still here: it is one state of a widget, which has its controls in the notebook."
 BARE = "notebooks"  # folder of what can be downloaded, beside the pages' sources
 SHORT = 24  # characters of a description that stays in the code

@@ -78,7 +78,8 @@ def packed(image, kind):
 def picture(alt, **more):
     "An output as plots.show makes it, of 6 x 4 pixels; more: `webp`, `svg` with their content"
     names = {"svg": "image/svg+xml", "webp": "image/webp"}
-    data = {"image/png": packed(SPOT, "PNG"), "text/plain": alt} | {names[k]: text for k, text in more.items()}
+    data = {"image/png": packed(SPOT, "PNG"), "text/plain": alt}
+    data |= {names[k]: text for k, text in more.items()}
     return {"output_type": "display_data", "data": data, "metadata": {"image/png": {"alt": alt}}}
 
 
@@ -123,7 +124,8 @@ def test_folds_are_called_what_they_hold(tmp_path, monkeypatch):
 
 def shown(cell):
     "What stands in the page for a cell's figures"
-    return [output["data"]["text/html"] for output in cell["outputs"] if "text/html" in output.get("data", {})]
+    return [output["data"]["text/html"] for output in cell["outputs"]
+            if "text/html" in output.get("data", {})]
 
 
 def test_every_picture_keeps_its_alt_text_and_its_room(tmp_path, monkeypatch):
@@ -160,7 +162,8 @@ def test_a_figure_is_the_sharpest_that_the_notebook_has(tmp_path):
 def test_links_in_a_table_that_code_made_are_plain_on_a_page(tmp_path, monkeypatch):
     "In JupyterLab they open notebooks; the site has its sidebar"
     table = {"output_type": "execute_result", "metadata": {}, "execution_count": 1,
-             "data": {"text/markdown": ["| [perlin](simulation/01_perlin.ipynb), ", "[paper](https://a.b) |"]}}
+             "data": {"text/markdown": ["| [perlin](simulation/01_perlin.ipynb), ",
+                                        "[paper](https://a.b) |"]}}
     cells = converted(tmp_path, monkeypatch, ("table()", [table]))
     assert cells[-1]["outputs"][0]["data"]["text/markdown"] == "| perlin, [paper](https://a.b) |"
 

@@ -239,7 +239,8 @@ WRONG["tiles.1"] = (
     Wrong(lambda n, w, c: [k * w for k in range(c)], "side by side", "no overlap"),
     Wrong(lambda n, w, c: [k * (n - w) // c for k in range(c)], "steps between", "one step too many"),
     Wrong(lambda n, w, c: [k * (n - w) / max(c - 1, 1) for k in range(c)], "whole pixels", "not rounded"),
-    Wrong(lambda n, w, c: [k * (n - w) // (c - 1) for k in range(c)], "divide by 0", "forgets the single one"),
+    Wrong(lambda n, w, c: [k * (n - w) // (c - 1) for k in range(c)], "divide by 0",
+          "forgets the single one"),
 )
 
 
