@@ -118,13 +118,19 @@ def test_export_writes_a_program(memseg, tiny_run, tmp_path):
     assert memseg("export", tiny_run.folder, "--out", tmp_path / "nut.exe")[0] == 2
 
 
-def test_the_sample_in_javascript_says_the_same(made, photos):
-    samples = Path(__file__).parents[1] / "docs" / "samples"
-    if not shutil.which("node") or not (samples / "node_modules" / "sharp").exists():
-        pytest.skip("needs Node.js, and npm install onnxruntime-node sharp in docs/samples")
+SAMPLES = Path(__file__).parents[1] / "docs" / "samples"
+
+
+@pytest.mark.parametrize("command, needs", [
+    ("node predict.mjs", "node_modules/sharp"),  # npm install onnxruntime-node sharp
+    ("mono predict.exe", "predict.exe"),  # mcs -r:Microsoft.ML.OnnxRuntime -r:System.Drawing predict.cs
+])
+def test_the_samples_in_other_languages_say_the_same(made, photos, command, needs):
+    if not shutil.which(command.split()[0]) or not (SAMPLES / needs).exists():
+        pytest.skip(f"needs {command.split()[0]}, and {needs} in docs/samples")
     detector, file, _ = made
     names = [photos / name for name in ("turned.jpg", "clear.png", "palette.gif", "more/0.png")]
-    done = subprocess.run(["node", samples / "predict.mjs", file, *names], capture_output=True, text=True)
+    done = subprocess.run([*command.split(), file, *names], cwd=SAMPLES, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     for name, line in zip(names, done.stdout.splitlines(), strict=True):
         path, decision, score = line.split(": ")
