@@ -14,7 +14,7 @@ READY     := $(VENV)/.ready$(addprefix -,$(TORCH))
 INSTALL   := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
              $(if $(TORCH),--extra-index-url $(TORCH_URL)/$(TORCH))
 WORKERS   ?= 3
-PYTEST    := $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
+PYTEST    := $(BIN)/python -m pytest -n $(WORKERS)
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: demo lab class test test-all bench docs docs-serve slides readme clean help

@@ -1,6 +1,7 @@
 "What several tests share: a tiny data set and a tiny recipe"
 import os
 import shutil
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side: one core each
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait give up the core
@@ -40,11 +41,22 @@ TOGETHER = {
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    "Mark what is left out; keep each file in one worker, so that what its tests share is made once"
+    "Mark what is left out"
     for item in items:
         file, test = item.path.stem, getattr(item, "originalname", item.name)
         if file in FULL or f"{file}::{test}" in FULL: item.add_marker(pytest.mark.full)
-        if file not in SPREAD: item.add_marker(pytest.mark.xdist_group(TOGETHER.get(file, file)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    "Keep each file in one worker, so that what its tests share is made once"
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            file = Path(nodeid.partition("::")[0]).stem
+            return nodeid if file in SPREAD else TOGETHER.get(file, file)
+    return ByFile(config, log)
 
 
 TINY = ["image.height=64", "image.width=64", "training.steps=3", "training.workers=0", "training.device=cpu",
