@@ -305,11 +305,12 @@ AXE = """async () => (await axe.run({include: [['.memseg-panel']]}, {resultTypes
         + (node.any[0]?.message ?? node.all[0]?.message ?? '').slice(0, 150)))"""
 
 
-# colours change in transitions; an animation that is replaced by another is rejected
+# colours change in transitions; an animation that is replaced by another is rejected, one that is paused never ends
 SETTLED = """async () => {
-    await new Promise(requestAnimationFrame);
+    const enough = new Promise((resolve) => setTimeout(resolve, 5000));
+    await Promise.race([new Promise(requestAnimationFrame), enough]);
     const ends = document.getAnimations().filter((one) => one.effect.getComputedTiming().iterations !== Infinity);
-    await Promise.allSettled(ends.map((one) => one.finished));
+    await Promise.race([Promise.allSettled(ends.map((one) => one.finished)), enough]);
 }"""
 
 
