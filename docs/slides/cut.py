@@ -21,6 +21,7 @@ BULLET = 240  # letters of a point in a list, or of the question of "Play"
 CODE = 14  # lines
 PRINTED = 8  # lines of output
 ROWS = 12  # of a table that a cell makes, with its head
+LETTERS = 1200  # in all its cells
 WIDEST = 110  # letters of a line of code or output
 SHOWS_CODE = {"By hand": 2, "Naive, then fast": 2}  # sections whose code is shown, and how many pieces of it
 EQUATION = re.compile(r"\$\$(.+?)\$\$", re.DOTALL)
@@ -119,7 +120,8 @@ def _shown(cell: dict) -> list:
             text = "".join(data["text/markdown"])
             name = re.search(r"^\*\*(.+)\*\*$", text, flags=re.MULTILINE)
             found += [("table", (name[1] if name else "", rows))
-                      for rows in [table(text)] if 1 < len(rows) <= ROWS]
+                      for rows in [table(text)]
+                      if 1 < len(rows) <= ROWS and sum(map(len, sum(rows, []))) <= LETTERS]
         elif "text/html" not in data:
             printed += "".join(output.get("text", [])) + "".join(data.get("text/plain", [])) + "\n"
     if "default_exp" in directives and not found:

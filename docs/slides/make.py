@@ -161,7 +161,8 @@ def _widest(text: str, least: int) -> int: return max(least, *map(len, text.spli
 def _table(rows: list[list[str]], words: Words) -> str:
     def line(row, tag):
         return "<tr>" + "".join(f"<{tag}>{words.inline(cell)}</{tag}>" for cell in row) + "</tr>"
-    dense = ' class="dense"' if len(rows[0]) > 4 or len(rows) > 9 else ""
+    long = " long" if max(sum(map(len, row)) for row in rows[1:]) > 100 else ""  # letters
+    dense = f' class="dense{long}"' if len(rows[0]) > 4 or len(rows) > 9 else ""
     body = "".join(line(row, "td") for row in rows[1:])
     return f"<table{dense}><thead>{line(rows[0], 'th')}</thead><tbody>{body}</tbody></table>"
 
