@@ -305,7 +305,7 @@ AXE = """async () => (await axe.run({include: [['.memseg-panel']]}, {resultTypes
         + (node.any[0]?.message ?? node.all[0]?.message ?? '').slice(0, 150)))"""
 
 
-# colours change in transitions; an animation that is replaced by another is rejected, one that is paused never ends
+# colours change in transitions; an animation that is replaced is rejected, one that is paused never ends
 SETTLED = """async () => {
     const enough = new Promise((resolve) => setTimeout(resolve, 5000));
     await Promise.race([new Promise(requestAnimationFrame), enough]);
