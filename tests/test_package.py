@@ -2,6 +2,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -240,3 +241,19 @@ def test_make_says_what_is_wrong_with_the_python(tmp_path, found, says):
     done = subprocess.run(["make", "-f", str(ROOT / "Makefile"), f"PYTHON={fake}", "demo"], cwd=tmp_path,
                           capture_output=True, text=True)
     assert done.returncode != 0 and says in done.stdout + done.stderr
+
+
+def test_the_tests_of_a_file_stay_in_one_worker(tmp_path):
+    "What they share is made once: two files in two workers, each whole"
+    (tmp_path / "conftest.py").write_text("from conftest_of_tests import pytest_xdist_make_scheduler\n")
+    shutil.copy(ROOT / "tests" / "conftest.py", tmp_path / "conftest_of_tests.py")
+    for name in "ab":
+        (tmp_path / f"test_{name}.py").write_text("import pytest, time\n"
+                                                  "@pytest.mark.parametrize('k', range(5))\n"
+                                                  "def test_it(k): time.sleep(.1)\n")
+    done = subprocess.run([sys.executable, "-m", "pytest", "-n", "2", "-vv", "-p", "no:cacheprovider"],
+                          cwd=tmp_path, capture_output=True, text=True,
+                          env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])})
+    ran = re.findall(r"\[(gw\d)\].* PASSED (test_\w)\.py", done.stdout)
+    assert done.returncode == 0 and len(ran) == 10, done.stdout + done.stderr
+    assert len({worker for worker, _ in ran}) == len(set(ran)) == 2

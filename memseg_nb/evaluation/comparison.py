@@ -139,6 +139,7 @@ def card(
         lines.append(["**mean** (products)", SAYS.get(way, way), *means, ""])
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
+# %% ../../nbs/evaluation/03_comparison.ipynb #8d648b7c
 def report(
     rows: Sequence[dict],
     table=None,        # rows and key of a figure to Markdown; None: all of them in one `card`
@@ -209,6 +210,7 @@ def shares(
     return dict(zip(DECISIONS, (share("true_positive", "false_negative"),
                                 share("false_positive", "true_negative"))))
 
+# %% ../../nbs/evaluation/03_comparison.ipynb #8cad0886
 def compare_starts(
     data: str|Path,                       # folder of products in MVTec AD's layout
     out: str|Path,                        # one run folder a training, comparison.csv, .md and .png
