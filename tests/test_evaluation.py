@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sklearn.metrics import f1_score
 
 from memseg_nb.training.checkpoints import load_json
-from memseg_nb.evaluation.evaluate import (Measured, baseline, confusion, distance_to_mean, evaluate, measure,
-                                  read_test, results, summary, typical, worst)
+from memseg_nb.evaluation.evaluate import (Measured, baseline, best_f1, cell_shares, confusion, count_image,
+                                           distance_to_mean, evaluate, measure, merge, read_test, results,
+                                           summary, typical, worst)
 from memseg_nb.data.images import TestImage, open_category, read_image, read_mask
-from memseg_nb.metrics import PixelMetrics, image_auroc, image_score
+from memseg_nb.metrics import PixelMetrics, image_auroc, image_score, label_regions, rank, rates
 from memseg_nb.files import MemSegError
 from memseg_nb.recipe import load_recipe
 
@@ -266,3 +268,62 @@ def test_memory_does_not_grow_with_the_images(tiny_data):
         return sum(array.nbytes for counts in found.pixels.values() for array in vars(counts).values()
                    if isinstance(array, np.ndarray))
     assert size(small) == size(large) and large.scores.nbytes == 30 * small.scores.nbytes
+
+
+# pixels of masks at their own size, sets that are put together, the best F1
+
+@pytest.mark.parametrize("size", [(48, 60), (50, 37), (8, 7), (16, 70), (5, 4)])
+def test_a_mask_of_another_size_is_measured_at_its_own(size):
+    "As if the map had been enlarged to the mask, or the mask to the map, and each region counted by itself"
+    rng = np.random.default_rng(3)
+    map, mask = rng.random((8, 7), np.float32), rng.random(size) > .85
+    counts = PixelMetrics()
+    count_image(counts, torch.from_numpy(map), torch.from_numpy(mask))
+    fine = label_regions(mask)[0]
+    fine = fine.repeat(-(-8 // size[0]), 0).repeat(-(-7 // size[1]), 1)
+    cell = [[int((k + .5) * side / n) for k in range(n)] for n, side in zip(fine.shape, map.shape)]
+    large = np.array([[map[y, x] for x in cell[1]] for y in cell[0]])
+    weight = np.array([[1 / (cell[0].count(y) * cell[1].count(x)) for x in cell[1]] for y in cell[0]])
+    assert counts.regions == fine.max() == len(np.unique(fine)) - 1
+    found = rates(counts)
+    for threshold, pro, tpr, fpr in zip(found.thresholds, found.pro, found.tpr, found.fpr):
+        seen = rank(large) >= (rank(np.float32([threshold]))[0] if threshold <= 1 else np.inf)
+        assert pro == pytest.approx(np.mean([seen[fine == k].mean() for k in range(1, fine.max() + 1)]))
+        for share, of in (tpr, fine > 0), (fpr, fine == 0):
+            assert share == pytest.approx((weight * (seen & of)).sum() / (weight * of).sum())
+
+
+def test_a_map_with_a_hole_is_refused_at_any_size():
+    with pytest.raises(MemSegError, match="expected probabilities"):
+        count_image(PixelMetrics(), torch.full((4, 4), torch.nan), torch.ones(9, 9))
+
+
+def test_shares_of_cells_by_hand():
+    "A speck fills a quarter of its cell, a square all of its own; each region weighs 1"
+    mask = np.zeros((4, 4), bool)
+    mask[0, 0] = mask[2:, 2:] = True
+    share, where, weights, regions = cell_shares(mask, (2, 2))
+    assert share.tolist() == [[.25, 0], [0, 1]] and regions == 2
+    assert where.tolist() == [0, 3, 3, 3, 3] and weights.tolist() == [1, .25, .25, .25, .25]
+
+
+def test_sets_of_images_can_be_put_together():
+    "As if they had been counted together"
+    rng = np.random.default_rng(5)
+    maps, masks = rng.random((9, 32, 32), np.float32), rng.random((9, 32, 32)) > .9
+    parts, whole = [PixelMetrics(), PixelMetrics()], PixelMetrics()
+    for k, part in enumerate((slice(0, 4), slice(4, 9))): parts[k].update(maps[part], masks[part])
+    whole.update(maps, masks)
+    both = merge(parts)
+    assert both.regions == whole.regions and both.best_f1() == whole.best_f1()
+    assert both.auroc() == whole.auroc() and both.aupro() == pytest.approx(whole.aupro(), abs=1e-12)
+
+
+def test_best_f1_is_the_best_of_all_thresholds():
+    assert best_f1([.1, .4, .35, .8], [0, 0, 1, 1]) == (pytest.approx(.8), .35)
+    assert best_f1([], []) is best_f1([.1, .2], [True, True]) is None
+    scores, labels = np.random.default_rng(0).random(40), np.random.default_rng(1).random(40) > .5
+    value, threshold = best_f1(torch.from_numpy(scores), labels)
+    assert value == max(f1_score(labels, scores >= one) for one in scores)
+    assert f1_score(labels, scores >= threshold) == value
+    with pytest.raises(MemSegError, match="one of each"): best_f1([.1], [True, False])

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from ..data.images import open_category, read_image, resize
 from ..deployment.choice import keep_threshold
-from ..evaluation.evaluate import Measured, confusion, measure
-from ..metrics import PixelMetrics, area, image_auroc, merge, rates
+from ..evaluation.evaluate import Measured, confusion, measure, merge
+from ..metrics import PixelMetrics, area, image_auroc, rates
 from ..plots import BAD, GOOD
 from ..files import MemSegError, read_csv
 from ..training.checkpoints import Run, load_model
