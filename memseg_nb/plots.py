@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['GOOD', 'BAD', 'THRESHOLD', 'DPI', 'NETWORK', 'as_png', 'as_svg', 'as_webp', 'show', 'save', 'html_picture',
            'html_table', 'as_array', 'axes_grid', 'draw', 'grid', 'overlay', 'outline', 'panel', 'score_histogram',
-           'lines', 'loss_curve', 'roc_curve', 'pro_curve', 'network_figure', 'show_network']
+           'lines', 'loss_curve', 'roc_curve', 'pro_curve', 'gains', 'means', 'network_figure', 'show_network']
 
 # %% ../nbs/03_plots.ipynb #bd26be37
 import base64, io, os, re, sys
@@ -338,6 +338,40 @@ def pro_curve(
 ) -> Figure:
     "The PRO curve and its area up to `limit`"
     return _rate_curve(fpr, pro, f"AUPRO {area:.3f}", limit, "per-region overlap")
+
+# %% ../nbs/03_plots.ipynb #5e0c71c1
+def gains(
+    axis,                                # matplotlib Axes
+    values: dict[str, Sequence[float]],  # name -> gains, one for each pair of trainings
+    label: str,                          # of the x axis
+):
+    "Draw a row for each name: a dot a gain, a diamond at their mean, a bar of one deviation"
+    for place, some in enumerate(values.values()):
+        strays = np.std(some, ddof=1) if len(some) > 1 else 0
+        axis.plot(some, [place + .22] * len(some), "o", color=GOOD, alpha=.5, markersize=3)
+        axis.errorbar(np.mean(some), place, xerr=strays, fmt="D", color=BAD, markersize=5)
+    axis.axvline(0, color="#bbbbbb", linestyle="--", linewidth=1)
+    axis.set_yticks(range(len(values)), list(values))
+    axis.set(xlabel=label, ylim=(max(1, len(values)) - .5, -.5))
+
+def means(
+    axis,                     # matplotlib Axes
+    values: dict[str, dict],  # name -> place on the x axis -> mean and deviation, or None
+    xlabel: str,
+    ylabel: str,
+):
+    "Draw a line for each name through its means, over a logarithmic axis"
+    from matplotlib import colormaps
+    for number, (name, known) in enumerate(values.items()):
+        axis.errorbar(list(known), [mean for mean, *_ in known.values()],
+                      yerr=[deviation or 0 for _, deviation, *_ in known.values()], label=name,
+                      color=colormaps["viridis"](.9 * number / max(1, len(values) - 1)),
+                      fmt="osD^v*P"[number % 7] + "-", linewidth=1, markersize=4)
+    ticks = sorted({place for known in values.values() for place in known})
+    axis.set(xscale="log", xlabel=xlabel, ylabel=ylabel)
+    axis.set_xticks(ticks, [str(place) for place in ticks])
+    axis.minorticks_off()
+    if values: axis.legend(frameon=False, fontsize=7)
 
 # %% ../nbs/03_plots.ipynb #f0c6ada0
 _ROLES = {"data": ("#EDEDED", "#333333"), "differences": ("#FDE2B0", "#A35F00"),

@@ -1,6 +1,7 @@
 "Switches that do what they say and nothing else, the same images for every variant, one table that goes on"
 import csv
 import math
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,9 @@ from click.testing import CliRunner
 from conftest import TINY
 
 from memseg_nb.evaluation import ablation
-from memseg_nb.evaluation.ablation import (BASE, COLUMNS, FAIR, POOL, TABLE, VARIANTS, ablate, bought,
-                                           figure, markdown, report, says, share_out, trial, without)
+from memseg_nb.evaluation.ablation import (BASE, COLUMNS, FAIR, TABLE, VARIANTS, ablate, bought, figure,
+                                           markdown, pairs, report, says, without)
+from memseg_nb.evaluation.benchmark import POOL, share_out, trial
 from memseg_nb.cli import cli
 from memseg_nb.data.images import open_category
 from memseg_nb.model.memseg import build_model
@@ -135,6 +137,7 @@ def test_what_cannot_be_switched_off(model):
     with pytest.raises(MemSegError,
                        match="piece 'decoder': can't be switched off, there are memory, attention, coord"):
         without(model, "decoder")
+    assert without(model, "") == []
 
 
 # the variants
@@ -174,7 +177,7 @@ def test_too_few_images_for_the_memory(tiny_data, small):
 def test_a_trial_can_be_repeated_and_draws_nothing_from_elsewhere(tiny_data, small):
     recipe, category = small.replace(**FAIR | {"training.steps": 1}), open_category(tiny_data, "hex_nut")
     state = torch.get_rng_state()
-    first, second = (trial(category, recipe, "fusion", progress=False) for _ in range(2))
+    first, second = (trial(category, recipe, partial(without, piece="fusion"), False) for _ in range(2))
     assert torch.equal(torch.get_rng_state(), state)
     assert {**first, "seconds": 0} == {**second, "seconds": 0} and first["seconds"] > 0
     assert 0 <= first["image_auroc"] <= 1 and 0 <= first["aupro"] <= 1
@@ -231,8 +234,8 @@ def test_other_settings_are_refused(done, tiny_data, small):
 
 def test_every_variant_is_trained_as_it_says(tiny_data, tmp_path, monkeypatch, capsys):
     seen = {}
-    def note(category, recipe, off, progress):
-        seen[len(seen)] = recipe, off
+    def note(category, recipe, change, progress):
+        seen[len(seen)] = recipe, change.keywords["piece"]
         return dict(image_auroc=.5, pixel_auroc=None, aupro=None, seconds=0.)
     monkeypatch.setattr(ablation, "trial", note)
     ablate(tiny_data, tmp_path, seeds=2, steps=7, recipe=load_recipe("formulas", [*BASE, "training.seed=4"]))
@@ -276,7 +279,8 @@ def test_pairs_by_hand():
     found = bought(rows)
     assert set(found) == {"no_memory"} and found["no_memory"].seeds == 3
     assert math.isclose(found["no_memory"].mean, .02) and math.isclose(found["no_memory"].deviation, .01)
-    assert bought(rows[3:]) == {} and bought(rows, "aupro") == {}
+    assert pairs(rows)["no_memory"] == [(.90, .88), (.94, .91), (.95, .94)]
+    assert bought(rows[3:]) == pairs(rows, "aupro") == bought(rows, "aupro") == {}
 
 
 def test_pairs_are_of_one_product():
