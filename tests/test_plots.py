@@ -209,3 +209,20 @@ def test_a_drawing_with_very_many_points_is_no_svg(monkeypatch):
         plots.show(figure, alt="dots")
     assert [set(data) for data in seen] == [{"image/png", "text/plain", f"image/{kind}"}
                                             for kind in ("svg+xml", "webp")]
+
+
+def test_gains_have_a_dot_each_and_a_diamond_at_their_mean():
+    _, axes = plots.axes_grid()
+    plots.gains(axes[0, 0], {"no memory": [.1, .3], "no fusion": [-.2]}, "gain")
+    dots, mean, other, alone, _ = axes[0, 0].lines  # the last is the line at zero
+    assert dots.get_xdata().tolist() == [.1, .3] and mean.get_xdata().tolist() == [pytest.approx(.2)]
+    assert other.get_xdata().tolist() == alone.get_xdata().tolist() == [-.2]
+    assert [tick.get_text() for tick in axes[0, 0].get_yticklabels()] == ["no memory", "no fusion"]
+
+
+def test_means_are_drawn_over_what_was_set():
+    _, axes = plots.axes_grid()
+    plots.means(axes[0, 0], {"nut": {1: (.8, .05), 30: (.9, None)}}, "N", "AUROC")
+    assert axes[0, 0].lines[0].get_xydata().tolist() == [[1, .8], [30, .9]]
+    assert [tick.get_text() for tick in axes[0, 0].get_xticklabels()] == ["1", "30"]
+    plots.means(plots.axes_grid()[1][0, 0], {}, "N", "AUROC")  # nothing measured yet
