@@ -99,7 +99,7 @@ class MemSeg(nn.Module):
 
     def judge(
         self, features: Features, match: Match,  # of the encoder, and what the memory says to them
-        spread=None, unit=None,  # of a difference, (C, 1, 1) or (B, C, 1, 1) a layer; None: own ones
+        spread=None, unit=None,  # of differences, (C, 1, 1) or (B, C, 1, 1) a layer; None: its own
     ) -> Explained:
         "Read features and difference: attention, fusion, layer 4 and decoder"
         if spread is None and self.fusion.normalise == "memory":

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..files import MemSegError
 from ..recipe import PerlinRecipe, SimulationRecipe
-from .extensions import recolour, tone_some, vary_light, with_flaws  # noqa: F401
+from .extensions import recolour, tone_some, vary_light, with_flaws
 from .foreground import any_pixel, foreground
 from .perlin import binarise, perlin_noise, resample, rotation, uniform
 from .textures import TextureSource
@@ -45,8 +45,8 @@ def shuffle_grid(
     cells = images.reshape(
         batch, channels, rows, height // rows, columns, width // columns).permute(0, 2, 4, 1, 3, 5)
     cells = cells.flatten(0, 2).index_select(0, order.flatten().to(images.device))
-    cells = cells.unflatten(0, (batch, rows, columns))
-    return cells.permute(0, 3, 1, 4, 2, 5).reshape(images.shape)
+    cells = cells.unflatten(0, (batch, rows, columns)).permute(0, 3, 1, 4, 2, 5)
+    return cells.reshape(images.shape)
 
 # %% ../../nbs/simulation/04_anomalies.ipynb #25bc6b3f
 def structure(
@@ -88,10 +88,10 @@ def draw_masks(
     "Draw noise until it meets each product; where the tries run out, M_P is the whole image"
     noise = torch.empty(product.shape, device=product.device)
     left = torch.arange(len(product), device=product.device)  # whose masks are empty so far
-    tries = torch.zeros_like(left)
+    tries, lattices = 0 * left, (recipe.smallest_exponent, recipe.largest_exponent, recipe.rotation)
     while len(left) and tries.max() < recipe.tries:
-        noise[left] = perlin_noise(len(left), product.shape[1:], generator, recipe.smallest_exponent,
-                                   recipe.largest_exponent, recipe.rotation, product.device)
+        noise[left] = perlin_noise(len(left), product.shape[1:], generator, *lattices,
+                                   product.device)
         tries[left] += 1
         left = left[~any_pixel(binarise(noise[left], recipe.threshold) & product[left])]
     noise_mask = binarise(noise, recipe.threshold)
