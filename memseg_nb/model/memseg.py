@@ -124,8 +124,8 @@ class MemSeg(nn.Module):
 
     def map(self, images: Tensor, own: Tensor|None=None) -> Tensor:  # (B, H, W), float32, 0..1
         "Probability of anomalous, or what an extension makes of it; `own` as `index` in `explain`"
-        if self.calibration or self.tiling: return extended_map(self, images, own)
-        return self.explain(images, own).probability
+        if self.calibration is self.tiling is None: return self.explain(images, own).probability
+        return extended_map(self, images, own)
 
     @torch.no_grad()
     def anomaly_map(self, images: Tensor) -> Tensor:  # (B, H, W), of (B, 3, H, W); both 0..1
