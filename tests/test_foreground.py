@@ -7,9 +7,9 @@ from scipy import ndimage
 from skimage import morphology
 from skimage.filters import threshold_otsu
 
-from memseg_nb.simulation.foreground import (Rule, any_pixel, choose_method, fill, foreground, grey,
-                                             histogram, judge,
-                                  open_close, otsu, parse_rule, two_classes)
+from memseg_nb.simulation.extensions import Rule, any_pixel, choose_method, grey, parse_rule
+from memseg_nb.simulation.foreground import (fill, foreground, histogram, judge, open_close, otsu,
+                                             two_classes)
 from memseg_nb.products.catalogue import PRODUCTS, render_product
 from memseg_nb.files import MemSegError
 

@@ -82,6 +82,14 @@ def test_names(shared):
     assert torch.equal(named["probability"], explained.logits.softmax(1)[:, 1])
 
 
+def test_names_where_the_memory_has_no_number_of_a_sample():
+    "A memory of patches answers with patches of many samples"
+    model = network("memory.match=patch").eval()
+    with torch.no_grad():
+        named = model.explain(images(2, seed=1)).named()
+    assert "match.index" not in named and {"match.distances.3", "match.difference.3", "logits"} <= set(named)
+
+
 @pytest.mark.parametrize("normalise", ["memory", "fixed", "none"])
 @pytest.mark.parametrize("difference", ["absolute", "squared"])
 @pytest.mark.parametrize("match", ["joint", "level"])

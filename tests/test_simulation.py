@@ -12,9 +12,9 @@ from memseg_nb.products.catalogue import render_product
 from memseg_nb.files import MemSegError
 from memseg_nb.recipe import load_recipe
 from memseg_nb.simulation.perlin import uniform
-from memseg_nb.simulation.anomalies import (Simulation, Simulator, blend, draw_masks, draw_source, match_tone,
-                                            recolour,
-                                  shuffle_grid, structure, vary_light, with_flaws)
+from memseg_nb.simulation.anomalies import (Simulation, Simulator, blend, draw_masks, draw_source,
+                                            shuffle_grid, structure)
+from memseg_nb.simulation.extensions import match_tone, recolour, vary_light, with_flaws
 from memseg_nb.simulation.textures import ProceduralTextures
 
 RECIPE = load_recipe()

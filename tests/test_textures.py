@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.datasets import DTD
 
 from memseg_nb.files import MemSegError
-from memseg_nb.simulation import textures
+from memseg_nb.data.images import read_image
 from memseg_nb.simulation.extensions import FAMILIES, colour, spectral_noise, worley
 from memseg_nb.data.convert import download_dtd
 from memseg_nb.simulation.textures import FolderTextures, ProceduralTextures, open_textures
@@ -202,7 +202,7 @@ def test_bytes_of_a_file_are_those_that_the_reader_of_images_finds(photos):
     clear.save(photos / "plain.png")
     source = FolderTextures(photos)
     for k, path in enumerate(source.paths):
-        expected = (textures.read_image(path) * 255).round().byte()
+        expected = (read_image(path) * 255).round().byte()
         least = min(expected.shape[1:])  # nothing is scaled
         assert torch.equal(source.sheet(k, least), expected[:, :2 * least, :2 * least]), path.name
 

@@ -80,8 +80,7 @@ def uniform(
 def lattice(
     exponents: Tensor,           # a and b of each sample, (B, 2), int: 2^a x 2^b cells
     generator: torch.Generator,  # every draw comes from it
-    # largest exponent; all lattices get P = 2^largest + 1 points a side
-    largest: int=5,
+    largest: int=5,              # largest exponent: P = 2^largest + 1 points a side, for all
     device="cpu",                # where the result lives
 ) -> Tensor:                     # unit gradients (down, right), (B, P, P, 2)
     "One random direction for each point of each sample's lattice"

@@ -6,27 +6,20 @@
 __all__ = ['TextureSource', 'ProceduralTextures', 'FolderTextures', 'open_textures']
 
 # %% ../../nbs/simulation/03_textures.ipynb #625fe57f
-import contextlib, math, warnings
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import ExifTags, Image
 from torch import Tensor
-from tqdm.auto import tqdm
 
-from ..data.formats import find_bits
-from ..data.images import IMAGE_SUFFIXES, read_image
 from ..files import MemSegError
-from .extensions import FAMILIES, colour
+from .extensions import FAMILIES, colour, read_sheet, texture_files
 
 # %% ../../nbs/simulation/03_textures.ipynb #b65ababe
-_MARGIN = 1.5  # sheets that windows are cut from have this many times the size of the images
-
-def _sheet_side(size: tuple[int, int]) -> int: return math.ceil(_MARGIN * max(size))
+def _sheet_side(size: tuple[int, int]) -> int: return math.ceil(1.5 * max(size))
 
 def _window(sheet: Tensor, size: tuple[int, int], draws: list[float], turns: int=4) -> Tensor:
     """A random part of a sheet, (C, height, width), uint8, brought to `size`, mirrored and turned.
@@ -119,44 +112,6 @@ class ProceduralTextures:
         colours = torch.rand(count, 4, generator=generator, device=generator.device)
         return _recolour(images, colours.to(device))
 
-# %% ../../nbs/simulation/03_textures.ipynb #21225377
-def _read_sheet(path: Path, side: int) -> Tensor:
-    "An image file as a sheet, (3, h, w), uint8, its shorter side `side`"
-    image = None  # bytes as they are, where the file has them and nothing is wrong with it
-    with (contextlib.suppress(Exception), warnings.catch_warnings(action="ignore"),
-          Image.open(path) as file):
-        upright = file.getexif().get(ExifTags.Base.Orientation, 1) == 1
-        if file.mode == "RGB" and upright and not file.has_transparency_data:
-            image = torch.from_numpy(np.array(file)).permute(2, 0, 1)
-    if image is None: image = (read_image(path, find_bits([path])[0]) * 255).round().byte()
-    least = min(image.shape[1:])
-    image = image[None, :, :2 * least, :2 * least].contiguous(memory_format=torch.channels_last)
-    size = tuple(max(side, round(length * side / least)) for length in image.shape[2:])
-    if size == image.shape[2:]: return image[0]
-    return F.interpolate(image, size, mode="bilinear", antialias=True)[0]
-
-def _complaint(path: Path) -> str:
-    "Reason why an image can't be read, or nothing. JPEG is decoded at an eighth of its size"
-    with (contextlib.suppress(Exception), warnings.catch_warnings(action="ignore"),
-          Image.open(path) as file):
-        if file.format == "JPEG":
-            file.draft("RGB", (1, 1))
-            file.load()
-            return ""
-    try: read_image(path)
-    except MemSegError as error: return str(error)
-    return ""
-
-def _find_textures(folder: Path) -> list[Path]:
-    "All images below a folder, in an order that does not depend on the machine"
-    if not folder.is_dir():
-        raise MemSegError(f"textures: no folder {folder}: needs a folder of images")
-    found = [path for path in folder.rglob("[!.]*") if path.suffix.lower() in IMAGE_SUFFIXES]
-    if not found:
-        raise MemSegError(f"textures: no images in {folder}: needs files of the kinds "
-                          f"{', '.join(sorted(IMAGE_SUFFIXES))}")
-    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
-
 # %% ../../nbs/simulation/03_textures.ipynb #b8e75fe6
 class FolderTextures:
     "Random windows of the images in a folder and in the folders in it"
@@ -166,16 +121,8 @@ class FolderTextures:
         cache_bytes: int=2**29,  # memory for decoded images
     ):
         self.folder, self.cache_bytes = Path(folder).expanduser(), cache_bytes
-        found, self._cache, self._cached = _find_textures(self.folder), {}, 0
-        seen = {path: _complaint(path)
-                for path in tqdm(found, "opening textures", leave=False, delay=2)}
-        self.paths = [path for path in found if not seen[path]]
-        broken = [why for why in seen.values() if why]
-        self.note = ""  # what was left out
-        if broken:
-            self.note = (f"{len(broken)} of {len(found)} textures can't be read and are left out: "
-                         f"{'; '.join(broken[:3])}{' ...' if broken[3:] else ''}")
-        if not self.paths: raise MemSegError(f"textures: {self.note}: none is left")
+        self.paths, self.note = texture_files(self.folder)  # note: what was left out
+        self._cache, self._cached = {}, 0
 
     def __len__(self): return len(self.paths)
 
@@ -186,7 +133,7 @@ class FolderTextures:
     def sheet(self, index: int, side: int) -> Tensor:
         "Image `index` as (3, h, w), uint8, its shorter side `side`"
         if (index, side) in self._cache: return self._cache[index, side]
-        sheet = _read_sheet(self.paths[index], side)
+        sheet = read_sheet(self.paths[index], side)
         if self._cached + sheet.numel() <= self.cache_bytes:
             self._cache[index, side], self._cached = sheet, self._cached + sheet.numel()
         return sheet
@@ -194,8 +141,8 @@ class FolderTextures:
     def sample(self, count, size, generator, device="cpu") -> Tensor:
         "`count` random windows of random images, (B, 3, H, W), 0..1"
         side = _sheet_side(size)
-        sheet = lambda k: self.sheet(k, side)  # noqa: E731
-        return _draw_windows(sheet, len(self), count, size, generator, 1, device)
+        return _draw_windows(lambda k: self.sheet(k, side), len(self), count, size, generator, 1,
+                             device)
 
 # %% ../../nbs/simulation/03_textures.ipynb #34f34b69
 def open_textures(

@@ -20,6 +20,7 @@ from ..data.images import ImageSet
 from ..files import check_finite
 from ..metrics import PixelMetrics, image_score
 from ..model.memseg import MemSeg
+from ..model.patches import evidence
 from ..model.tiles import windows
 from ..recipe import Recipe
 from ..simulation.anomalies import Simulator, vary_light
@@ -192,12 +193,12 @@ def settle(
     "Bring a network to the scale of good images, then choose its thresholds"
     model.eval()
     if model.calibration is not None:
-        weight, evidence = [*WEIGHT[:len(model.calibration.weight)]], []
+        weight, found = [*WEIGHT[:len(model.calibration.weight)]], []
         if not network: weight[0] = 0.
         for number in range(min(len(images), MOST)):
             batch = images[number][None].to(model.unit1.device)
-            evidence += [model.evidence(part, own, network) for part, own in
-                         windows(model, batch, others(model, batch, number, first))]
-        model.calibration.fit(evidence, recipe.image.size, weight)
+            found += [evidence(model, part, own, network) for part, own in
+                      windows(model, batch, others(model, batch, number, first))]
+        model.calibration.fit(found, recipe.image.size, weight)
     versions = 4 if len(images) <= 30 else 2
     return choose_thresholds(model, images, simulator, recipe, versions, first)
