@@ -773,10 +773,19 @@ def _unwritten(error: OSError|SystemExit) -> str:
             f"results that "
             "are in their folder stay there")
 
+def _keep_pages():
+    "Have this process keep the memory that it frees, for its next tensors; glibc only"
+    import ctypes
+    try: mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError): return  # another C library, macOS, Windows
+    mallopt(-4, 0)          # M_MMAP_MAX: large blocks too come from the heap
+    mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: up to 2 GiB stay when they are free
+
 def main(
     arguments: list[str]|None=None,  # None: what was typed
 ) -> None:                           # never comes back: exits with 0, 1 or 2
     "Run the program `memseg`"
+    if arguments is None: _keep_pages()
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before PyTorch is imported
     try:

@@ -1,5 +1,6 @@
 "The command line as a newcomer meets it: what it prints, what it writes, which exit code it gives"
 import csv
+import ctypes
 import functools
 import json
 import os
@@ -141,6 +142,31 @@ def test_the_guard_would_be_noticed(tmp_path):
     done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH], input="products --out x", text=True,
                           capture_output=True, cwd=tmp_path)
     assert done.stdout == "1\n" and "torch" in done.stderr
+
+
+FRESH = """
+import contextlib, resource, sys
+from memseg_nb import cli
+
+def faults():
+    begun = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    bytes(b"x" * int(1e8))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - begun
+
+sys.argv[1:] = ["--version"]
+with contextlib.suppress(SystemExit): cli.main(["--version"] if "called" in sys.stdin.read() else None)
+faults()
+print(faults())
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None) if os.name == "posix" else None, "mallopt"), reason="not glibc")
+@pytest.mark.parametrize("who", ["typed", "called"])
+def test_the_program_keeps_its_memory_for_the_next_tensor(who):
+    "100 MB, freed and taken again: no page is fresh in the program; `main` called from Python changes nothing"
+    done = subprocess.run([sys.executable, "-c", FRESH], input=who, text=True, capture_output=True)
+    fresh = int(done.stdout.splitlines()[-1])
+    assert fresh < 100 if who == "typed" else fresh > 20_000, (fresh, done.stderr)
 
 
 def test_words_are_completed():

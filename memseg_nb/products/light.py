@@ -164,7 +164,7 @@ def expose(
     "Apply the lens: uneven light, white balance, vignetting, blur; no noise yet"
     x, y = where or grid(surface.height.shape)
     even = 1 + np.float32(light.uneven[0]) * x + np.float32(light.uneven[1]) * y
-    even *= 1 - np.float32(vignette * 2) * (x * x + y * y)
+    even *= np.maximum(1 - np.float32(vignette * 2) * (x * x + y * y), np.float32(.05))  # wide ones
     linear = shade(surface, light, tall) * (even[..., None] * np.float32(light.colour))
     sigma = max(blur * surface.pixels, .35)
     return gaussian_filter(linear, (sigma, sigma, 0), truncate=3)
