@@ -316,7 +316,7 @@ def answer_folder(
             for some in batches(paths, batch or detector.recipe.evaluation.batch):
                 for path, answer in zip(some, _answers(detector, some)):
                     name = path.relative_to(root).as_posix()
-                    if isinstance(answer, Prediction):
+                    if not isinstance(answer, str):
                         saved = attempt(path, answer.save, out, stems[path], maps)
                         if isinstance(saved, str): answer = saved
                     if isinstance(answer, str):
@@ -347,8 +347,8 @@ def folder_scores(
           tqdm(total=len(paths), desc="photos", unit="image", disable=not progress) as bar):
         for some in batches(paths, detector.recipe.evaluation.batch):
             for path, answer in zip(some, _answers(detector, some)):
-                if isinstance(answer, Prediction): found[path] = answer.score
-                else: notes.append(f"left out: {answer}")
+                if isinstance(answer, str): notes.append(f"left out: {answer}")
+                else: found[path] = answer.score
                 bar.update()
     for line in notes if progress else (): tqdm.write(f"note: {line}")
     if found: return found
