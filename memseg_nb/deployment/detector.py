@@ -19,7 +19,7 @@ from torch import Tensor
 from .. import plots
 from ..data.images import resize
 from .answers import (Folder, Prediction, answer_folder, as_image, attempt,
-                                          open_good, open_trained)
+                                          facts_of, open_good, open_trained)
 from .choice import expected_false_alarms, threshold_for
 from ..metrics import image_score, label_regions
 from ..model.memseg import MemSeg
@@ -122,15 +122,7 @@ class Detector:
         The rate, between 0 and 1, is one of further good images, judged by `good_scores`."""
         return replace(self, threshold=threshold_for(self.good_scores, threshold, false_alarms))
 
-    def _facts(self) -> dict:
-        facts = {"looks at": self.recipe.image.says, "on": self.device,
-                 "threshold": self.threshold, "pixel threshold": self.pixel_threshold}
-        rate = self.false_alarms
-        return facts if rate is None else facts | {"expected false alarms": rate}
-
     def __repr__(self):
-        facts = (f"{name} {value:.3f}" if isinstance(value, float) else f"{name} {value}"
-                 for name, value in self._facts().items())
-        return f"Detector({', '.join(facts)})"
+        return f"Detector({', '.join(f'{name} {value}' for name, value in facts_of(self).items())})"
 
-    def _repr_html_(self): return plots.html_table(["Detector", ""], self._facts().items())
+    def _repr_html_(self): return plots.html_table(["Detector", ""], facts_of(self).items())
