@@ -34,7 +34,7 @@ EXAMPLES = {  # of the classes that others begin with
 detector = Detector.remember("photos/bottle/train/good")  # or Detector.load("runs/bottle")
 answer = detector.predict("photo.png")
 print(answer.score, answer.is_defective, answer.largest_region)""",
-    "deployment.detector.Prediction": """
+    "deployment.answers.Prediction": """
 answer = detector.predict("photo.png")
 answer.show()                  # photo, map and overlay
 answer.save("out", "photo")    # out/photo_overlay.png, out/photo_mask.png, out/photo_map.npy""",

@@ -476,7 +476,8 @@ def threshold(run, good, defective, threshold, false_alarms, device):
     _check_path(defective, "such folder", "--defective needs a folder of defective photos")
     from memseg_nb.data.images import find_images
     from memseg_nb.deployment import choice
-    from memseg_nb.deployment.detector import Detector, folder_scores
+    from memseg_nb.deployment.answers import folder_scores
+    from memseg_nb.deployment.detector import Detector
     from memseg_nb.training.checkpoints import Run
     detector, photos = Detector.load(run, device), find_images(good, True) if good else []
     if photos:

@@ -8,7 +8,8 @@ import pytest
 
 from memseg_nb.deployment.choice import (expected_false_alarms, keep_threshold, learned_there, price_table,
                                          prices, threshold_for, unseen)
-from memseg_nb.deployment.detector import Detector, folder_scores
+from memseg_nb.deployment.answers import folder_scores
+from memseg_nb.deployment.detector import Detector
 from memseg_nb.files import MemSegError, digest
 from memseg_nb.training.checkpoints import load_json, save_json
 from memseg_nb.training.thresholds import false_alarm_threshold

@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 from torch import nn
 
-from memseg_nb.deployment import detector as module
-from memseg_nb.deployment.detector import (Detector, Prediction, as_image, find_regions,
-                                           predict_batch)
-from memseg_nb.data.images import read_image, save_image
+from memseg_nb.deployment import answers as module
+from memseg_nb.deployment.answers import Prediction, as_image
+from memseg_nb.deployment.detector import Detector, find_regions
+from memseg_nb.data.images import read_image, resize, save_image
 from memseg_nb.metrics import image_score
 from memseg_nb.files import MemSegError
 from memseg_nb.recipe import load_recipe
@@ -76,11 +76,11 @@ def test_any_size(dark, size):
 
 def test_a_batch_gives_what_one_by_one_gives(dark):
     images = [photo(), photo((50, 50), (slice(0, 9), slice(0, 9))), torch.rand(3, 64, 64)]
-    for image, found in zip(images, predict_batch(dark, images)):
+    for image, found in zip(images, dark.predict_batch(images)):
         alone = dark.predict(image)
         assert (torch.equal(alone.map, found.map) and alone.score == found.score
                 and alone.regions == found.regions)
-    assert predict_batch(dark, []) == []
+    assert dark.predict_batch([]) == []
 
 
 GREY = np.arange(256, dtype=np.uint8).reshape(16, 16)
@@ -154,7 +154,7 @@ def test_what_is_saved(dark, tmp_path):
     assert Image.open(paths[0]).size == (160, 96)
     small = np.load(found.save(tmp_path / "small", "part 7")[2])
     assert small.dtype == np.float16 and np.abs(small - dark.model.anomaly_map(
-        module.resize(photo(), (64, 64))[None])[0].numpy()).max() < 1e-3
+        resize(photo(), (64, 64))[None])[0].numpy()).max() < 1e-3
     assert len(found.save(tmp_path / "none", "part 7", "none")) == 2
     assert len(list((tmp_path / "none").iterdir())) == 2
 
@@ -302,11 +302,11 @@ def test_a_bad_photo_costs_its_own_row_only(dark, photos, tmp_path, monkeypatch)
     for name in (long, odd): shutil.copy(photos / "0.png", photos / name)
     save_image(photos / large, torch.full((3, 50, 333), .9))
     long = (photos / long).rename(photos / ("n" * 251 + ".png")).name
-    whole = module.predict_batch
+    whole = Detector.predict_batch
     def small(detector, images):
         if any(image.shape[2] == 333 for image in images): raise MemoryError("can't allocate memory")
         return whole(detector, images)
-    monkeypatch.setattr(module, "predict_batch", small)
+    monkeypatch.setattr(Detector, "predict_batch", small)
     done = dark.predict_folder(photos, tmp_path / "out", progress=False)
     assert {path.name for path in done.failed} == {long, large} and done.predicted == 7 + 5
     rows = {row["file"]: row for row in csv.DictReader(done.table.open())}

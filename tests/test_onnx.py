@@ -414,7 +414,7 @@ def test_export_and_predict_on_the_command_line(memseg, tiny_run, tiny_data, tmp
 
 
 def test_export_without_a_run(memseg, traced, nuts, tmp_path, monkeypatch):
-    monkeypatch.setattr("memseg_nb.deployment.detector.load_recipe", lambda *args: SMALL)
+    monkeypatch.setattr("memseg_nb.deployment.answers.load_recipe", lambda *args: SMALL)
     code, out, _ = memseg("export", "--memory", nuts, "--out", tmp_path / "8.onnx", "--precision", "int8")
     assert code == 0 and " MB" in out and OnnxModel(tmp_path / "8.onnx").facts["precision"] == "int8"
 

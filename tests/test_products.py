@@ -33,7 +33,7 @@ def test_an_image_depends_only_on_seed_product_split_kind_and_number(name):
 
 
 @pytest.mark.parametrize("name", PRODUCTS)
-@pytest.mark.parametrize("size", [(32, 32), (64, 160), (160, 96)])
+@pytest.mark.parametrize("size", [(32, 32), (64, 160), (160, 96), (32, 160)])
 def test_any_multiple_of_32(name, size):
     image, mask = render_product(name, size, defect=PRODUCTS[name].defects[-1])
     assert image.shape == (3, *size) and mask.shape == size and mask.any() and torch.isfinite(image).all()

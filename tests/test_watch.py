@@ -15,7 +15,8 @@ import torch
 
 from memseg_nb.data.images import find_images, save_image
 from memseg_nb.deployment import watch as module
-from memseg_nb.deployment.detector import COLUMNS, Detector, Prediction
+from memseg_nb.deployment.answers import COLUMNS, Prediction
+from memseg_nb.deployment.detector import Detector
 from memseg_nb.deployment.report import report
 from memseg_nb.deployment.watch import arrivals, done_names, frames, watch
 from memseg_nb.files import WRITTEN, MemSegError

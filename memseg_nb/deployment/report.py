@@ -25,7 +25,8 @@ import memseg_nb
 from .. import plots
 from ..data.formats import collected
 from ..data.images import read_image, read_mask, resize
-from .detector import COLUMNS, Detector, Prediction, result_stems
+from .answers import COLUMNS, Prediction, result_stems
+from .detector import Detector
 from ..evaluation.evaluate import category_of
 from ..files import MemSegError, make_folder, read_csv, replacing
 from ..recipe import flatten, load_recipe

@@ -17,7 +17,8 @@ from tqdm.auto import tqdm
 
 from ..data.formats import collected
 from ..data.images import images_below, save_image
-from .detector import COLUMNS, Detector, Prediction, score_row
+from .answers import COLUMNS, Prediction, score_row
+from .detector import Detector
 from ..data.convert import Coco
 from ..files import MemSegError, claim, locked, plain
 from ..training.checkpoints import load_json

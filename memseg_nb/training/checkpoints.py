@@ -6,7 +6,7 @@
 __all__ = ['MAY_CHANGE', 'PARTS', 'save_state', 'load_state', 'save_json', 'load_json', 'entry', 'entries', 'check_scores',
            'check_free', 'check_there', 'run_table', 'Run', 'fingerprint', 'check_same', 'tensors_of', 'restore',
            'save_checkpoint', 'load_checkpoint', 'load_model', 'read_losses', 'Log', 'untrained', 'begin_run', 'go_on',
-           'make_trainer', 'named_like', 'announce', 'explaining']
+           'make_trainer', 'read_ahead', 'named_like', 'announce', 'finish', 'explaining']
 
 # %% ../../nbs/training/02_checkpoints.ipynb #123d8cc9
 import contextlib, csv, hashlib, json, os, platform
@@ -29,13 +29,16 @@ from ..files import MemSegError, check_finite, digest, locked, make_folder, repl
 from ..model.weights import fresh_model, make_encoder
 from ..model.losses import Losses
 from ..model.memseg import MemSeg, build_model
-from ..plots import html_table
+from ..model.tiles import windows
+from ..plots import html_table, loss_curve
+from ..plots import save as save_figure
 from ..recipe import (SINCE, Recipe, TrainingRecipe, allowed, checked, flatten, load_recipe,
                       setting)
 from ..simulation.anomalies import Simulator
 from .processes import (ADVICE, Team, choose_device, choose_precision,
                                           together)
 from .steps import Split, Trainer, new_trainer, split
+from .thresholds import doubts, settle
 
 # %% ../../nbs/training/02_checkpoints.ipynb #f82d87f7
 _KEY = "memseg"  # the entry of the safetensors header that holds our metadata
@@ -617,6 +620,15 @@ def make_trainer(
     if team.size > 1: trainer.forward = together(trainer.model, trainer.forward, trainer.frozen)
     return trainer
 
+def read_ahead(
+    images: ImageSet,
+    progress: bool,  # show a bar
+):
+    "Decode the images that fit into the cache, so that a broken one is found before the training"
+    fit = images.cache_bytes // (3 * images.size[0] * images.size[1])
+    numbers = range(min(len(images), fit))
+    for number in tqdm(numbers, "reading images", disable=not progress, leave=False): images[number]
+
 # %% ../../nbs/training/02_checkpoints.ipynb #4ab10007
 def named_like(
     run: Run,
@@ -657,6 +669,40 @@ def announce(
     run.update(status="training", message="", device=str(device), processes=team.size, notes=notes,
                foreground=foreground, photos={path.name: digest(path) for path in paths})
     for note in notes if progress else (): tqdm.write(f"note: {note}")
+
+# %% ../../nbs/training/02_checkpoints.ipynb #ba0cc228
+def finish(
+    run: Run,
+    trainer: Trainer,
+    simulator: Simulator,
+    held_back: ImageSet,  # good images for the thresholds
+    parts: Split,         # the good images
+    recipe: Recipe,
+    progress: bool,       # show the notes
+):
+    "Choose the thresholds and write them, the weights and the picture of the losses"
+    first, model = 0 if parts.shared and parts.held_back == parts.train else None, trainer.model
+    if model.memory.match == "patch":  # no step follows: all may be remembered
+        later, first = parts.held_back if first is None else (), 0
+        held_back = ImageSet([*later, *parts.memory], recipe.image.whole, bits=recipe.image.bits)
+        features = (model.eval().encoder(part) for k in range(len(held_back))
+                    for part, _ in windows(model, held_back.batch([k]).to(model.unit1.device)))
+        if trainer.step: model.memory.learn(features, model.encoder)  # in the units it learned with
+        else: model.keep(features)
+    thresholds = settle(model, held_back, simulator, recipe, first,
+                        run.record.get("warm_start") is not None or trainer.step > 0)
+    metadata = dict(kind="model", recipe=fingerprint(recipe), step=trainer.step)
+    save_state(run.model_file, trainer.model.state_dict(), metadata)
+    known = digest(run.model_file)
+    losses = read_losses(run)
+    curves = {name: losses[name] for name in Losses._fields}
+    save_figure(loss_curve(losses["step"], curves), run.losses_figure)
+    notes = doubts(thresholds)
+    for note in notes if progress else (): tqdm.write(f"note: {note}")
+    run.update(status="done", threshold=thresholds.image, pixel_threshold=thresholds.pixel,
+               thresholds=thresholds._asdict(), model_sha256=known,
+               notes=[*run.record["notes"], *notes])
+    run.checkpoint_file.unlink()
 
 # %% ../../nbs/training/02_checkpoints.ipynb #96917b00
 @contextlib.contextmanager

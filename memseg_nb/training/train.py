@@ -10,29 +10,24 @@ import contextlib, time
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
-from .. import plots
 from ..data.formats import collected
 from ..data.images import Category, ImageSet
-from ..files import digest
 from ..model.losses import Losses
 from ..model.memseg import MemSeg
-from ..model.tiles import windows
 from ..model.weights import fresh_model  # noqa: F401 - for users of this module
 from ..recipe import Recipe
 from ..simulation.anomalies import Simulator
 from ..simulation.foreground import choose_method
 from ..simulation.textures import open_textures
-from .checkpoints import (Log, Run, announce, begin_run, explaining, fingerprint,
-                                            go_on, make_trainer, read_losses, save_checkpoint,
-                                            save_state)
+from .checkpoints import (Log, Run, announce, begin_run, explaining, finish,
+                                            go_on, make_trainer, read_ahead,
+                                            read_losses, save_checkpoint)  # noqa: F401
 from .processes import (Clock, choose_device, connected, in_order,  # noqa: F401
                                           join, patient, until_over)
-from .steps import Split, StepData, Trainer, draws, learning_rate, train_step
-from .thresholds import MOST, doubts, settle
+from .steps import StepData, draws, learning_rate, train_step
+from .thresholds import MOST
 
 # %% ../../nbs/training/04_train.ipynb #b3472822
 def make_simulator(
@@ -46,40 +41,6 @@ def make_simulator(
     method = choose_method(category, recipe.foreground.method, recipe.foreground_table, images)
     return Simulator(recipe.perlin, recipe.simulation, textures, method, recipe.foreground.opening,
                      recipe.foreground.closing)
-
-# %% ../../nbs/training/04_train.ipynb #4dad823a
-def _finish(run: Run, trainer: Trainer, simulator: Simulator, held_back: ImageSet, parts: Split,
-            recipe: Recipe, progress: bool):
-    "Thresholds, result and picture of the losses"
-    first, model = 0 if parts.shared and parts.held_back == parts.train else None, trainer.model
-    if model.memory.match == "patch":  # no step follows: all may be remembered
-        later, first = parts.held_back if first is None else (), 0
-        held_back = ImageSet([*later, *parts.memory], recipe.image.whole, bits=recipe.image.bits)
-        features = (model.eval().encoder(part) for k in range(len(held_back))
-                    for part, _ in windows(model, held_back.batch([k]).to(model.unit1.device)))
-        if trainer.step: model.memory.learn(features, model.encoder)  # in the units it learned with
-        else: model.keep(features)
-    thresholds = settle(model, held_back, simulator, recipe, first,
-                        run.record.get("warm_start") is not None or trainer.step > 0)
-    metadata = dict(kind="model", recipe=fingerprint(recipe), step=trainer.step)
-    save_state(run.model_file, trainer.model.state_dict(), metadata)
-    known = digest(run.model_file)
-    losses = read_losses(run)
-    curves = {name: losses[name] for name in Losses._fields}
-    plots.save(plots.loss_curve(losses["step"], curves), run.losses_figure)
-    notes = doubts(thresholds)
-    for note in notes if progress else (): tqdm.write(f"note: {note}")
-    run.update(status="done", threshold=thresholds.image, pixel_threshold=thresholds.pixel,
-               thresholds=thresholds._asdict(), model_sha256=known,
-               notes=[*run.record["notes"], *notes])
-    run.checkpoint_file.unlink()
-
-# %% ../../nbs/training/04_train.ipynb #8c891de9
-def _read(images: ImageSet, progress: bool):
-    "Decode the images that fit into the cache, so that a broken one is found before the training"
-    fit = images.cache_bytes // (3 * images.size[0] * images.size[1])
-    numbers = range(min(len(images), fit))
-    for number in tqdm(numbers, "reading images", disable=not progress, leave=False): images[number]
 
 # %% ../../nbs/training/04_train.ipynb #a041499c
 def train(
@@ -108,7 +69,7 @@ def train(
             simulator = make_simulator(recipe, category.name, some)
             steps = StepData(images, simulator, recipe, team.rank, team.size)
             with collected(noted):
-                for part in (images, held_back): _read(part, progress)
+                for part in (images, held_back): read_ahead(part, progress)
             # rendered now, not in each worker
             simulator.textures.sample(1, recipe.image.size, draws(0))
             trainer = make_trainer(team, run, recipe, memory, resume)
@@ -149,6 +110,6 @@ def train(
                 raise
             save("training")
             with collected([]):  # what the photos are like was said at the beginning
-                team.tell(lambda: _finish(run, trainer, simulator, held_back, parts, recipe,
-                                          progress))
+                team.tell(lambda: finish(run, trainer, simulator, held_back, parts, recipe,
+                                         progress))
         return run
