@@ -29,7 +29,7 @@ from .probe import Scout, network_logits, scout_logits, settle
 from ..recipe import check_size, load_recipe
 from ..training.checkpoints import load_state, restore, save_state, tensors_of
 from ..training.processes import (Stopped, choose_precision, freeze_norms, in_order,
-                                          patient, until_over)
+                                          memory_format, patient, until_over)
 from ..training.steps import Trainer, one_thread
 from ..training.train import choose_device
 
@@ -142,7 +142,7 @@ class Pretraining:
             if not plan.given: self.model = network_on(plan, self.backbone)
             model = self.model.to(self.device)
             parts = dict(encoder=model.encoder, fusion=model.fusion, decoder=model.decoder)
-        parts = nn.ModuleDict(parts).to(self.device, memory_format=torch.channels_last).train()
+        parts = nn.ModuleDict(parts).to(self.device, memory_format=memory_format(self.device)).train()
         trained = [value for value in parts.parameters() if value.requires_grad]
         optimizer = torch.optim.AdamW(trained, plan.rates[stage], weight_decay=plan.weight_decay)
         scaler = torch.amp.GradScaler(self.device.type, enabled=False)

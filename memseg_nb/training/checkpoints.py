@@ -350,16 +350,18 @@ def restore(
     tensors: dict[str, Tensor],  # from `tensors_of`
 ):
     "Take up the numbers of another trainer"
-    names = [name for name, value in trainer.model.named_parameters() if value.requires_grad]
+    parameters = trainer.model.named_parameters()
+    trained = {name: value for name, value in parameters if value.requires_grad}
     model, entries = {}, {}
     for name, value in tensors.items():
         part, name = name.split(".", 1)
         if part == "model":
             model[name] = value
             continue
-        if value.ndim == 4: value = value.contiguous(memory_format=torch.channels_last)
         name, key = name.rsplit(".", 1)
-        entries.setdefault(names.index(name), {})[key] = value
+        own = trained[name]
+        if value.shape == own.shape: value = torch.empty_like(own, device="cpu").copy_(value)
+        entries.setdefault([*trained].index(name), {})[key] = value
     trainer.model.load_state_dict(model)
     groups = trainer.optimizer.state_dict()["param_groups"]
     trainer.optimizer.load_state_dict(dict(state=entries, param_groups=groups))

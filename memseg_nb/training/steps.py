@@ -138,7 +138,7 @@ def train_step(
     model, training = trainer.ready(), recipe.training
     device = next(model.parameters()).device
     precision = choose_precision(training.precision, device)
-    images = batch.images.to(device, non_blocking=True, memory_format=torch.channels_last)
+    images = batch.images.to(device, non_blocking=True)
     with torch.autocast(device.type, getattr(torch, precision), enabled=precision != "float32"):
         index = samples_for(model, images, batch.source.to(device), shared)
         logits = trainer.forward(images, index)
