@@ -161,7 +161,7 @@ def _written(picture, folder: Path) -> dict:
         files = []
         for how in {"quality": 70}, {"lossless": True}:  # that is smaller for masks
             file = io.BytesIO()
-            image.save(file, "WEBP", method=4, **how)
+            image.save(file, "WEBP", method=6, **how)
             files.append(file.getvalue())
         data = min(files, key=len)
     name = f"{hashlib.sha256(data).hexdigest()[:12]}.{end}"

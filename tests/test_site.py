@@ -735,6 +735,23 @@ def test_published_slides_lead_back(tmp_path, monkeypatch):
     assert (tmp_path / "out" / "slides" / "assets" / "deck.css").is_file()
 
 
+def test_slides_share_the_pictures_of_the_pages(tmp_path, monkeypatch):
+    folder, out = decks_of(tmp_path / "some", "anomalies"), tmp_path / "out"
+    (folder / "anomalies").mkdir()
+    (out / figures.FOLDER).mkdir(parents=True)
+    tags = []
+    for name, content in ("a" * 16 + ".webp", b"RIFF both"), ("b" * 16 + ".svg", b"<svg/>"):
+        (folder / "anomalies" / name).write_bytes(content)
+        tags.append(f'<img src="anomalies/{name}" alt="a nut">')
+    (out / figures.FOLDER / ("a" * 16 + ".webp")).write_bytes(b"RIFF both")
+    (folder / "anomalies.html").write_text("".join(tags))
+    monkeypatch.setattr(decks, "FOLDER", folder)
+    decks.publish(out)
+    text = (out / "slides" / "anomalies.html").read_text()
+    assert f'src="../{figures.FOLDER}/{"a" * 16}.webp"' in text and tags[1] in text
+    assert [path.name for path in (out / "slides" / "anomalies").iterdir()] == ["b" * 16 + ".svg"]
+
+
 def test_old_slides_are_made_anew_and_none_where_there_were_none(tmp_path, monkeypatch):
     asked = []
     done = subprocess.CompletedProcess([], 0, "", "")

@@ -145,7 +145,7 @@ def test_the_sharpest_picture_is_shown():
     assert slide.picture == ("a lamp", b"hi")
     file = io.BytesIO()
     Image.new("RGB", (6, 4)).save(file, "WEBP")
-    assert make._size(file.getvalue()) == (6, 4) and make.SUFFIXES[file.getvalue()[:4]] == "webp"
+    assert make._size(file.getvalue()) == (6, 4)
     assert make._size(b'<svg width="9pt" viewBox="0 0 741.6 360"/>') == (742, 360)
 
 
