@@ -187,8 +187,8 @@ def build(out: Path, only: list[str] | None = None) -> dict[str, int]:  # slides
     decks = {c.name: deck(c) for c in chosen}
     pages = {c.name: page(c, decks[c.name], words, out / c.name) for c in chosen}
     svg, style = words.typeset()
-    # the speaker's view lacks our style
-    seen = [re.sub("<mjx-assistive-mml.*?</mjx-assistive-mml>", "", one) for one in svg]
+    # the speaker's view lacks our style: there browsers set formulas themselves
+    seen = [re.search("<math.*?</math>", one, flags=re.DOTALL)[0] for one in svg]
     for name, text in pages.items():
         text = re.sub("\0(\\d+)\0", lambda found: svg[int(found[1])], text)
         text = re.sub("\1(\\d+)\1", lambda found: seen[int(found[1])], text)
