@@ -16,7 +16,7 @@ from functools import cache
 from html.parser import HTMLParser
 from importlib.util import find_spec
 from pathlib import Path
-from urllib.parse import unquote, urljoin, urlsplit
+from urllib.parse import parse_qsl, unquote, urljoin, urlsplit
 
 import pytest
 from PIL import Image
@@ -347,6 +347,9 @@ def test_names_and_files_become_links():
     assert markdown("[a](01_perlin.ipynb#by-hand)") == "[a](perlin.ipynb#by-hand)"
     assert markdown("[a](../04_metrics.ipynb)") == "[a](metrics.ipynb)"
     assert markdown("[d](../../data/README.md)") == "[d](../results/data.md)"
+    setting = "live/index.html#studio?product=wood&seed=17"
+    shown = f'<a href="../{setting.replace("&", "&amp;")}">seed 17</a>'
+    assert markdown(f"[seed 17]({links.SITE}{setting})") == shown
     unchanged = [
         "`images` are a word",
         "```python\nblend(`blend`)\n```",
@@ -591,12 +594,34 @@ def test_no_dead_link_and_nothing_from_elsewhere(site):
             elif (
                 parts.fragment
                 and file.suffix == ".html"
-                and unquote(parts.fragment) not in parsed(file).anchors
+                and unquote(parts.fragment).partition("?")[0] not in parsed(file).anchors
             ):
                 dead.append(f"{path.relative_to(site)}: {target} (no such anchor)")
     assert not dead and not foreign and not unnamed, (
         f"{len(dead)} dead: {dead[:8]}; foreign {foreign[:5]}; no alt {unnamed[:5]}"
     )
+
+
+@needs_site
+def test_links_that_carry_a_setting_name_controls_and_values_that_are_there(site):
+    "Such as live/index.html#studio?product=wood&seed=17; on lessons, exercises and in the lecturers' guide"
+    facts, rooms = json.loads((site / "_static" / "live" / "facts.json").read_text()), set()
+    for path in html_pages(site):
+        for target in parsed(path).links:
+            name, mark, setting = urlsplit(target).fragment.partition("?")
+            if not mark:
+                continue
+            values = dict(parse_qsl(setting, strict_parsing=True))
+            controls = {one["name"]: one for one in facts["widgets"][name]["controls"]}
+            for key, value in values.items():
+                known = controls[key]
+                if key == "test":  # each product has its own
+                    tests = facts["products"][values["product"]]["explorer"]["tests"]
+                    known = {"options": [one["name"] for one in tests]}
+                assert (value in known["options"] if "options" in known
+                        else known["min"] <= float(value) <= known["max"]), f"{path.name}: {target}"
+            rooms.add(path.relative_to(site).parts[0])
+    assert {"course", "exercises", "guides"} <= rooms
 
 
 @needs_site
