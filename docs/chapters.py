@@ -358,7 +358,7 @@ def _code(
             "metadata": {"tags": tags, "mystnb": prompt if "hide-input" in tags else {}},
         }
     )
-    slot = laboratory.slot(live, site_page) if live else _slot(widget) if widget else ""
+    slot = laboratory.slot(live, site_page, bool(outputs)) if live else _slot(widget) if widget else ""
     if moving:
         slot = laboratory.played(moving, site_page.rpartition("/")[2], site_page)
     if still and not widget:
