@@ -238,6 +238,7 @@ def publish(out: Path) -> None:
         text = unused.sub("", path.read_text()).replace('"Color mode"', '"Colour mode"')
         text = text if path.name == "search.html" else searching.sub("", text)
         listed = " data-toc" if "bd-sidebar-secondary" in text else ""
+        text = text.replace(' data-theme="auto">', ">", 1)
         text = text.replace("<html ", f'<html data-theme="light"{listed} ', 1)  # where no script says which
         text = re.sub(
             r'<img (?![^>]*\swidth=)([^>]*_images/([\w-]+\.(?:png|svg))")', partial(_sized, out), text
