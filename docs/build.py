@@ -304,7 +304,7 @@ def main() -> None:
     found = list(options.out.rglob("*.html"))
     size = sum(path.stat().st_size for path in options.out.rglob("*") if path.is_file())
     print(
-        f"{len(found)} pages, {size / 2**20:.0f} MB in {options.out} "
+        f"{len(found)} pages, {size / 1e6:.1f} MB in {options.out} "
         f"after {time.perf_counter() - start:.0f} s"
     )
 

@@ -43,7 +43,8 @@ def packed(content: bytes) -> bytes:
         return file.getvalue()
     if content.startswith(b"RIFF"):
         return content
-    return re.sub(rb"<metadata>.*?</metadata>|(?<=>)\s+(?=<)", b"", content, flags=re.DOTALL)
+    content = re.sub(rb"<metadata>.*?</metadata>|(?<=>)\s+(?=<)", b"", content, flags=re.DOTALL)
+    return re.sub(rb"(font-family: 'DejaVu Sans'), [^;\"]*", rb"\1, Verdana, sans-serif", content)
 
 
 def name(content: bytes, suffix: str) -> str:

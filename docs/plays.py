@@ -221,6 +221,17 @@ def make(name: str) -> None:
     (folder / "states.json").write_text(json.dumps({"made_from": digest(name), "widgets": widgets}))
 
 
+def packed(widget: dict) -> str:
+    "A widget's controls and states for its page: each picture and its words once, states as numbers of them"
+    known: dict[str, int] = {}
+    states = [
+        [state["status"], [known.setdefault(json.dumps(item), len(known)) for item in state["items"]]]
+        for state in widget["states"]
+    ]
+    told = {"controls": widget["controls"], "items": [json.loads(item) for item in known], "states": states}
+    return json.dumps(told, separators=(",", ":"))
+
+
 def copy_assets(static: Path) -> None:
     "The states that are up to date, for the pages"
     target = static / "plays"
@@ -232,8 +243,7 @@ def copy_assets(static: Path) -> None:
         place = target / course.name(name)
         place.mkdir(parents=True)
         for widget in widgets:
-            text = json.dumps({key: widget[key] for key in ("controls", "states")}, separators=(",", ":"))
-            (place / f"{widget['number']}.json").write_text(text)
+            (place / f"{widget['number']}.json").write_text(packed(widget))
         for picture in (CACHE / name).iterdir():
             if picture.suffix in (".webp", ".svg"):
                 shutil.copyfile(picture, place / picture.name)

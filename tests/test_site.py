@@ -236,6 +236,9 @@ def test_states_of_a_widget_are_what_it_shows(tmp_path):
     assert [state["status"] for state in made["states"]] == ["size 8", "size none: needs some", "size 4"]
     assert [len(state["items"]) for state in made["states"]] == [1, 0, 1]
     assert all((tmp_path / item["src"]).exists() for state in made["states"] for item in state["items"])
+    told = json.loads(plays.packed(made | {"states": made["states"] * 2}))
+    shown = [{"status": words, "items": [told["items"][k] for k in places]} for words, places in told["states"]]
+    assert shown == made["states"] * 2 and len(told["items"]) == 2, "a picture stands once"
 
 
 def test_states_begin_as_the_notebook_does_and_have_what_its_answer_names(tmp_path):

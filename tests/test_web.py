@@ -328,7 +328,7 @@ def test_small_enough(site):
     assert files[network]["stored"] + files[memory]["stored"] <= 12_000_000
     assert files[network]["bytes"] > 20_000_000  # whole numbers of 8 bits, nothing left out
     assert all(
-        files[f"{name}.onnx"]["stored"] < 300_000
+        files[f"{name}.onnx.gz"]["stored"] < 15_000
         for name in ("perlin", "studio", "texture", "paint", "scores")
     )
 

@@ -543,7 +543,7 @@ def _graphs(folder: Folder, page: PageDetector) -> dict:
     graphs = small_graphs() | {"paint": paint_graph(recipe.image.size), "flaw": flaw_graph(recipe.image.size)}
     graphs |= memory_graphs(page.small.model)
     network = network_graph(page.small, recipe.image.size, recipe.evaluation.top_share)
-    files = {name: folder.write(f"{name}.onnx", graph.SerializeToString()) for name, graph in graphs.items()}
+    files = {name: folder.write(f"{name}.onnx.gz", graph.SerializeToString()) for name, graph in graphs.items()}
     files["network"] = folder.write("network.onnx.gz", network.SerializeToString(), huffman=True)
     return {name: dict(file=files[name]) | _onnx_types(graph)
             for name, graph in (graphs | {"network": network}).items()}

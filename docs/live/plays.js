@@ -7,8 +7,12 @@ import { Model } from "./model.js";
 export async function play(root) {
   const place = new URL(root.dataset.play, document.baseURI), answer = await fetch(place);
   if (!answer.ok) throw new Error(`the server answers ${answer.status}`);
-  const { controls, states } = await answer.json(), at = (item) => ({ clickable: false, ...item, src: new URL(item.src, place).href });
-  const state = (inputs) => states[controls.reduce((sum, { name, options }) => sum * options.length + options.indexOf(inputs.get(name)), 0)];
+  const { controls, items: known, states } = await answer.json();
+  const at = (k) => ({ clickable: false, ...known[k], src: new URL(known[k].src, place).href });
+  const state = (inputs) => {
+    const [status, items] = states[controls.reduce((sum, { name, options }) => sum * options.length + options.indexOf(inputs.get(name)), 0)];
+    return { status, items };
+  };
   const show = () => {
     const { status, items } = state(inputs);
     model.set("items", items.map(at));

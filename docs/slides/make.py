@@ -106,6 +106,18 @@ class Words:
         return made["svg"], made["style"]
 
 
+def glyphs_once(text: str) -> str:
+    "A deck in which each letter's outline stands once, however many formulas have it"
+    text, known = re.sub(r"MJX-\d+-TEX", "MJX-TEX", text), set()
+
+    def first(found: re.Match) -> str:
+        new = found[1] not in known
+        known.add(found[1])
+        return found[0] if new else ""
+
+    return re.sub(r'<path id="([^"]+)"[^>]*></path>', first, text)
+
+
 # HTML
 
 
@@ -190,7 +202,7 @@ def build(out: Path, only: list[str] | None = None) -> dict[str, int]:  # slides
     # the speaker's view lacks our style: there browsers set formulas themselves
     seen = [re.search("<math.*?</math>", one, flags=re.DOTALL)[0] for one in svg]
     for name, text in pages.items():
-        text = re.sub("\0(\\d+)\0", lambda found: svg[int(found[1])], text)
+        text = glyphs_once(re.sub("\0(\\d+)\0", lambda found: svg[int(found[1])], text))
         text = re.sub("\1(\\d+)\1", lambda found: seen[int(found[1])], text)
         (out / f"{name}.html").write_text(text)
     counts = {name: len(slides) for name, slides in decks.items()}
