@@ -578,6 +578,7 @@ def _write(folder: Folder, products: tuple, size: tuple, photos: int) -> dict:
         parts[name] = dict(file=folder.write(f"{name}.bin.gz", data), arrays=table)
     first, crisp = (render_product(products[0], (times * size[0], times * size[1]))[0]
                     for times in (1, home.CRISP))
+    first = torch.from_numpy(_bytes(first)).movedim(-1, 0) / 255  # as the painter begins with it
     parts["home"] = home.pictures(folder.write, pages[products[0]].detector, first, crisp)
     widgets, parts["products"] = {"perlin": state(PerlinPlayground((SIDE, SIDE)), folder, "perlin")}, {}
     widgets["studio"], parts["studio"] = _studio(folder, photos, drawn)
