@@ -318,7 +318,7 @@ def played(
         place = place * len(control["options"]) + at
     first, folder = widget["states"][place], f"../plays/{name}"
     pictures = "".join(_figure(dict(item, src=f"{folder}/{item['src']}"), page) for item in first["items"])
-    states = links.relative(page, f"_static/plays/{name}/{widget['number']}.json")
+    states = links.relative(page, f"_static/plays/{name}/{widget['number']}.json.gz")
     return (
         f'<section class="live memseg-panel" id="play-{widget["number"]}" data-play="{states}" '
         f'aria-label="{html.escape(widget["question"])}">\n'

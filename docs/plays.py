@@ -7,6 +7,7 @@ reader move the controls, and loads nothing but the pictures that are looked at.
 """
 
 import argparse
+import gzip
 import hashlib
 import json
 import math
@@ -221,7 +222,7 @@ def make(name: str) -> None:
     (folder / "states.json").write_text(json.dumps({"made_from": digest(name), "widgets": widgets}))
 
 
-def packed(widget: dict) -> str:
+def packed(widget: dict) -> bytes:
     "A widget's controls and states for its page: each picture and its words once, states as numbers of them"
     known: dict[str, int] = {}
     states = [
@@ -229,7 +230,7 @@ def packed(widget: dict) -> str:
         for state in widget["states"]
     ]
     told = {"controls": widget["controls"], "items": [json.loads(item) for item in known], "states": states}
-    return json.dumps(told, separators=(",", ":"))
+    return gzip.compress(json.dumps(told, separators=(",", ":")).encode(), 9, mtime=0)
 
 
 def copy_assets(static: Path) -> None:
@@ -243,7 +244,7 @@ def copy_assets(static: Path) -> None:
         place = target / course.name(name)
         place.mkdir(parents=True)
         for widget in widgets:
-            (place / f"{widget['number']}.json").write_text(packed(widget))
+            (place / f"{widget['number']}.json.gz").write_bytes(packed(widget))
         for picture in (CACHE / name).iterdir():
             if picture.suffix in (".webp", ".svg"):
                 shutil.copyfile(picture, place / picture.name)

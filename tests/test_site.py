@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import fcntl
+import gzip
 import io
 import json
 import math
@@ -198,7 +199,7 @@ def test_a_widget_moves_where_its_states_are_known_and_says_so_where_not(tmp_pat
     }
     path = notebook(tmp_path, HEAD, ("Explore('How large?', look)", [output]))
     cells = chapters.page(path, "course/anomalies", [widget])[0]["cells"]
-    assert 'data-play="../_static/plays/anomalies/0.json"' in cells[-1]["source"] and not cells[-2]["outputs"]
+    assert 'data-play="../_static/plays/anomalies/0.json.gz"' in cells[-1]["source"] and not cells[-2]["outputs"]
     assert "3 pixels." in cells[-1]["source"] and 'alt="a dot"' in cells[-1]["source"]
 
 
@@ -236,7 +237,7 @@ def test_states_of_a_widget_are_what_it_shows(tmp_path):
     assert [state["status"] for state in made["states"]] == ["size 8", "size none: needs some", "size 4"]
     assert [len(state["items"]) for state in made["states"]] == [1, 0, 1]
     assert all((tmp_path / item["src"]).exists() for state in made["states"] for item in state["items"])
-    told = json.loads(plays.packed(made | {"states": made["states"] * 2}))
+    told = json.loads(gzip.decompress(plays.packed(made | {"states": made["states"] * 2})))
     shown = [{"status": words, "items": [told["items"][k] for k in places]} for words, places in told["states"]]
     assert shown == made["states"] * 2 and len(told["items"]) == 2, "a picture stands once"
 

@@ -309,7 +309,7 @@ def _thresholds(folder: Folder, detector: Detector, product: str) -> tuple[dict,
     names = [f"{kind} {kinds[:k].count(kind)}" for k, kind in enumerate(kinds)]
     panel, (fpr, tpr) = (ThresholdExplorer(scores, labels, detector.threshold, names, images.__getitem__),
                          roc_points(scores, labels))
-    thumbs = [folder.picture(f"threshold-{k}", image) for k, image in enumerate(images)]
+    thumbs = [folder.write(f"pictures/threshold-{k}.webp", home._webp([one], 88)) for k, one in enumerate(images)]
     return state(panel, folder, "threshold"), dict(
         scores=scores.tolist(), labels=labels.astype(int).tolist(), names=names, thumbs=thumbs,
         threshold=detector.threshold, fpr=fpr.tolist(), tpr=tpr.tolist())
