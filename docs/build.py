@@ -253,6 +253,7 @@ def publish(out: Path) -> None:
         text = re.sub(r'<span class="(?:n|nb|bp|si|o|p|pm|w)">([^<]*)</span>', r"\1", text).replace(
             "<pre><span></span>", "<pre>"
         )
+        text = text.replace('class="reference internal"', 'class="reference"')
         parts = re.split(r"(<pre.*?</pre>)", text, flags=re.DOTALL)
         parts[::2] = [re.sub(r"\n\s+", "\n", part) for part in parts[::2]]  # the templates' indents
         parts[1::2] = [  # in code, one shorter tag for all colours

@@ -361,11 +361,11 @@ def table() -> str:
     }
     users["runtime"] = ["all but the training monitor"]
     rows = [
-        f"| {name} | {one['bytes'] / 1e6:.2f} MB | {', '.join(users[name])} |"
+        f"| {name} | {one['bytes'] / 1e3:,.0f} kB | {', '.join(users[name])} |"
         for name, one in known["files"].items()
     ]
     sheets = [(CACHE / "assets" / name).stat().st_size for name in known["studio"]["sheets"]]
-    each = f"up to {max(sheets) / 1e6:.2f} MB"
+    each = f"up to {max(sheets) / 1e3:,.0f} kB"
     rows.append(
         f"| one of {len(sheets)} sheets of texture, when a seed needs it | {each} | {WIDGETS['studio'][0]} |"
     )

@@ -108,7 +108,8 @@ class Words:
 
 def glyphs_once(text: str) -> str:
     "A deck in which each letter's outline stands once, however many formulas have it"
-    text, known = re.sub(r"MJX-\d+-TEX", "MJX-TEX", text), set()
+    text = re.sub(r"MJX-\d+-TEX", "MJX-TEX", re.sub(r' data-(?:mml-node|mjx-texclass|c)="[^"]*"', "", text))
+    known = set()
 
     def first(found: re.Match) -> str:
         new = found[1] not in known
