@@ -175,7 +175,6 @@ def home_page(has_guides: bool) -> str:
 def copy_static() -> None:
     "Assets that aren't in docs/_static"
     npm.copy_assets(STATIC)
-    plays.copy_assets(STATIC)
     laboratory.copy_assets(STATIC)
 
 
@@ -290,6 +289,7 @@ def build(out: Path, fresh: bool = False, draft: bool = False) -> None:
     said("sources of the pages")
     write_sources(writer)
     writer.tidy()
+    plays.copy_assets(STATIC)  # after the pages, which name some: states may be made meanwhile
     said("pages, by Sphinx")
     sphinx(fresh, draft)
     said("what is published")
