@@ -143,6 +143,7 @@ def _slide(slide: Slide, words: Words, pictures: Path) -> str:
         things.append(_table(slide.rows, words))
     if slide.code:
         code = highlight(slide.code, PythonLexer(), CODE_STYLE)
+        code = re.sub(r'<span class="[npw]">([^<]*)</span>', r"\1", code)  # these have no colour
         things.append('<pre class="code" tabindex="0" '
                       f'style="--letters:{_widest(slide.code, 52)}"><code>{code}</code></pre>')
     if slide.printed:
