@@ -6,6 +6,7 @@ can serve. What is up to date isn't made again. Slides are published where `make
 """
 
 import argparse
+import gzip
 import importlib.util
 import json
 import os
@@ -174,7 +175,6 @@ def home_page(has_guides: bool) -> str:
 def copy_static() -> None:
     "Assets that aren't in docs/_static"
     npm.copy_assets(STATIC)
-    plays.copy_assets(STATIC)
     laboratory.copy_assets(STATIC)
 
 
@@ -233,22 +233,31 @@ def publish(out: Path) -> None:
     )
     for path in (out / "_images").glob("*.png"):
         Image.open(path).save(path.with_suffix(".webp"), "WEBP", quality=90)  # a fifth of the size
+    for path in (out / "_downloads").rglob("*.ipynb"):  # memseg.js unpacks them: a quarter of the size
+        path.with_suffix(".ipynb.gz").write_bytes(gzip.compress(path.read_bytes(), 9, mtime=0))
+        path.unlink()
     used = set()
     for path in out.rglob("*.html"):
         text = unused.sub("", path.read_text()).replace('"Color mode"', '"Colour mode"')
         text = text if path.name == "search.html" else searching.sub("", text)
         listed = " data-toc" if "bd-sidebar-secondary" in text else ""
+        text = text.replace(' data-theme="auto">', ">", 1)
         text = text.replace("<html ", f'<html data-theme="light"{listed} ', 1)  # where no script says which
         text = re.sub(
             r'<img (?![^>]*\swidth=)([^>]*_images/([\w-]+\.(?:png|svg))")', partial(_sized, out), text
         )
         text = re.sub(r'(_images/[\w-]+)\.png"', r'\1.webp"', text)
-        # names, operators, brackets and blanks have the colour of the text: a third of a lesson's page
-        text = re.sub(r'<span class="(?:n|nb|bp|si|o|p|pm|w)">([^<]*)</span>', r"\1", text).replace(
+        text = re.sub(r'(_downloads/\w+/\w+\.ipynb)"', r'\1.gz" data-packed', text)
+        # names, numbers, operators, brackets and blanks have the colour of the text: a third of a lesson's page
+        text = re.sub(r'<span class="(?:n|nb|bp|mf|mi|si|o|p|pm|w)">([^<]*)</span>', r"\1", text).replace(
             "<pre><span></span>", "<pre>"
         )
+        text = text.replace('class="reference internal"', 'class="reference"')
         parts = re.split(r"(<pre.*?</pre>)", text, flags=re.DOTALL)
         parts[::2] = [re.sub(r"\n\s+", "\n", part) for part in parts[::2]]  # the templates' indents
+        parts[1::2] = [  # in code, one shorter tag for all colours
+            re.sub(r'<span class="(\w+)">([^<]*)</span>', r"<i class=\1>\2</i>", part) for part in parts[1::2]
+        ]
         text = "".join(parts)
         path.write_text(text)
         used |= set(re.findall(r'_images/([\w.-]+)"', text))
@@ -280,6 +289,7 @@ def build(out: Path, fresh: bool = False, draft: bool = False) -> None:
     said("sources of the pages")
     write_sources(writer)
     writer.tidy()
+    plays.copy_assets(STATIC)  # after the pages, which name some: states may be made meanwhile
     said("pages, by Sphinx")
     sphinx(fresh, draft)
     said("what is published")
@@ -303,7 +313,7 @@ def main() -> None:
     found = list(options.out.rglob("*.html"))
     size = sum(path.stat().st_size for path in options.out.rglob("*") if path.is_file())
     print(
-        f"{len(found)} pages, {size / 2**20:.0f} MB in {options.out} "
+        f"{len(found)} pages, {size / 1e6:.1f} MB in {options.out} "
         f"after {time.perf_counter() - start:.0f} s"
     )
 

@@ -293,11 +293,11 @@ def _download(path: Path) -> str:
 
 def bare(path: Path) -> str:
     "A notebook to be downloaded: without outputs, which its page shows and a run makes again"
-    notebook = json.loads(path.read_text())
+    notebook = read(path)
     for cell in notebook["cells"]:
         if cell["cell_type"] == "code":
             cell |= {"outputs": [], "execution_count": None}
-    return json.dumps(notebook, ensure_ascii=False) + "\n"
+    return json.dumps(notebook, ensure_ascii=False, separators=(",", ":")) + "\n"
 
 
 def _facts(facts: list[str]) -> str:
@@ -358,7 +358,7 @@ def _code(
             "metadata": {"tags": tags, "mystnb": prompt if "hide-input" in tags else {}},
         }
     )
-    slot = laboratory.slot(live, site_page) if live else _slot(widget) if widget else ""
+    slot = laboratory.slot(live, site_page, bool(outputs)) if live else _slot(widget) if widget else ""
     if moving:
         slot = laboratory.played(moving, site_page.rpartition("/")[2], site_page)
     if still and not widget:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import figures
 import links
 
 DOCS = Path(__file__).parent
@@ -48,13 +49,23 @@ def refresh() -> None:
 
 
 def publish(out: Path) -> None:
-    "Copies the decks; their list leads back to the course, and the last line of a deck to its lesson"
+    """Copies the decks; their list leads back to the course, and the last line of a deck to its lesson.
+
+    A picture that the lesson's page has too is loaded from there."""
     if not there():
         return
     shutil.copytree(FOLDER, out / TARGET)
+    shared = {path.name for path in (out / figures.FOLDER).glob("*")}
+    for path in (out / TARGET).glob("*/*"):
+        if path.name in shared:
+            path.unlink()
     for path in (out / TARGET).glob("*.html"):
         text = path.read_text().replace(
             "<h1>Slides</h1>", '<p><a href="../course/index.html">The course</a></p>\n<h1>Slides</h1>'
+        )
+        text = re.sub(
+            r'src="[\w-]+/(\w+\.(?:webp|svg))"',
+            lambda found: f'src="../{figures.FOLDER}/{found[1]}"' if found[1] in shared else found[0], text,
         )
         lesson = f"../course/{path.stem}.html"
         path.write_text(

@@ -31,13 +31,25 @@ def picture(
         return None
     png = base64.b64decode(data.get("image/png", ""))
     kind = next((kind for kind in SHARP if kind in data), "image/png")
-    content = base64.b64decode(data[kind]) if kind != "image/svg+xml" else re.sub(
-        r"<metadata>.*?</metadata>|(?<=>)\s+(?=<)", "", data[kind], flags=re.DOTALL).encode()
-    if kind == "image/png":
-        packed = io.BytesIO()
-        Image.open(io.BytesIO(png)).convert("RGB").save(packed, "WEBP", lossless=True)
-        content = packed.getvalue()
+    content = packed(data[kind].encode() if kind == "image/svg+xml" else base64.b64decode(data[kind]))
     return SHARP.get(kind, "webp"), content, size(png or content)
+
+
+def packed(content: bytes) -> bytes:
+    "A picture as the site keeps it: a PNG as a WebP without loss, of an SVG what is seen; others as they are"
+    if content.startswith(b"\x89PNG"):
+        file = io.BytesIO()
+        Image.open(io.BytesIO(content)).convert("RGB").save(file, "WEBP", lossless=True)
+        return file.getvalue()
+    if content.startswith(b"RIFF"):
+        return content
+    content = re.sub(rb"<metadata>.*?</metadata>|(?<=>)\s+(?=<)", b"", content, flags=re.DOTALL)
+    return re.sub(rb"(font-family: 'DejaVu Sans'), [^;\"]*", rb"\1, Verdana, sans-serif", content)
+
+
+def name(content: bytes, suffix: str) -> str:
+    "The file of a picture in FOLDER: pages and slides that show the same one share it"
+    return f"{hashlib.sha256(content).hexdigest()[:16]}.{suffix}"
 
 
 def shown(
@@ -50,8 +62,8 @@ def shown(
         return output
     suffix, content, room = found
     alt = output.get("metadata", {}).get("image/png", {}).get("alt", "")
-    name = f"{hashlib.sha256(content).hexdigest()[:16]}.{suffix}"
-    keep(name, content)
+    file = name(content, suffix)
+    keep(file, content)
     sides = f' width="{room[0]}" height="{room[1]}"' if room else ""
-    tag = f'<img src="{folder}/{name}" alt="{html.escape(alt)}"{sides}>'
+    tag = f'<img src="{folder}/{file}" alt="{html.escape(alt)}"{sides}>'
     return {"output_type": "display_data", "metadata": {}, "data": {"text/html": tag}}

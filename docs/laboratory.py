@@ -100,6 +100,7 @@ HINTS = {
     "monitor": "This is a recording of a training: move through its steps, and watch the heatmap gather on "
     "the defect.",
 }
+OTHERS = ("painter", "memory", "threshold", "monitor")  # their network or photos are not those of a notebook
 WHY_STILL = (
     "JavaScript is switched off here, so nothing moves: these pictures were computed by the library when the "
     "page was made."
@@ -286,8 +287,10 @@ def _figure(item: dict, page: str) -> str:
 def slot(
     name: str,  # of a widget
     page: str,  # where it stands
+    beside: bool = False,  # whether the notebook's own picture stands above it
 ) -> str:  # HTML without empty lines
     "A live widget before anything is loaded: its question, pictures and words"
+    others = " The notebook's picture, above, is of another network and other photos, so its numbers differ."
     widget = facts()["widgets"][name]
     pictures = "".join(_figure(item, page) for item in widget["items"])
     return (
@@ -297,7 +300,7 @@ def slot(
         '<div class="live-body"><div class="memseg-board">'
         f'<p class="status">{html.escape(widget["status"])}</p>'
         f'<div class="pictures">{pictures}</div></div></div>\n'
-        f'<p class="live-note">{_note(name)}</p>\n'
+        f'<p class="live-note">{_note(name)}{others if beside and name in OTHERS else ""}</p>\n'
         f'<noscript><p class="live-note">{WHY_STILL}</p></noscript>\n</section>\n'
         f'<script type="module" src="{links.relative(page, "_static/live/live.js")}"></script>'
     )
@@ -315,7 +318,7 @@ def played(
         place = place * len(control["options"]) + at
     first, folder = widget["states"][place], f"../plays/{name}"
     pictures = "".join(_figure(dict(item, src=f"{folder}/{item['src']}"), page) for item in first["items"])
-    states = links.relative(page, f"_static/plays/{name}/{widget['number']}.json")
+    states = links.relative(page, f"_static/plays/{name}/{widget['number']}.json.gz")
     return (
         f'<section class="live memseg-panel" id="play-{widget["number"]}" data-play="{states}" '
         f'aria-label="{html.escape(widget["question"])}">\n'
@@ -358,11 +361,11 @@ def table() -> str:
     }
     users["runtime"] = ["all but the training monitor"]
     rows = [
-        f"| {name} | {one['bytes'] / 1e6:.2f} MB | {', '.join(users[name])} |"
+        f"| {name} | {one['bytes'] / 1e3:,.0f} kB | {', '.join(users[name])} |"
         for name, one in known["files"].items()
     ]
     sheets = [(CACHE / "assets" / name).stat().st_size for name in known["studio"]["sheets"]]
-    each = f"up to {max(sheets) / 1e6:.2f} MB"
+    each = f"up to {max(sheets) / 1e3:,.0f} kB"
     rows.append(
         f"| one of {len(sheets)} sheets of texture, when a seed needs it | {each} | {WIDGETS['studio'][0]} |"
     )

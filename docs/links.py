@@ -9,6 +9,7 @@ import course
 import library
 
 ROOT = Path(__file__).parents[1]
+SITE = "https://memseg-nb.github.io/memseg_nb/"  # where notebooks and guides find a widget's setting
 # Files of the repository that have a page of another name; every notebook, guide and module has one as well.
 PAGES = {
     "README.md": "overview",
@@ -96,6 +97,9 @@ class Markdown:
 
     def _link(self, found: re.Match) -> str:
         target, title = found["target"], found["title"] or ""
+        if target.startswith(SITE):
+            here = html.escape(relative(self.page, target.removeprefix(SITE)))
+            return f'<a href="{here}">{found["text"]}</a>'
         if re.match(r"[a-z]+:|#|attachment:", target) or (found["link"][0] != "!" and target.startswith("/")):
             return found[0]
         path, _, anchor = target.partition("#")

@@ -7,6 +7,7 @@ reader move the controls, and loads nothing but the pictures that are looked at.
 """
 
 import argparse
+import gzip
 import hashlib
 import json
 import math
@@ -161,7 +162,7 @@ def _written(picture, folder: Path) -> dict:
         files = []
         for how in {"quality": 70}, {"lossless": True}:  # that is smaller for masks
             file = io.BytesIO()
-            image.save(file, "WEBP", method=4, **how)
+            image.save(file, "WEBP", method=6, **how)
             files.append(file.getvalue())
         data = min(files, key=len)
     name = f"{hashlib.sha256(data).hexdigest()[:12]}.{end}"
@@ -221,6 +222,17 @@ def make(name: str) -> None:
     (folder / "states.json").write_text(json.dumps({"made_from": digest(name), "widgets": widgets}))
 
 
+def packed(widget: dict) -> bytes:
+    "A widget's controls and states for its page: each picture and its words once, states as numbers of them"
+    known: dict[str, int] = {}
+    states = [
+        [state["status"], [known.setdefault(json.dumps(item), len(known)) for item in state["items"]]]
+        for state in widget["states"]
+    ]
+    told = {"controls": widget["controls"], "items": [json.loads(item) for item in known], "states": states}
+    return gzip.compress(json.dumps(told, separators=(",", ":")).encode(), 9, mtime=0)
+
+
 def copy_assets(static: Path) -> None:
     "The states that are up to date, for the pages"
     target = static / "plays"
@@ -232,8 +244,7 @@ def copy_assets(static: Path) -> None:
         place = target / course.name(name)
         place.mkdir(parents=True)
         for widget in widgets:
-            text = json.dumps({key: widget[key] for key in ("controls", "states")}, separators=(",", ":"))
-            (place / f"{widget['number']}.json").write_text(text)
+            (place / f"{widget['number']}.json.gz").write_bytes(packed(widget))
         for picture in (CACHE / name).iterdir():
             if picture.suffix in (".webp", ".svg"):
                 shutil.copyfile(picture, place / picture.name)

@@ -48,7 +48,7 @@ def test_every_widget_has_a_question_for_the_class():
     asked = (GUIDES / "lecturers.md").read_text().split("### Questions to ask with a widget")[1].split(
         "\n## ")[0]
     rows = [row.split("|") for row in re.findall(r"^\|.*\|$", asked, re.MULTILINE)[2:]]
-    assert all(ask.strip() and answer.strip() for _, ask, _, answer, _ in rows)
+    assert all(ask.strip() and answer.strip() for _, ask, _, _, answer, _ in rows)
     assert {re.match(r" `(\w+)", row[2])[1] for row in rows} == set(widgets.__all__)
 
 

@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import fcntl
+import gzip
 import io
 import json
 import math
@@ -16,7 +17,7 @@ from functools import cache
 from html.parser import HTMLParser
 from importlib.util import find_spec
 from pathlib import Path
-from urllib.parse import unquote, urljoin, urlsplit
+from urllib.parse import parse_qsl, unquote, urljoin, urlsplit
 
 import pytest
 from PIL import Image
@@ -198,7 +199,7 @@ def test_a_widget_moves_where_its_states_are_known_and_says_so_where_not(tmp_pat
     }
     path = notebook(tmp_path, HEAD, ("Explore('How large?', look)", [output]))
     cells = chapters.page(path, "course/anomalies", [widget])[0]["cells"]
-    assert 'data-play="../_static/plays/anomalies/0.json"' in cells[-1]["source"] and not cells[-2]["outputs"]
+    assert 'data-play="../_static/plays/anomalies/0.json.gz"' in cells[-1]["source"] and not cells[-2]["outputs"]
     assert "3 pixels." in cells[-1]["source"] and 'alt="a dot"' in cells[-1]["source"]
 
 
@@ -236,6 +237,9 @@ def test_states_of_a_widget_are_what_it_shows(tmp_path):
     assert [state["status"] for state in made["states"]] == ["size 8", "size none: needs some", "size 4"]
     assert [len(state["items"]) for state in made["states"]] == [1, 0, 1]
     assert all((tmp_path / item["src"]).exists() for state in made["states"] for item in state["items"])
+    told = json.loads(gzip.decompress(plays.packed(made | {"states": made["states"] * 2})))
+    shown = [{"status": words, "items": [told["items"][k] for k in places]} for words, places in told["states"]]
+    assert shown == made["states"] * 2 and len(told["items"]) == 2, "a picture stands once"
 
 
 def test_states_begin_as_the_notebook_does_and_have_what_its_answer_names(tmp_path):
@@ -347,6 +351,9 @@ def test_names_and_files_become_links():
     assert markdown("[a](01_perlin.ipynb#by-hand)") == "[a](perlin.ipynb#by-hand)"
     assert markdown("[a](../04_metrics.ipynb)") == "[a](metrics.ipynb)"
     assert markdown("[d](../../data/README.md)") == "[d](../results/data.md)"
+    setting = "live/index.html#studio?product=wood&seed=17"
+    shown = f'<a href="../{setting.replace("&", "&amp;")}">seed 17</a>'
+    assert markdown(f"[seed 17]({links.SITE}{setting})") == shown
     unchanged = [
         "`images` are a word",
         "```python\nblend(`blend`)\n```",
@@ -591,12 +598,34 @@ def test_no_dead_link_and_nothing_from_elsewhere(site):
             elif (
                 parts.fragment
                 and file.suffix == ".html"
-                and unquote(parts.fragment) not in parsed(file).anchors
+                and unquote(parts.fragment).partition("?")[0] not in parsed(file).anchors
             ):
                 dead.append(f"{path.relative_to(site)}: {target} (no such anchor)")
     assert not dead and not foreign and not unnamed, (
         f"{len(dead)} dead: {dead[:8]}; foreign {foreign[:5]}; no alt {unnamed[:5]}"
     )
+
+
+@needs_site
+def test_links_that_carry_a_setting_name_controls_and_values_that_are_there(site):
+    "Such as live/index.html#studio?product=wood&seed=17; on lessons, exercises and in the lecturers' guide"
+    facts, rooms = json.loads((site / "_static" / "live" / "facts.json").read_text()), set()
+    for path in html_pages(site):
+        for target in parsed(path).links:
+            name, mark, setting = urlsplit(target).fragment.partition("?")
+            if not mark:
+                continue
+            values = dict(parse_qsl(setting, strict_parsing=True))
+            controls = {one["name"]: one for one in facts["widgets"][name]["controls"]}
+            for key, value in values.items():
+                known = controls[key]
+                if key == "test":  # each product has its own
+                    tests = facts["products"][values["product"]]["explorer"]["tests"]
+                    known = {"options": [one["name"] for one in tests]}
+                assert (value in known["options"] if "options" in known
+                        else known["min"] <= float(value) <= known["max"]), f"{path.name}: {target}"
+            rooms.add(path.relative_to(site).parts[0])
+    assert {"course", "exercises", "guides"} <= rooms
 
 
 @needs_site
@@ -733,6 +762,23 @@ def test_published_slides_lead_back(tmp_path, monkeypatch):
         in deck
     )
     assert (tmp_path / "out" / "slides" / "assets" / "deck.css").is_file()
+
+
+def test_slides_share_the_pictures_of_the_pages(tmp_path, monkeypatch):
+    folder, out = decks_of(tmp_path / "some", "anomalies"), tmp_path / "out"
+    (folder / "anomalies").mkdir()
+    (out / figures.FOLDER).mkdir(parents=True)
+    tags = []
+    for name, content in ("a" * 16 + ".webp", b"RIFF both"), ("b" * 16 + ".svg", b"<svg/>"):
+        (folder / "anomalies" / name).write_bytes(content)
+        tags.append(f'<img src="anomalies/{name}" alt="a nut">')
+    (out / figures.FOLDER / ("a" * 16 + ".webp")).write_bytes(b"RIFF both")
+    (folder / "anomalies.html").write_text("".join(tags))
+    monkeypatch.setattr(decks, "FOLDER", folder)
+    decks.publish(out)
+    text = (out / "slides" / "anomalies.html").read_text()
+    assert f'src="../{figures.FOLDER}/{"a" * 16}.webp"' in text and tags[1] in text
+    assert [path.name for path in (out / "slides" / "anomalies").iterdir()] == ["b" * 16 + ".svg"]
 
 
 def test_old_slides_are_made_anew_and_none_where_there_were_none(tmp_path, monkeypatch):

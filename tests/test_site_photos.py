@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import test_site_live
 import torch
-from PIL import Image
+from PIL import Image, ImageCms
 from test_site import (  # fixtures are found by their names here  # noqa: F401
     ALL_RULES, DOCS, address, browser, faults, needs_browser, needs_site, site)
 
@@ -155,12 +155,16 @@ def test_the_cracked_one_is_called_defective_with_its_place_and_nothing_is_sent(
 
 
 def test_a_phones_photo_is_turned_upright_and_fits_into_memory(visited):
-    "12 megapixels, lying on its side as phones write it; and a file that is no picture"
+    "12 megapixels, on its side and with colours of its own, as phones write it; and a file that is no picture"
     tab, problems, _, photos, _, _ = visited
     upright = photos[1].resize((3000, 4000))
     exif = Image.Exif()
     exif[274] = 6  # turned by a quarter to the right before it is shown
-    file = as_file(upright.rotate(90, expand=True), "phone.jpg", "JPEG", quality=92, exif=exif)
+    colours = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for this, other in (b"rXYZ", b"tXYZ"), (b"gXYZ", b"rXYZ"), (b"tXYZ", b"gXYZ"):
+        colours = colours.replace(this, other)  # red is green: a profile that must not be followed
+    file = as_file(upright.rotate(90, expand=True), "phone.jpg", "JPEG", quality=92, exif=exif,
+                   icc_profile=colours)
     tab.set_input_files(
         "#own-judged", [file, {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"no picture"}]
     )

@@ -145,7 +145,7 @@ def test_the_sharpest_picture_is_shown():
     assert slide.picture == ("a lamp", b"hi")
     file = io.BytesIO()
     Image.new("RGB", (6, 4)).save(file, "WEBP")
-    assert make._size(file.getvalue()) == (6, 4) and make.SUFFIXES[file.getvalue()[:4]] == "webp"
+    assert make._size(file.getvalue()) == (6, 4)
     assert make._size(b'<svg width="9pt" viewBox="0 0 741.6 360"/>') == (742, 360)
 
 
@@ -206,7 +206,7 @@ def test_pages_load_only_what_lies_beside_them(slides):
         assert "\0" not in path.read_text() and "\1" not in path.read_text()
     attention = (slides / "attention.html").read_text()
     notes = re.findall(r'<aside class="notes">.*?</aside>', attention, flags=re.DOTALL)
-    assert "mjx-assistive-mml>" in attention and "<svg" in "".join(notes)
+    assert "mjx-assistive-mml>" in attention and "<math" in "".join(notes) and "<svg" not in "".join(notes)
     assert "mjx-assistive-mml>" not in "".join(notes), "the speaker would read each formula twice"
     style = (slides / "assets" / "deck.css").read_text() + (slides / "assets" / "reveal.css").read_text()
     assert "http" not in re.sub(r"/\*.*?\*/", "", style, flags=re.DOTALL) and "@import" not in style

@@ -87,6 +87,21 @@ for (const text of document.querySelectorAll(".bd-article .highlight > pre")) {
   text.after(button);
 }
 
+// Notebooks lie here packed; some hosts unpack them on the way, others don't: the first bytes tell
+for (const link of document.querySelectorAll("a[data-packed]")) {
+  const name = link.href.split("/").at(-1).replace(".gz", "");
+  link.download = `${name}.gz`; // where the browser can't unpack
+  link.addEventListener("click", async (event) => {
+    if (typeof DecompressionStream !== "function") return;
+    event.preventDefault();
+    const packed = await (await fetch(link.href)).blob(), [a, b] = new Uint8Array(await packed.slice(0, 2).arrayBuffer());
+    const plain = a === 0x1f && b === 0x8b ? await new Response(packed.stream().pipeThrough(new DecompressionStream("gzip"))).blob() : packed;
+    const save = Object.assign(document.createElement("a"), { href: URL.createObjectURL(plain), download: name });
+    save.click();
+    setTimeout(() => URL.revokeObjectURL(save.href), 10000);
+  });
+}
+
 // Results of the search say what they are
 const found = document.querySelector("#search-results");
 if (found) {

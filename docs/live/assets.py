@@ -27,7 +27,7 @@ from memseg_nb.products.catalogue import PRODUCTS, render_product, write_product
 from memseg_nb.recipe import Recipe, check_size, flatten, load_recipe
 from memseg_nb.simulation import flaws
 from memseg_nb.simulation.foreground import parse_rule
-from memseg_nb.simulation.textures import _sheet_side
+from memseg_nb.simulation.textures import _sheet_side, _window
 from memseg_nb.training.steps import split
 from memseg_nb.training.thresholds import choose_thresholds, false_alarm_threshold
 from memseg_nb.training.train import make_simulator
@@ -222,7 +222,7 @@ def page_detector(product: str, size: tuple[int, int], photos: int=10) -> PageDe
         return PageDetector(Detector(small.model, recipe, threshold, found.pixel), small,
                             memory.batch(range(photos)))
 
-PLACES = ("hex_nut", "tablet", "wood")  # in the studio
+PLACES = ("hex_nut", "tablet", "wood", "brushed_metal")  # in the studio; the last one is its lesson's
 _SIGNS = {">": 1, "<=": 2}
 
 
@@ -263,17 +263,25 @@ def _settings(studio: AnomalyStudio) -> list[dict]:
             for key, value in flatten(studio.base).items() if key in names]
 
 
-def _sheets(folder: Folder, studio: AnomalyStudio) -> list[str]:
+def reached(sheets: Tensor, drawn: dict) -> Tensor:
+    "Sheets with black where no seed's window lies: an eighth of them, which nobody would see"
+    blank = torch.zeros(len(sheets), 1, *sheets.shape[2:], requires_grad=True)
+    parts, windows = blank.unbind(), zip(drawn["sheet"].ravel(), drawn["window"].reshape(-1, 5).tolist())
+    sum(_window(parts[which], (SIDE, SIDE), window).sum() for which, window in windows).backward()
+    return sheets * (blank.grad > 0)
+
+
+def _sheets(folder: Folder, studio: AnomalyStudio, drawn: dict) -> list[str]:
     "The sheets that textures are cut from, which the studio has rendered"
     names = []
-    for k, sheet in enumerate(studio._textures.sheets(_sheet_side((SIDE, SIDE)))):
+    for k, sheet in enumerate(reached(studio._textures.sheets(_sheet_side((SIDE, SIDE))), drawn)):
         file = io.BytesIO()
         picture = Image.fromarray(sheet.movedim(0, -1).contiguous().numpy())
         picture.save(file, "WEBP", lossless=True)  # the code shown on the page makes the picture shown
         names.append(folder.write(f"sheets/{k}.webp", file.getvalue()))
     return names
 
-def _studio(folder: Folder, photos: int) -> tuple[dict, dict]:
+def _studio(folder: Folder, photos: int, drawn: dict) -> tuple[dict, dict]:
     "The studio's state, and its photos, foregrounds, textures and rules"
     studio, goods = AnomalyStudio(PLACES[0], (SIDE, SIDE)), {product: [] for product in PLACES}
     studio.controls["product"].options, studio.controls["number"].max = PLACES, photos - 1
@@ -288,7 +296,7 @@ def _studio(folder: Folder, photos: int) -> tuple[dict, dict]:
         settings=_settings(AnomalyStudio(PLACES[0], (SIDE, SIDE))),
     )
     return state(studio, folder, "studio"), dict(
-        photos=goods, sheets=_sheets(folder, studio), rules=_rules(), **told
+        photos=goods, sheets=_sheets(folder, studio, drawn), rules=_rules(), **told
     )
 
 def _thresholds(folder: Folder, detector: Detector, product: str) -> tuple[dict, dict]:
@@ -301,7 +309,7 @@ def _thresholds(folder: Folder, detector: Detector, product: str) -> tuple[dict,
     names = [f"{kind} {kinds[:k].count(kind)}" for k, kind in enumerate(kinds)]
     panel, (fpr, tpr) = (ThresholdExplorer(scores, labels, detector.threshold, names, images.__getitem__),
                          roc_points(scores, labels))
-    thumbs = [folder.picture(f"threshold-{k}", image) for k, image in enumerate(images)]
+    thumbs = [folder.write(f"pictures/threshold-{k}.webp", home._webp([one], 88)) for k, one in enumerate(images)]
     return state(panel, folder, "threshold"), dict(
         scores=scores.tolist(), labels=labels.astype(int).tolist(), names=names, thumbs=thumbs,
         threshold=detector.threshold, fpr=fpr.tolist(), tpr=tpr.tolist())
@@ -535,7 +543,7 @@ def _graphs(folder: Folder, page: PageDetector) -> dict:
     graphs = small_graphs() | {"paint": paint_graph(recipe.image.size), "flaw": flaw_graph(recipe.image.size)}
     graphs |= memory_graphs(page.small.model)
     network = network_graph(page.small, recipe.image.size, recipe.evaluation.top_share)
-    files = {name: folder.write(f"{name}.onnx", graph.SerializeToString()) for name, graph in graphs.items()}
+    files = {name: folder.write(f"{name}.onnx.gz", graph.SerializeToString()) for name, graph in graphs.items()}
     files["network"] = folder.write("network.onnx.gz", network.SerializeToString(), huffman=True)
     return {name: dict(file=files[name]) | _onnx_types(graph)
             for name, graph in (graphs | {"network": network}).items()}
@@ -570,9 +578,10 @@ def _write(folder: Folder, products: tuple, size: tuple, photos: int) -> dict:
         parts[name] = dict(file=folder.write(f"{name}.bin.gz", data), arrays=table)
     first, crisp = (render_product(products[0], (times * size[0], times * size[1]))[0]
                     for times in (1, home.CRISP))
+    first = torch.from_numpy(_bytes(first)).movedim(-1, 0) / 255  # as the painter begins with it
     parts["home"] = home.pictures(folder.write, pages[products[0]].detector, first, crisp)
     widgets, parts["products"] = {"perlin": state(PerlinPlayground((SIDE, SIDE)), folder, "perlin")}, {}
-    widgets["studio"], parts["studio"] = _studio(folder, photos)
+    widgets["studio"], parts["studio"] = _studio(folder, photos, drawn)
     widgets["threshold"], parts["threshold"] = _thresholds(folder, pages[products[0]].detector, products[0])
     widgets["monitor"], parts["monitor"] = _monitor(folder)
     for product, page in pages.items():

@@ -64,8 +64,8 @@ function canvas(width, height) {
   return [made, made.getContext("2d", { willReadFrequently: true })];
 }
 
-async function opened(file) { // upright, as its EXIF says
-  const whole = await createImageBitmap(file), share = Math.sqrt(MOST / (whole.width * whole.height));
+async function opened(file) { // upright, as its EXIF says; its numbers as they are, as the library reads them: phones write other colours than sRGB
+  const whole = await createImageBitmap(file, { colorSpaceConversion: "none" }), share = Math.sqrt(MOST / (whole.width * whole.height));
   if (share >= 1) return whole;
   const smaller = await createImageBitmap(whole, { resizeWidth: Math.floor(share * whole.width),
     resizeHeight: Math.floor(share * whole.height), resizeQuality: "high" });

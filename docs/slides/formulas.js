@@ -2,7 +2,7 @@
 const mathjax = require(process.argv[2]);
 const options = {
   loader: { load: ["input/tex", "output/svg", "a11y/assistive-mml"] },
-  svg: { fontCache: "none" },
+  svg: { fontCache: "local" },
   startup: { typeset: false },
 };
 mathjax.init(options).then((MathJax) => {

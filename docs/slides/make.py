@@ -27,6 +27,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 import chapters
+import figures
 import npm
 from cut import Slide, deck
 
@@ -35,7 +36,6 @@ REVEAL = ("dist/reveal.css", "dist/reveal.js", "plugin/notes/notes.js", "LICENSE
 CODE_STYLE = HtmlFormatter(nowrap=True, style="default")
 # MathJax doesn't know how wide these letters are
 HALVES = {"½": r"\tfrac12", "¼": r"\tfrac14", "¾": r"\tfrac34"}
-SUFFIXES = {b"\x89PNG": "png", b"RIFF": "webp"}  # by the first bytes; all else is an SVG
 LOCK = ("package.json", "package-lock.json")
 
 
@@ -106,19 +106,32 @@ class Words:
         return made["svg"], made["style"]
 
 
+def glyphs_once(text: str) -> str:
+    "A deck in which each letter's outline stands once, however many formulas have it"
+    text = re.sub(r"MJX-\d+-TEX", "MJX-TEX", re.sub(r' data-(?:mml-node|mjx-texclass|c)="[^"]*"', "", text))
+    known = set()
+
+    def first(found: re.Match) -> str:
+        new = found[1] not in known
+        known.add(found[1])
+        return found[0] if new else ""
+
+    return re.sub(r'<path id="([^"]+)"[^>]*></path>', first, text)
+
+
 # HTML
 
 
 def page(chapter: chapters.Chapter, slides: list[Slide], words: Words, pictures: Path) -> str:
     "A lesson's deck; its pictures are written to a folder"
     pictures.mkdir(parents=True, exist_ok=True)
-    body = "\n".join(_slide(slide, words, pictures, number) for number, slide in enumerate(slides, 1))
+    body = "\n".join(_slide(slide, words, pictures) for slide in slides)
     template = (HERE / "deck.html").read_text()
     values = dict(TITLE=html.escape(chapter.title), BODY=body, FOOT=html.escape(chapter.title))
     return re.sub(r"\{\{(\w+)\}\}", lambda found: values[found[1]], template)
 
 
-def _slide(slide: Slide, words: Words, pictures: Path, number: int) -> str:
+def _slide(slide: Slide, words: Words, pictures: Path) -> str:
     level = "h1" if slide.kind == "title" else "h2"
     lead = f'<p class="lead">{words.inline(slide.lead)}</p>' if slide.lead else ""
     line = f'<p class="line">{words.inline(slide.line)}</p>' if slide.line else ""
@@ -130,14 +143,15 @@ def _slide(slide: Slide, words: Words, pictures: Path, number: int) -> str:
         things.append(_table(slide.rows, words))
     if slide.code:
         code = highlight(slide.code, PythonLexer(), CODE_STYLE)
+        code = re.sub(r'<span class="[npw]">([^<]*)</span>', r"\1", code)  # these have no colour
         things.append('<pre class="code" tabindex="0" '
                       f'style="--letters:{_widest(slide.code, 52)}"><code>{code}</code></pre>')
     if slide.printed:
         things.append('<pre class="printed" '
                       f'style="--letters:{_widest(slide.printed, 52)}">{html.escape(slide.printed)}</pre>')
     if slide.picture:
-        alt, data = slide.picture
-        file = pictures / f"{number}.{SUFFIXES.get(data[:4], 'svg')}"
+        alt, data = slide.picture[0], figures.packed(slide.picture[1])
+        file = pictures / figures.name(data, "webp" if data.startswith(b"RIFF") else "svg")
         file.write_bytes(data)
         width, height = _size(data)
         narrow = " beside" if width < 1.5 * height and (slide.equations or slide.line) else ""
@@ -150,7 +164,7 @@ def _slide(slide: Slide, words: Words, pictures: Path, number: int) -> str:
 
 def _size(data: bytes) -> tuple[int, int]:
     "Width and height of a picture"
-    if data[:4] in SUFFIXES:
+    if data.startswith(b"RIFF"):
         return Image.open(io.BytesIO(data)).size
     return tuple(round(float(one)) for one in re.search(rb'viewBox="0 0 ([\d.]+) ([\d.]+)"', data).groups())
 
@@ -187,10 +201,10 @@ def build(out: Path, only: list[str] | None = None) -> dict[str, int]:  # slides
     decks = {c.name: deck(c) for c in chosen}
     pages = {c.name: page(c, decks[c.name], words, out / c.name) for c in chosen}
     svg, style = words.typeset()
-    # the speaker's view lacks our style
-    seen = [re.sub("<mjx-assistive-mml.*?</mjx-assistive-mml>", "", one) for one in svg]
+    # the speaker's view lacks our style: there browsers set formulas themselves
+    seen = [re.search("<math.*?</math>", one, flags=re.DOTALL)[0] for one in svg]
     for name, text in pages.items():
-        text = re.sub("\0(\\d+)\0", lambda found: svg[int(found[1])], text)
+        text = glyphs_once(re.sub("\0(\\d+)\0", lambda found: svg[int(found[1])], text))
         text = re.sub("\1(\\d+)\1", lambda found: seen[int(found[1])], text)
         (out / f"{name}.html").write_text(text)
     counts = {name: len(slides) for name, slides in decks.items()}
