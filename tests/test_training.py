@@ -169,6 +169,21 @@ def test_learning_rate(tiny_recipe, schedule, end):
     assert learning_rate(0, tiny_recipe.replace(**{"training.warmup": 0}).training) == .04
 
 
+@pytest.mark.parametrize("capability, last", [("AVX512", True), ("AVX2", False), ("DEFAULT", False)])
+def test_weights_lie_as_the_processor_trains_fastest(monkeypatch, tiny_recipe, data, fresh, capability, last):
+    "Backward convolutions with channels last are slow without AVX-512; a resumed optimiser has the weights' order too"
+    recipe, order = tiny_recipe.replace(**{"training.optimizer": "adamw"}), torch.channels_last
+    usual = fresh(recipe)
+    losses = train_step(usual, data[0], recipe, .01)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    trainer = fresh(recipe)
+    assert train_step(trainer, data[0], recipe, .01).total == pytest.approx(losses.total, rel=1e-4)
+    checkpoints.restore(trainer, checkpoints.tensors_of(usual))
+    weight = trainer.model.decoder.widen[0][0].weight
+    assert weight.is_contiguous(memory_format=order) == last
+    assert trainer.optimizer.state[weight]["exp_avg"].is_contiguous(memory_format=order) == last
+
+
 @pytest.mark.parametrize("change", [{"training.optimizer": "sgd"}, {"training.optimizer": "adamw"},
                                     {"training.momentum": 0, "training.clip": 0}],
                          ids=["sgd", "adamw", "plain"])
