@@ -144,14 +144,19 @@ def _cells(notebook):
 
 
 def _play(cells, count=1):
-    "So many questions in italics, and widgets that show something: their output has a picture and its words"
+    """So many questions in italics, and widgets that show something: their output has a picture and its words.
+
+    What checks the answer is folded."""
     prose = " ".join(cell["source"] for cell in cells if cell["cell_type"] == "markdown").replace("\n", " ")
     shown = [output.get("data", {}) for cell in cells for output in cell.get("outputs", [])]
     widgets = [data for data in shown if "?" in "".join(data.get("text/plain", "")).split("\n")[0]]
     asked = len(re.findall(r"(?<!\*)\*[^*]+\?[^*]*\*(?!\*)", prose))
     lacking = [("a question in italics", asked), ("a widget", len(widgets))]
     some = "" if count == 1 else f": {count} are needed"
-    return [f"{words} under Play{some}" for words, there in lacking if there < count]
+    told = [cell for cell in cells if cell["source"].startswith("#| hide")
+            and not cell["metadata"].get("jupyter", {}).get("source_hidden")]
+    return [f"{words} under Play{some}" for words, there in lacking if there < count] + [
+        f"folded checks under Play: cell {cell['id']} tells the answer" for cell in told]
 
 
 def _table(found):

@@ -142,7 +142,8 @@ class Pretraining:
             if not plan.given: self.model = network_on(plan, self.backbone)
             model = self.model.to(self.device)
             parts = dict(encoder=model.encoder, fusion=model.fusion, decoder=model.decoder)
-        parts = nn.ModuleDict(parts).to(self.device, memory_format=memory_format(self.device)).train()
+        order = memory_format(self.device)
+        parts = nn.ModuleDict(parts).to(self.device, memory_format=order).train()
         trained = [value for value in parts.parameters() if value.requires_grad]
         optimizer = torch.optim.AdamW(trained, plan.rates[stage], weight_decay=plan.weight_decay)
         scaler = torch.amp.GradScaler(self.device.type, enabled=False)
