@@ -25,8 +25,9 @@ from ..model.memseg import MemSeg
 from ..recipe import Recipe, TrainingRecipe
 from ..simulation.anomalies import Simulator, vary_light
 from .processes import (Split, Trainer, average, check_shares, choose_precision,
-                                          in_tiles, match_others, one_thread,  # noqa: F401
-                                          samples_for, share_out, why_not_finite)
+                                          in_tiles, match_others, memory_format,
+                                          one_thread, samples_for, share_out,  # noqa: F401
+                                          why_not_finite)
 
 # %% ../../nbs/training/01_steps.ipynb #b04a5939
 SPLIT, EPOCH, STEP, THRESHOLDS = range(4)  # what random numbers are drawn for
@@ -138,7 +139,7 @@ def train_step(
     model, training = trainer.ready(), recipe.training
     device = next(model.parameters()).device
     precision = choose_precision(training.precision, device)
-    images = batch.images.to(device, non_blocking=True)
+    images = batch.images.to(device, non_blocking=True, memory_format=memory_format(device))
     with torch.autocast(device.type, getattr(torch, precision), enabled=precision != "float32"):
         index = samples_for(model, images, batch.source.to(device), shared)
         logits = trainer.forward(images, index)
