@@ -248,7 +248,7 @@ def publish(out: Path) -> None:
         )
         text = re.sub(r'(_images/[\w-]+)\.png"', r'\1.webp"', text)
         text = re.sub(r'(_downloads/\w+/\w+\.ipynb)"', r'\1.gz" data-packed', text)
-        # names, numbers, operators, brackets and blanks have the colour of the text: a third of a lesson's page
+        # names, numbers, operators, brackets and blanks look like text: a third of a lesson's page
         text = re.sub(r'<span class="(?:n|nb|bp|mf|mi|si|o|p|pm|w)">([^<]*)</span>', r"\1", text).replace(
             "<pre><span></span>", "<pre>"
         )

@@ -160,7 +160,7 @@ print(faults())
 """
 
 
-@pytest.mark.skipif(not hasattr(ctypes.CDLL(None) if os.name == "posix" else None, "mallopt"), reason="not glibc")
+@pytest.mark.skipif(os.name != "posix" or not hasattr(ctypes.CDLL(None), "mallopt"), reason="not glibc")
 @pytest.mark.parametrize("who", ["typed", "called"])
 def test_the_program_keeps_its_memory_for_the_next_tensor(who):
     "100 MB, freed and taken again: no page is fresh in the program; `main` called from Python changes nothing"

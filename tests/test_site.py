@@ -199,7 +199,8 @@ def test_a_widget_moves_where_its_states_are_known_and_says_so_where_not(tmp_pat
     }
     path = notebook(tmp_path, HEAD, ("Explore('How large?', look)", [output]))
     cells = chapters.page(path, "course/anomalies", [widget])[0]["cells"]
-    assert 'data-play="../_static/plays/anomalies/0.json.gz"' in cells[-1]["source"] and not cells[-2]["outputs"]
+    assert 'data-play="../_static/plays/anomalies/0.json.gz"' in cells[-1]["source"]
+    assert not cells[-2]["outputs"]
     assert "3 pixels." in cells[-1]["source"] and 'alt="a dot"' in cells[-1]["source"]
 
 
@@ -238,7 +239,8 @@ def test_states_of_a_widget_are_what_it_shows(tmp_path):
     assert [len(state["items"]) for state in made["states"]] == [1, 0, 1]
     assert all((tmp_path / item["src"]).exists() for state in made["states"] for item in state["items"])
     told = json.loads(gzip.decompress(plays.packed(made | {"states": made["states"] * 2})))
-    shown = [{"status": words, "items": [told["items"][k] for k in places]} for words, places in told["states"]]
+    shown = [{"status": words, "items": [told["items"][k] for k in places]}
+             for words, places in told["states"]]
     assert shown == made["states"] * 2 and len(told["items"]) == 2, "a picture stands once"
 
 

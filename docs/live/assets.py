@@ -309,7 +309,8 @@ def _thresholds(folder: Folder, detector: Detector, product: str) -> tuple[dict,
     names = [f"{kind} {kinds[:k].count(kind)}" for k, kind in enumerate(kinds)]
     panel, (fpr, tpr) = (ThresholdExplorer(scores, labels, detector.threshold, names, images.__getitem__),
                          roc_points(scores, labels))
-    thumbs = [folder.write(f"pictures/threshold-{k}.webp", home._webp([one], 88)) for k, one in enumerate(images)]
+    thumbs = [folder.write(f"pictures/threshold-{k}.webp", home._webp([one], 88))
+              for k, one in enumerate(images)]
     return state(panel, folder, "threshold"), dict(
         scores=scores.tolist(), labels=labels.astype(int).tolist(), names=names, thumbs=thumbs,
         threshold=detector.threshold, fpr=fpr.tolist(), tpr=tpr.tolist())
@@ -543,7 +544,8 @@ def _graphs(folder: Folder, page: PageDetector) -> dict:
     graphs = small_graphs() | {"paint": paint_graph(recipe.image.size), "flaw": flaw_graph(recipe.image.size)}
     graphs |= memory_graphs(page.small.model)
     network = network_graph(page.small, recipe.image.size, recipe.evaluation.top_share)
-    files = {name: folder.write(f"{name}.onnx.gz", graph.SerializeToString()) for name, graph in graphs.items()}
+    files = {name: folder.write(f"{name}.onnx.gz", graph.SerializeToString())
+             for name, graph in graphs.items()}
     files["network"] = folder.write("network.onnx.gz", network.SerializeToString(), huffman=True)
     return {name: dict(file=files[name]) | _onnx_types(graph)
             for name, graph in (graphs | {"network": network}).items()}
