@@ -12,7 +12,7 @@ from conftest import TINY
 from memseg_nb.evaluation import ablation
 from memseg_nb.evaluation.ablation import (BASE, COLUMNS, FAIR, TABLE, VARIANTS, ablate, bought, figure,
                                            markdown, pairs, report, says, without)
-from memseg_nb.evaluation.benchmark import POOL, share_out, trial
+from memseg_nb.evaluation.benchmark import POOL, share_pool, trial
 from memseg_nb.cli import cli
 from memseg_nb.data.images import open_category
 from memseg_nb.model.memseg import build_model
@@ -156,7 +156,7 @@ def test_the_memory_grows_and_the_training_images_stay(tmp_path, small):
     from memseg_nb.products.catalogue import write_products
     write_products(tmp_path, "wood", size=(32, 32), train=130, good=1, defective=0, progress=False)
     category = open_category(tmp_path, "wood")
-    found = [share_out(category, small.replace(**{"memory.samples": n})) for n in (1, 5, POOL)]
+    found = [share_pool(category, small.replace(**{"memory.samples": n})) for n in (1, 5, POOL)]
     assert [len(memory) for memory, _ in found] == [1, 5, POOL]
     assert len({parts for _, parts in found}) == 1
     assert found[0][0] == found[2][0][:1] and found[1][0] == found[2][0][:5]
@@ -166,12 +166,12 @@ def test_the_memory_grows_and_the_training_images_stay(tmp_path, small):
 
 def test_too_few_images_for_the_memory(tiny_data, small):
     category = open_category(tiny_data, "hex_nut")
-    memory, parts = share_out(category, small)
+    memory, parts = share_pool(category, small)
     # the memory's numbers are those of the training
     assert len(memory) == 3 and parts.shared and len(parts.train) == 12
     assert memory == parts.train[:3]
     with pytest.raises(MemSegError, match="12 good images: 60 are to be remembered"):
-        share_out(category, small.replace(**{"memory.samples": 60}))
+        share_pool(category, small.replace(**{"memory.samples": 60}))
 
 
 def test_a_trial_can_be_repeated_and_draws_nothing_from_elsewhere(tiny_data, small):

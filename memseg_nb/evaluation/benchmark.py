@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FIGURES', 'DECISIONS', 'POOL', 'MVTEC', 'PUBLISHED', 'TABLE', 'Table', 'attempt', 'run_all', 'choose_products',
-           'check_known', 'keep_settings', 'read_figures', 'train_and_score', 'share_out', 'trial', 'mean', 'markdown',
+           'check_known', 'keep_settings', 'read_figures', 'train_and_score', 'share_pool', 'trial', 'mean', 'markdown',
            'worker_device', 'worker_number', 'in_processes', 'benchmark']
 
 # %% ../../nbs/evaluation/02_benchmark.ipynb #a15f63ce
@@ -162,7 +162,7 @@ def train_and_score(
 # %% ../../nbs/evaluation/02_benchmark.ipynb #5e0c71d1
 POOL = 60  # good images kept for the memory, whatever part of them is remembered
 
-def share_out(
+def share_pool(
     category: Category,
     recipe: Recipe,  # its memory.samples and training.seed
 ) -> tuple[tuple[Path, ...], Split]:  # the memory images; all, shared out
@@ -183,7 +183,7 @@ def trial(
     "Train a network that is changed in some way, and score it"
     size, training = recipe.image.whole, recipe.training
     device, bits = choose_device(training.device), find_bits(category.train, recipe.image.bits)[0]
-    remembered, parts = share_out(category, recipe)
+    remembered, parts = share_pool(category, recipe)
     samples, model = ImageSet(remembered, size, bits=bits), fresh_model(recipe)[0].to(device)
     model.remember(samples.batch(some.tolist()) for some in torch.arange(len(samples)).split(8))
     if change: change(model)
