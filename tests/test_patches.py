@@ -17,7 +17,7 @@ from memseg_nb.files import MemSegError
 from memseg_nb.metrics import image_score
 from memseg_nb.model.encoder import Features
 from memseg_nb.model.memory import pool
-from memseg_nb.model.patches import Calibration, PatchMemory, nearest
+from memseg_nb.model.patches import Calibration, PatchMemory, choose, nearest, reaches
 from memseg_nb.recipe import load_recipe
 from memseg_nb.training.checkpoints import load_model
 from memseg_nb.training.train import train
@@ -80,6 +80,71 @@ def test_the_search_by_hand(difference, pooling):
                 assert torch.allclose(
                     gap[b, :, y, x], best if difference == "absolute" else best**2, atol=1e-5
                 )
+
+# Which patches are kept, and how far is far
+
+def test_half_of_the_patches_are_the_farthest_and_none_is_kept_twice():
+    "Compared with a loop over all pairs"
+    patches = draw(200, 6) * torch.tensor([1, 1, 1, 1, 1, 9.])
+    chosen = choose(patches, 41, torch.Generator().manual_seed(3)).tolist()
+    assert len(set(chosen)) == 41 and max(chosen) < 200
+    units = (patches / patches.std(0, unbiased=False)).double().tolist()
+    kept = chosen[:1]
+    while len(kept) < 21:
+        far = [min(math.dist(place, units[k]) for k in kept) for place in units]
+        kept.append(far.index(max(far)))
+    assert chosen[:21] == kept
+
+
+def test_a_rare_piece_of_a_good_product_is_kept():
+    "Three of 10,000 patches are of another kind; each of ten draws keeps one, a random draw seldom does"
+    patches = draw(10_000, 100)
+    patches[[17, 4000, 9001], :3] += 9
+    for seed in range(10):
+        chosen = choose(patches, 200, torch.Generator().manual_seed(seed))
+        assert {17, 4000, 9001} & set(chosen.tolist())
+
+
+def test_reaches_are_those_of_scikit_learn():
+    "Mean of the nearest patches of other images, one image at a time"
+    neighbours = pytest.importorskip("sklearn.neighbors")
+    patches, owners = draw(90, 5), torch.arange(90) % 9
+    there = torch.zeros(90)
+    for image in range(9):
+        others = neighbours.NearestNeighbors(n_neighbors=20).fit(patches[owners != image].numpy())
+        far, _ = others.kneighbors(patches[owners == image].numpy())
+        there[owners == image] = torch.tensor(far.mean(1), dtype=torch.float32)
+    there = (there / there.median() + .5) / 1.5
+    torch.testing.assert_close(reaches(patches, owners), there, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("owners, wanted", [([0, 0, 0], [1, 1, 1]), ([0, 1, 2], None)])
+def test_reaches_of_few_or_equal_patches(owners, wanted):
+    "One image alone has nothing to compare with; patches that are all the same have no reach"
+    few = draw(3, 4) if wanted else torch.ones(3, 4)
+    assert reaches(few, torch.tensor(owners)).tolist() == [1, 1, 1]
+    assert reaches(few[:0], torch.tensor(owners)[:0]).shape == (0,)
+
+
+def test_a_relative_distance_is_in_units_of_the_reach():
+    memory, new = filled(pooling=1), maps_of(2, seed=9)
+    stored = memory.layer1 / memory.layer1_spread.view(-1) / 6**.5
+    torch.testing.assert_close(memory.reach1, reaches(stored, memory.owner1))
+    index = torch.cdist(new[0].permute(0, 2, 3, 1) / memory.layer1_spread.view(-1) / 6**.5, stored).argmin(-1)
+    _, plain = memory.compare(1, new[0])
+    _, relative = memory.compare(1, new[0], relative=True)
+    torch.testing.assert_close(relative, plain / memory.reach1[index], rtol=1e-4, atol=1e-5)
+    assert relative.std() > 0 and not torch.allclose(relative, plain)
+
+
+def test_a_run_of_an_earlier_version_judges_as_it_did():
+    "It has no reaches: its distances stay as they were, on its own scale"
+    memory, new = filled(), maps_of(2, seed=9)
+    state = {name: part for name, part in memory.state_dict().items() if not name.startswith("reach")}
+    old = PatchMemory()
+    old.load_state_dict(state)
+    assert torch.equal(old.compare(1, new[0], relative=True)[1], memory.compare(1, new[0])[1])
+    assert old.samples == memory.samples
 
 
 def test_own_leaves_out_the_patches_of_an_image():

@@ -97,7 +97,7 @@ def others(
 # %% ../../nbs/training/03_thresholds.ipynb #be1f9843
 FEW = 20  # images: below, a threshold is little more than a guess
 MOST = 100  # good images that thresholds are chosen with
-WEIGHT = (1., 0., .5, .5)  # of the network, and of the distances on layers 2, 3 and 4
+WEIGHT = (1., .25, .5, .5)  # of the network, and of the distances on layers 2, 3 and 4
 
 class Thresholds(NamedTuple):
     "Thresholds of a network, and what they cost"
