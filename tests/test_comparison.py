@@ -111,7 +111,8 @@ def test_nearest_patches_are_a_baseline_without_any_training(tiny_data, small, t
         far, index = (torch.from_numpy(found[:, 0]) for found in search.kneighbors(places))
         away = (far / reach[index]).float().view(len(soft), 1, *soft.shape[2:])
         away = (away - scale.mean[level - 1]) / scale.spread[level - 1]
-        total = total + scale.weight[level - 1] * torch.nn.functional.interpolate(away, images.shape[2:], mode="bilinear")[:, 0]
+        large = torch.nn.functional.interpolate(away, images.shape[2:], mode="bilinear")[:, 0]
+        total = total + scale.weight[level - 1] * large
     order = before.flatten().argsort()
     assert (total.flatten()[order].diff() > -1e-4 * total.max()).all()  # the same order of pixels
 
