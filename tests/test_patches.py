@@ -81,6 +81,7 @@ def test_the_search_by_hand(difference, pooling):
                     gap[b, :, y, x], best if difference == "absolute" else best**2, atol=1e-5
                 )
 
+
 # Which patches are kept, and how far is far
 
 def test_half_of_the_patches_are_the_farthest_and_none_is_kept_twice():
