@@ -26,7 +26,7 @@ def good(tiny_data):
     return tiny_data / "hex_nut" / "test" / "good"
 
 
-@pytest.mark.parametrize("count", [1, 2, 12, 40, 200])
+@pytest.mark.parametrize("count", [1, 2, 12, 30, 40, 200])
 def test_the_expected_rate_is_the_lowest_for_which_the_rule_gives_that_threshold(count):
     "Compared with a search over the rates"
     scores = draw(count)

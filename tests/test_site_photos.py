@@ -1,6 +1,7 @@
 "A visitor's own photos on the page: what the page says of them is what the library says, in Chromium"
 import io
 import json
+import subprocess
 import sys
 
 import numpy as np
@@ -191,3 +192,21 @@ def test_the_page_of_own_photos_has_no_serious_fault(visited):
     wide = tab.evaluate("document.documentElement.scrollWidth")
     tab.set_viewport_size({"width": 1280, "height": 800})
     assert not found and wide <= 390, json.dumps(found)
+
+
+def test_the_page_chooses_the_threshold_by_the_same_rule():
+    "In Node.js, with the numbers that the page is given, against the library: few photos, many, one far above all"
+    sys.path.insert(0, str(DOCS))
+    from live.assets import _photos
+
+    from memseg_nb.recipe import load_recipe
+    from memseg_nb.training.thresholds import false_alarm_threshold
+    random, cases = np.random.default_rng(0), []
+    for count in (2, 6, 19, 20, 25, 30):
+        odds = random.normal(-2, .5, count)
+        cases += [(1 / (1 + np.exp(-odds))).tolist(), (1 / (1 + np.exp(-np.append(odds[1:], 3.)))).tolist()]
+    script = f"""import {{ threshold }} from {json.dumps((DOCS / "live" / "photos.js").as_uri())};
+const {{ rate, reach, lines }} = {json.dumps(_photos(load_recipe("formulas")))};
+console.log(JSON.stringify({json.dumps(cases)}.map((scores) => threshold(scores, rate, reach, lines))));"""
+    done = subprocess.run(["node", "--input-type=module", "--eval", script], check=True, capture_output=True, text=True)
+    assert json.loads(done.stdout) == pytest.approx([false_alarm_threshold(scores) for scores in cases], abs=1e-9)

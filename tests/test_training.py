@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from scipy import stats
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from memseg_nb.training import checkpoints
@@ -31,11 +32,16 @@ from memseg_nb.training.steps import (EPOCH, STEP, StepData, draws, learning_rat
                                       split,
                              step_indices, train_step)
 from memseg_nb.training.thresholds import (
+    ALIKE,
+    apart,
+    bell,
+    censored,
     choose_thresholds,
     doubts,
     false_alarm_threshold,
     log_odds,
     make_room,
+    settle,
     strays,
 )
 from memseg_nb.training.train import Clock, choose_device, fresh_model, make_simulator, train
@@ -307,11 +313,12 @@ def naive_rank(good, rate):
 
 
 def test_the_rank_by_a_naive_loop():
-    "One far stray score stretches the bell curve, so that the rank decides wherever there is one"
+    "Far stray scores, one more than the bell curve leaves out, stretch it, so that the rank decides if there is one"
     random = np.random.default_rng(0)
     for count in (3, 10, 19, 20, 40, 100):
         for rate in (.05, .1, .3):
-            good = random.permutation([*probabilities(random.normal(-3, .1, count - 1)), 1.])
+            strange = 1 + censored(count, rate)
+            good = random.permutation([*probabilities(random.normal(-3, .1, count - strange)), *[1.] * strange])
             rank, found = naive_rank(good, rate), false_alarm_threshold(good, rate)
             assert found <= (1. if rank is None else rank)
             if rank is not None and rank < 1: assert found == rank  # the score itself, not rounded
@@ -326,6 +333,28 @@ def test_the_bell_curve_on_paper():
     assert false_alarm_threshold([.3]) == pytest.approx(.3)
     assert false_alarm_threshold([.3] * 5) == pytest.approx(.3, abs=1e-2)  # no spread: a little above
     assert 0 < false_alarm_threshold([0., 1., .5]) <= 1
+
+
+@pytest.mark.parametrize("count, top", [(20, 1), (31, 1), (100, 5), (400, 120)])
+def test_the_bell_curve_of_a_censored_sample(count, top):
+    "Close to what SciPy's search for the most likely curve finds; how far the highest lie changes nothing"
+    odds = np.sort(np.random.default_rng(count).normal(-2, .5, count))
+    mean, deviation = bell(odds, top)
+    searched = stats.norm.fit(stats.CensoredData(odds[:-top], right=np.full(top, odds[-top - 1])))
+    assert mean == pytest.approx(searched[0], abs=.01)
+    assert deviation == pytest.approx(searched[1] * math.sqrt(count / (count - 1)), abs=.01)
+    odds[-top:] += 5
+    assert bell(odds, top) == (mean, deviation) and bell(odds, 0)[1] > 1.5 * deviation
+    assert bell(odds, 0) == pytest.approx((odds.mean(), odds.std(ddof=1)))
+
+
+def test_one_photo_far_above_the_others_does_not_stretch_the_bell_curve():
+    random = np.random.default_rng(4)
+    usual = random.normal(-2, .3, 30)
+    plain, odd = (false_alarm_threshold(probabilities([*usual, top])) for top in (usual.max(), 2.))
+    assert odd == pytest.approx(plain, rel=1e-9)
+    assert [censored(count, .05) for count in (19, 20, 38, 39, 100)] == [0, 1, 1, 0, 0]
+    assert [censored(99, rate) for rate in (.005, .01, .019, .02)] == [0, 1, 1, 0]
 
 
 @pytest.mark.parametrize("tail, count, most", [
@@ -391,6 +420,23 @@ def test_strays_are_named_and_left_out(tiny_recipe, data, fresh, tmp_path):
     found = choose_thresholds(model, ImageSet(names, (64, 64)), data.simulator, tiny_recipe, versions=1)
     assert found.strays == ("017.png",) and found.good == 42 and len(found.scores) == 41
     assert "1 of 42 good images are unlike all others (017.png)" in doubts(found)[0] and found.image < .99
+
+
+def test_a_rare_kind_that_the_memory_knows_does_not_raise_the_threshold(tiny_recipe, data, fresh, tmp_path):
+    "Five checked images among thirty-five: the fifth most like one, left out, are all of its kind; alone it is known"
+    recipe = tiny_recipe.replace(**{"memory.match": "patch", "evaluation.calibrate": "on"})
+    random, names = np.random.default_rng(0), [tmp_path / f"{k:02}.png" for k in range(40)]
+    for k, path in enumerate(names):
+        tiles = np.kron(random.integers(0, 2, (16, 16)) if k < 5 else np.full((16, 16), .5), np.ones((4, 4)))
+        noise = random.normal(0, .02, (64, 64))
+        Image.fromarray((255 * (.3 + .4 * tiles + noise)).clip(0, 255).astype(np.uint8)).save(path)
+    images, model = ImageSet(names, (64, 64)), fresh(recipe).model.eval()
+    model.keep([model.encoder(images.batch([k])) for k in range(40)])
+    found = settle(model, images, data.simulator, recipe, 0, False)
+    without = choose_thresholds(model, images, data.simulator, recipe, 2, 0)
+    strange = log_odds(found.scores)
+    assert apart(without.scores, ALIKE).sum() == 5 and not apart(found.scores, ALIKE).any() and not found.strays
+    assert found.image < without.image and np.ptp(strange) < np.ptp(log_odds(without.scores)) / 2
 
 
 def test_room_towards_simulated_defects():

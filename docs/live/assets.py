@@ -29,7 +29,7 @@ from memseg_nb.simulation import flaws
 from memseg_nb.simulation.foreground import parse_rule
 from memseg_nb.simulation.textures import _sheet_side, _window
 from memseg_nb.training.steps import split
-from memseg_nb.training.thresholds import choose_thresholds, false_alarm_threshold
+from memseg_nb.training.thresholds import censored, choose_thresholds, false_alarm_threshold, hazard_line
 from memseg_nb.training.train import make_simulator
 from memseg_nb.widgets import (
     AnomalyStudio,
@@ -555,9 +555,11 @@ def _photos(recipe: Recipe) -> dict:
     "What a page needs to choose a threshold by a visitor's good photos, as `false_alarm_threshold` does"
     from scipy.stats import t
 
-    rate = recipe.evaluation.false_alarms
-    reach = [float(t.ppf(1 - rate, count - 1) * (1 + 1 / count) ** .5) for count in range(2, MOST + 1)]
-    return dict(most=MOST, rate=rate, reach=[None, None, *reach])
+    rate, counts = recipe.evaluation.false_alarms, range(2, MOST + 1)
+    reach = [float(t.ppf(1 - rate, count - 1) * (1 + 1 / count) ** .5) for count in counts]
+    tops = [censored(count, rate) for count in counts]
+    lines = [(top, *(hazard_line(top / count) if top else (0., 0.))) for count, top in zip(counts, tops)]
+    return dict(most=MOST, rate=rate, reach=[None, None, *reach], lines=[None, None, *lines])
 
 
 def _product(folder: Folder, page: PageDetector, product: str) -> tuple[dict, dict]:

@@ -9,12 +9,17 @@ const LEAST = 2, LEVELS = [1, 2, 3];
 const all = (numbers, start, step) => numbers.reduce(step, start);
 const mean = (numbers) => all(numbers, 0, (a, b) => a + b) / numbers.length;
 
-// As the library's false_alarm_threshold; reach[n]: how many deviations above the mean of n good scores it lies
-function threshold(scores, rate, reach) {
+// As the library's false_alarm_threshold. reach[n]: how many deviations above the mean of n good scores it lies; lines[n]: how many of
+// the highest only count as such, and the line in place of the hazard
+export function threshold(scores, rate, reach, lines) {
   const logit = (one) => { const p = Math.min(Math.max(one, 1e-6), 1 - 1e-6); return Math.log(p / (1 - p)); };
-  const sorted = [...scores].sort((a, b) => a - b), odds = sorted.map(logit), count = odds.length, middle = mean(odds);
-  const spread = Math.sqrt(all(odds, 0, (sum, one) => sum + (one - middle) ** 2) / (count - 1));
-  const bound = middle + reach[count] * Math.max(spread, 1e-3), rank = Math.ceil((count + 1) * (1 - rate) - 1e-9);
+  const sorted = [...scores].sort((a, b) => a - b), odds = sorted.map(logit), count = odds.length, [top, start, slope] = lines[count];
+  const kept = odds.slice(0, count - top), last = kept.at(-1), some = kept.length, weight = some + slope * top;
+  const centre = (all(kept, 0, (a, b) => a + b) + slope * top * last) / weight, pull = start * top * (last - centre);
+  const squares = all(kept, 0, (sum, one) => sum + (one - centre) ** 2) + slope * top * (last - centre) ** 2;
+  const spread = (pull + Math.sqrt(pull ** 2 + 4 * some * squares)) / (2 * Math.sqrt(some * (some - 1)));
+  const bound = centre + spread * start * top / weight + reach[count] * Math.max(spread, 1e-3);
+  const rank = Math.ceil((count + 1) * (1 - rate) - 1e-9);
   return rank <= count && odds[rank - 1] <= bound ? sorted[rank - 1] : 1 / (1 + Math.exp(-bound));
 }
 
@@ -164,9 +169,9 @@ export default class Photos {
       say(count + k);
       scores.push((await this.network(image, memory, nearest[k])).score.data[0]);
     }
-    const { rate, reach } = engine.facts.photos;
+    const { rate, reach, lines } = engine.facts.photos;
     if (list !== this.good || list.length !== count) return; // others were chosen meanwhile: they come next
-    const limit = threshold(scores, rate, reach);
+    const limit = threshold(scores, rate, reach, lines);
     Object.assign(this, { memory, scores, limit });
     this.slider.value = limit;
   }

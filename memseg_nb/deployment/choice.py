@@ -19,7 +19,7 @@ from .onnx import need, write_graph
 from .runtimes import OnnxModel
 from ..files import MemSegError, digest, locked
 from ..training.checkpoints import Run
-from ..training.thresholds import false_alarm_threshold, log_odds
+from ..training.thresholds import FEW, bell, false_alarm_threshold, log_odds
 
 # %% ../../nbs/deployment/06_choice.ipynb #c1a70e06
 def expected_false_alarms(
@@ -31,9 +31,15 @@ def expected_false_alarms(
     odds, count = log_odds(good), len(good)
     by_rank = 1 - (np.asarray(good) <= threshold).sum() / (count + 1)
     if count < 2: return float(by_rank)
-    gap = float(log_odds(threshold)) - odds.mean()
-    tail = t.sf(gap / (max(odds.std(ddof=1), 1e-3) * math.sqrt(1 + 1 / count)), count - 1)
-    return float(min(by_rank, tail))
+    def tail(top):
+        mean, deviation = bell(np.sort(odds), top)
+        gap = float(log_odds(threshold)) - mean
+        return t.sf(gap / (max(deviation, 1e-3) * math.sqrt(1 + 1 / count)), count - 1)
+    rate, least = tail(0), 1 / (count + 1)
+    if count >= FEW and rate >= least:  # from `least` to twice that the highest only counts as such
+        within = max(tail(1), least)
+        rate = within if within < 2 * least else max(rate, 2 * least)
+    return float(min(by_rank, rate))
 
 def threshold_for(
     good: Sequence[float],            # scores of good images, 0..1, not learned from

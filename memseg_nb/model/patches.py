@@ -45,7 +45,8 @@ def choose(
     drawn = torch.randperm(len(patches), generator=draw)[:max(DRAWN, count)]
     if len(drawn) <= count: return drawn
     vectors = patches[drawn]
-    vectors = vectors / vectors.std(0, unbiased=False).clamp_min(1e-12)
+    spread = vectors.std(0, unbiased=False)
+    vectors = vectors / spread.clamp_min(.1 * spread.mean()).clamp_min(1e-12)
     if vectors.shape[1] > size:  # this keeps distances nearly: Johnson and Lindenstrauss
         vectors = vectors @ torch.randn(vectors.shape[1], size, generator=draw)
     squares, chosen = vectors.square().sum(1), [0]
