@@ -259,7 +259,7 @@ class PatchMemory(Patches):
     def alike(
         self,
         image: int,       # its number
-        share: float=.2,  # of all images
+        share: float,     # of all images; 0: only itself
     ) -> Tensor:          # (1, K): its number and those of the images most like it
         "Images to leave out when one of them is judged as if it came from another day"
         distance = (self.gists - self.gists[image]).square().sum(1)

@@ -137,7 +137,7 @@ def others(
     images: Tensor,   # versions of one good image, (B, 3, H, W)
     number: int,      # of it, among the images held back
     first: int|None,  # number of the first of those in the memory; None: not in it
-    alone: bool=False,  # leave out no patches of its like
+    alone: bool=False,  # leave out only its own patches
 ) -> Tensor|None:     # what `MemSeg.map` takes
     "Samples to leave out for an image that is in the memory: itself, and patches of its like"
     if first is None: return None
