@@ -56,7 +56,7 @@ def test_every_key_is_read_and_has_a_comment_with_its_origin(shipped):
 FORMULAS = {"image.height", "image.width", "simulation.flaws", "loss.l1", "loss.focal", "loss.balanced",
             "training.norms", "training.warm_start", "training.optimizer", "training.learning_rate",
             "training.minutes", "training.precision"}
-IMAGENET = FORMULAS - {"image.height", "image.width"} | {
+IMAGENET = FORMULAS | {
     "encoder.backbone", "encoder.exposure", "memory.match", "memory.samples", "evaluation.calibrate",
     "evaluation.top_share"}
 
