@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['GOOD', 'BAD', 'THRESHOLD', 'DPI', 'NETWORK', 'as_png', 'as_svg', 'as_webp', 'show', 'save', 'html_picture',
-           'html_table', 'as_array', 'axes_grid', 'draw', 'grid', 'overlay', 'outline', 'panel', 'score_histogram',
-           'lines', 'loss_curve', 'roc_curve', 'pro_curve', 'gains', 'means', 'network_figure', 'show_network']
+           'html_table', 'as_array', 'axes_grid', 'draw', 'grid', 'overlay', 'heat', 'outline', 'panel',
+           'score_histogram', 'lines', 'loss_curve', 'roc_curve', 'pro_curve', 'gains', 'means', 'network_figure',
+           'show_network']
 
 # %% ../nbs/03_plots.ipynb #bd26be37
 import base64, io, os, re, sys
@@ -230,6 +231,19 @@ def overlay(
     weight = alpha * map[:, :, None]
     return (1 - weight) * image + weight * colours
 
+def heat(
+    map,                         # (H, W), anomaly map, 0..1
+    threshold: float|None=None,  # of the pixels
+) -> tuple[np.ndarray, tuple, str]:  # (H, W), values to colour; of darkest and brightest; in words
+    "A map as it is coloured: as it is up to twice the threshold, its log-odds if that is above 0.9"
+    map = as_array(map)
+    if threshold is None or threshold <= .9:
+        top = 1. if threshold is None else min(1., 2 * threshold)
+        return map, (0., top), f"0..{top:.2g}"
+    odds, top = (np.log(value / (1 - value)) for value in (
+        np.clip(np.float64(p), 1e-7, 1 - 1e-7) for p in (map, threshold)))
+    return odds.astype(np.float32), (0., float(top) + 4), f"log-odds 0..{top + 4:.2g}"
+
 def outline(
     image,                         # (3, H, W) or (H, W), 0..1
     mask,                          # bool, (H, W)
@@ -244,19 +258,19 @@ def outline(
 
 def panel(
     rows: Iterable[tuple],         # (image, truth, map) or with a title too; truth may be None
-    threshold: float | None=None,  # of the pixels: a line, and half-way up the colours
+    threshold: float | None=None,  # of the pixels: a line, and the colours of `heat`
     size: float=1.5,               # width of one picture, inches
 ) -> Figure:                       # one row an image: image, truth, heatmap, overlay
     "Images beside their truth, their anomaly map and both together"
     rows = [tuple(row) for row in rows]
     height, width = as_array(rows[0][0]).shape[:2]
     figure, axes = axes_grid(len(rows), 4, size, size * height / width + .2, bare=True)
-    top = 1. if threshold is None else min(1., 2 * threshold)
     for line, (image, truth, map, *title) in zip(axes, rows):
-        both = overlay(image, map, top=top)
+        values, limits, scale = heat(map, threshold)
+        both = overlay(image, values, top=limits[1])
         draw(line[0], image, title[0] if title else "image")
         if truth is not None: draw(line[1], as_array(truth) > 0, "truth")
-        draw(line[2], map, f"anomaly map, 0..{top:.2g}", limits=(0, top))
+        draw(line[2], values, f"anomaly map, {scale}", limits=limits)
         if threshold is not None: both = outline(both, as_array(map) >= threshold)
         draw(line[3], both, "overlay")
     return figure

@@ -185,6 +185,14 @@ def test_overlay_and_show(dark, monkeypatch):
     assert "defective" in seen[0]
 
 
+def test_an_overlay_tells_a_defect_from_what_lies_around_it():
+    "Also where all of it is above 0.99, as maps on the scale of good images are"
+    map = torch.tensor([[.5, .99, .999, .999999]]).repeat(4, 1)
+    found = Prediction(torch.ones(3, 4, 4), map, 1., .5, .9999, [])
+    grey, around, nearer, defect = found.overlay()[:, 0].T
+    assert (grey == 1).all() and (around - nearer).abs().max() > .1 and (nearer - defect).abs().max() > .1
+
+
 def test_a_notebook_shows_short_words_and_a_picture(dark):
     found = dark.predict(photo())
     words = f"Prediction(defective: {found.score:.3f}, threshold 0.500; 96x160 pixels, 1 regions)"

@@ -90,6 +90,24 @@ def test_a_threshold_sets_the_range_of_the_colours():
     assert plots.panel([(IMAGE, None, MAP)]).axes[2].images[0].get_clim() == (0, 1)
 
 
+def test_near_one_colours_follow_the_log_odds():
+    "0.99 around a defect and 0.999999 on it look alike on a linear scale; log-odds worked by hand"
+    map = np.array([[.01, .5, .99, .999999]], np.float32)
+    values, (low, high), scale = plots.heat(map, .9999)
+    assert np.allclose(values, np.log([[1 / 99, 1, 99, 999999]]), atol=.05)
+    assert low == 0 and high == pytest.approx(np.log(9999) + 4) and scale == "log-odds 0..13"
+    image = plots.panel([(np.ones((1, 4)), None, map)], threshold=.9999).axes[2].images[0]
+    shades = image.norm(image.get_array()).clip(0, 1)[0]
+    assert shades[1] == 0 and .3 < shades[2] < .4 and shades[3] == 1
+    assert np.isfinite(plots.heat(np.array([[0., 1.]]), 1.)[0]).all()  # what rounding makes of them
+
+
+@pytest.mark.parametrize("threshold, top", [(None, 1), (.05, .1), (.5, 1), (.9, 1)])
+def test_below_a_threshold_of_nine_tenths_a_map_is_coloured_as_it_is(threshold, top):
+    values, limits, scale = plots.heat(MAP, threshold)
+    assert np.array_equal(values, plots.as_array(MAP)) and limits == (0, top) and scale == f"0..{top:g}"
+
+
 def test_same_figure_same_bytes():
     first, second = (plots.as_png(plots.grid([IMAGE, MAP])) for _ in range(2))
     assert first == second

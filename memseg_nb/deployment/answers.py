@@ -87,15 +87,15 @@ class Prediction:
         "Largest connected piece of the mask"
         return self.regions[0] if self.regions else None
 
-    @property
-    def brightest(self) -> float:
-        "Probability with the brightest colour: the pixel threshold lies half-way"
-        return min(1., 2 * self.pixel_threshold)
+    def heat(self) -> tuple:  # values, those of darkest and brightest colour, the scale in words
+        "The map as it is coloured"
+        return plots.heat(self.map, self.pixel_threshold)
 
     def overlay(self) -> Tensor:  # (3, H, W), 0..1
         "Image with the map laid over it and a line around each region"
         image = self.image.permute(1, 2, 0)  # or a photo 3 pixels wide could be taken for one
-        both = plots.outline(plots.overlay(image, self.map, top=self.brightest), self.mask)
+        values, (_, top), _ = self.heat()
+        both = plots.outline(plots.overlay(image, values, top=top), self.mask)
         return torch.from_numpy(both).permute(2, 0, 1)
 
     @property
@@ -107,8 +107,9 @@ class Prediction:
     def _figure(self):
         "Image, map and overlay side by side, and a text for those who can't see them"
         image, overlay = (picture.permute(1, 2, 0) for picture in (self.image, self.overlay()))
-        figure = plots.grid([image, self.map, overlay], ["image", "anomaly map", self.says],
-                            limits=(0, self.brightest), size=2.2)
+        values, limits, _ = self.heat()
+        figure = plots.grid([image, values, overlay], ["image", "anomaly map", self.says],
+                            limits=limits, size=2.2)
         return figure, f"image, anomaly map and overlay; {self.says}"
 
     def show(self) -> None:

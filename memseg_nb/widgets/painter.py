@@ -101,9 +101,9 @@ def tell(
 
 def answer_pictures(answer: Prediction) -> list[Picture]:
     "Heatmap and overlay"
-    top = answer.brightest
-    return [Picture("heatmap", answer.map, f"heatmap, up to {answer.map.max():.2f}",
-                    f"heatmap, 0..{top:.2g}", "magma", (0., top), 236),
+    values, limits, scale = answer.heat()
+    return [Picture("heatmap", values, f"heatmap, up to {answer.map.max():.2f}",
+                    f"heatmap, {scale}", "magma", limits, 236),
             Picture("overlay", answer.overlay(), "photo with the heatmap over it and a line around "
                     f"each of {len(answer.regions)} regions", "photo and heatmap", width=236)]
 
