@@ -235,7 +235,7 @@ def heat(
     map,                         # (H, W), anomaly map, 0..1
     threshold: float|None=None,  # of the pixels
 ) -> tuple[np.ndarray, tuple, str]:  # (H, W), values to colour; of darkest and brightest; in words
-    "A map as it is coloured: as it is up to twice the threshold, its log-odds if that is above 0.9"
+    "A map to be coloured: up to twice the threshold; its log-odds where the threshold is above 0.9"
     map = as_array(map)
     if threshold is None or threshold <= .9:
         top = 1. if threshold is None else min(1., 2 * threshold)
