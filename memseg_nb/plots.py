@@ -256,6 +256,7 @@ def outline(
     border = ndimage.binary_dilation(mask, iterations=width) & ~mask
     return np.where(border[:, :, None], np.float32(colour), _coloured(image))
 
+# %% ../nbs/03_plots.ipynb #41938e78
 def panel(
     rows: Iterable[tuple],         # (image, truth, map) or with a title too; truth may be None
     threshold: float | None=None,  # of the pixels: a line, and the colours of `heat`
